@@ -1,1 +1,52 @@
-//! stub
+//! The small static program beside every local run, and the formats it shares with the runner.
+//!
+//! One helper process per run outlives the runner. It owns the tree of the workload's processes, masks and spools
+//! their output, enforces time limits and stops, and records the end. It has no threads and no async runtime, so that
+//! a held run costs little memory.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`payload`] | what the runner writes to the helper's standard input: command, values, limits |
+//! | [`report`] | the one line that the helper answers, and its exit codes |
+//! | [`started`] | the record of a start: who the child is, how its leftovers are found |
+//! | [`stop`] | the request to stop |
+//! | [`spool`] | the output, record by record |
+//! | [`end`] | the record of the end |
+//!
+//! A run has a folder. [`files`] names what is in it.
+
+mod text;
+
+pub mod end;
+pub mod payload;
+pub mod report;
+pub mod spool;
+pub mod started;
+pub mod stop;
+mod sys;
+
+pub use text::TextError;
+
+/// Names of the files in the folder of a run.
+pub mod files {
+    /// The spooled output. The helper holds an exclusive `flock` on it as long as it lives.
+    pub const LOG: &str = "log";
+    /// The claim and record of the start, created with `O_EXCL` before the child.
+    pub const STARTED: &str = "started";
+    /// The record of the end, renamed into place.
+    pub const END: &str = "end";
+    /// The record of the end before its rename; written at the start so that a full disk cannot prevent an end.
+    pub const END_TMP: &str = "end.tmp";
+    /// The request to stop; its existence is the request.
+    pub const STOP: &str = "stop";
+    /// A FIFO; one byte in it makes the helper look at [`STOP`] again.
+    pub const CONTROL: &str = "control";
+}
+
+/// The variable in the environment of the workload whose value ([`started::Started::cookie`]) finds leftovers.
+pub const COOKIE_VARIABLE: &str = "HYBRID_RUNNER_COOKIE";
+
+/// Runs the program; the body of its `main`.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(report::exit::USAGE)
+}

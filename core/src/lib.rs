@@ -1,1 +1,37 @@
-//! stub
+//! Contracts and vocabulary of hybrid-runner.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`error`] | the one error of all contracts: what the caller can do, what happened, why |
+//! | [`id`], [`unit`] | identifiers, durations and sizes as people write them |
+//! | [`workflow`], [`run`] | the workflow file, the run made of it, its status and outcome |
+//! | [`executor`], [`log`] | the contract of everything that runs work, and of its output |
+//! | [`secret`] | references, values, and the contract of secret stores |
+//! | [`incarnation`] | how a runner tells whether it is the one that was asked before |
+//! | [`kind`] | the table in which an implementation is found by name |
+//! | [`session`] | JSON-RPC over any message transport; carries the executor contract over a wire |
+//! | [`testing`] | the contract suites and fakes, for our executors and yours (feature `testing`) |
+//!
+//! There is no TLS here, no SDK and no socket. A custom executor depends on this crate alone.
+
+pub mod error;
+pub mod executor;
+pub mod fault;
+pub mod id;
+pub mod incarnation;
+pub mod kind;
+pub mod log;
+pub mod run;
+pub mod secret;
+pub mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod unit;
+pub mod workflow;
+
+pub use error::{Error, ErrorKind, Result};
+pub use executor::{Capabilities, Executor, Handle, Progress};
+pub use id::{AgentId, RunId};
+pub use log::{LogChunk, LogCursor, LogItem, Stream};
+pub use run::{Outcome, RunSpec, Status};
+pub use secret::{Secret, SecretProvider, Secrets};

@@ -1,0 +1,169 @@
+//! The table in which an implementation is found by the name that a configuration gives.
+//!
+//! Registration is a `const` slice that can be found by grep: no link-time magic.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::id::{Owner, SectionName};
+
+/// What an implementation is given when it is built.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Context {
+    /// The section's name, as `here` in `[executors.here]`.
+    pub name: SectionName,
+    /// The section as it was configured, without `kind`; read with `deny_unknown_fields`.
+    pub settings: Value,
+    /// Where the runner keeps its files.
+    pub data_dir: std::path::PathBuf,
+    /// Whose objects ours are.
+    pub owner: Owner,
+    /// The most bytes that one run's spooled log may take.
+    pub spool_per_run: u64,
+}
+
+impl Context {
+    /// A context with everything in it.
+    pub fn new(
+        name: SectionName,
+        settings: Value,
+        data_dir: impl Into<std::path::PathBuf>,
+        owner: Owner,
+        spool_per_run: u64,
+    ) -> Self {
+        Self {
+            name,
+            settings,
+            data_dir: data_dir.into(),
+            owner,
+            spool_per_run,
+        }
+    }
+
+    /// Reads the section's settings; an error names the section and the key.
+    pub fn settings<T: serde::de::DeserializeOwned>(&self, table: &str) -> Result<T> {
+        T::deserialize(&self.settings).map_err(|error| {
+            Error::invalid(format!("section [{table}.{}]", self.name)).with_source(error)
+        })
+    }
+}
+
+/// One implementation of a contract: what `kind = "…"` names.
+pub struct Kind<T: ?Sized + 'static> {
+    /// The name in the configuration, which is also the module's and the feature's.
+    pub name: &'static str,
+    /// One line for `plugin list` and errors.
+    pub summary: &'static str,
+    /// Builds one from its section. No I/O beyond what is needed to refuse a wrong setting.
+    pub build: fn(&Context) -> Result<Arc<T>>,
+    /// The JSON Schema of its section.
+    pub schema: fn() -> schemars::Schema,
+}
+
+impl<T: ?Sized> fmt::Debug for Kind<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kind")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Finds a kind by name, or says what is in this build and the cargo line that adds it.
+///
+/// `what` is `executor` or `secret store`; `known` are all kinds of the project, in this build or not.
+pub fn find<'a, T: ?Sized>(
+    kinds: &'a [Kind<T>],
+    what: &str,
+    name: &str,
+    known: &[&str],
+) -> Result<&'a Kind<T>> {
+    if let Some(kind) = kinds.iter().find(|kind| kind.name == name) {
+        return Ok(kind);
+    }
+    let have = kinds
+        .iter()
+        .map(|kind| kind.name)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let hint = if known.contains(&name) {
+        format!("; build it in with `cargo build -p hybrid-runner --features {name}`")
+    } else {
+        nearest(
+            name,
+            kinds
+                .iter()
+                .map(|kind| kind.name)
+                .chain(known.iter().copied()),
+        )
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+    };
+    Err(Error::invalid(format!(
+        "no {what} of kind `{name}` in this build; it has {have}{hint}"
+    )))
+}
+
+/// The candidate that is nearest to `word`, if one is near enough to be a slip.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                distance(&word.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edits (insert, delete, replace) between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_word() {
+        assert_eq!(
+            nearest("dokcer", ["argo", "docker", "local"]),
+            Some("docker")
+        );
+        assert_eq!(nearest("slurm", ["argo", "docker", "local"]), None);
+    }
+
+    #[test]
+    fn an_unknown_kind_tells_what_there_is() {
+        const KINDS: &[Kind<dyn fmt::Debug + Send + Sync>] = &[Kind {
+            name: "local",
+            summary: "",
+            build: |_| Err(Error::internal("never built")),
+            schema: || schemars::json_schema!({}),
+        }];
+        let error = find(KINDS, "executor", "argo", &["local", "argo"]).unwrap_err();
+        assert!(
+            error.message().contains("it has local; build it in with"),
+            "{error}"
+        );
+        let error = find(KINDS, "executor", "locale", &["local"]).unwrap_err();
+        assert!(error.message().contains("did you mean `local`?"), "{error}");
+    }
+}

@@ -1,0 +1,280 @@
+//! What is to be done. The same type at every hop; holds references, never values.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::status::FailureClass;
+use crate::error::{Error, Result};
+use crate::id::{AgentId, RunId, SectionName, WorkflowName};
+use crate::incarnation::Incarnation;
+use crate::secret::{Reference, Template, references_in};
+use crate::unit::{ByteSize, Cpu, Period};
+
+/// One run, or one attempt of it, as it travels from hop to hop. Secret references only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct RunSpec {
+    /// Which run; for an executor: which attempt.
+    pub run: RunId,
+    /// The workflow's name.
+    pub name: WorkflowName,
+    /// The runner that is to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<AgentId>,
+    /// The executor, by its name in the runner's configuration; absent: the runner's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor: Option<SectionName>,
+    /// The image, for executors that use one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Replaces the image's ENTRYPOINT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's CMD; no shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// The working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// Environment; values may hold references.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Private files: variable → content (usually a reference); the variable gets the file's path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
+    /// The private file at `$WORKFLOW_CONFIG`: JSON, or a string as it is. References inside are resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
+    /// The variable that also gets the config's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_env: Option<ConfigEnv>,
+    /// Time limits.
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// Resources.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// When to try again. Never in the spec of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The instant that a schedule meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub scheduled_at: Option<Timestamp>,
+    /// The life of the runner under which its server first sent it; repeated with each delivery. Never in the spec of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sent: Option<Incarnation>,
+}
+
+/// The name of an environment variable.
+pub type ConfigEnv = String;
+
+impl RunSpec {
+    /// The least: a run of a command.
+    pub fn new(
+        run: RunId,
+        name: WorkflowName,
+        command: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        Self {
+            run,
+            name,
+            runner: None,
+            executor: None,
+            image: None,
+            command: Some(command.into_iter().map(Into::into).collect()),
+            args: None,
+            workdir: None,
+            env: BTreeMap::new(),
+            files: BTreeMap::new(),
+            config: None,
+            config_env: None,
+            limits: Limits::default(),
+            resources: Resources::default(),
+            retries: None,
+            labels: BTreeMap::new(),
+            scheduled_at: None,
+            first_sent: None,
+        }
+    }
+
+    /// The spec of the `n`-th attempt: its id, and nothing that only the runner needs.
+    #[must_use]
+    pub fn attempt(&self, n: u32) -> Self {
+        Self {
+            run: self.run.attempt(n),
+            retries: None,
+            first_sent: None,
+            ..self.clone()
+        }
+    }
+
+    /// Each reference in `env`, `files` and `config`, once.
+    pub fn references(&self) -> Result<Vec<Reference>> {
+        let mut found: Vec<Reference> = Vec::new();
+        for (name, text) in self.env.iter().chain(&self.files) {
+            let template = Template::parse(text).map_err(|error| in_field(name, error))?;
+            found.extend(template.references().cloned());
+        }
+        if let Some(config) = &self.config {
+            found.extend(references_in(config).map_err(|error| in_field("config", error))?);
+        }
+        found.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Refuses what no backend can run: no command and no image, impossible names of variables.
+    pub fn validate(&self) -> Result<()> {
+        if self.image.is_none() && self.command.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid(
+                "nothing to run: give `command`, or an `image` that has one",
+            ));
+        }
+        for name in self
+            .env
+            .keys()
+            .chain(self.files.keys())
+            .chain(&self.config_env)
+        {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(Error::invalid(format!(
+                    "`{name}` cannot be the name of a variable"
+                )));
+            }
+            if name.starts_with("WORKFLOW_") {
+                return Err(Error::invalid(format!(
+                    "`{name}` is set by the runner; choose a name without `WORKFLOW_`"
+                )));
+            }
+        }
+        let texts = self
+            .command
+            .iter()
+            .flatten()
+            .chain(self.args.iter().flatten())
+            .chain(self.env.values());
+        for text in texts.chain(&self.workdir) {
+            if text.contains('\0') {
+                return Err(Error::invalid(
+                    "a NUL character cannot stand in command, args, workdir or env",
+                ));
+            }
+        }
+        self.references().map(drop)
+    }
+}
+
+fn in_field(name: &str, error: Error) -> Error {
+    Error::invalid(format!("in `{name}`")).with_source(error)
+}
+
+/// Time limits of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Limits {
+    /// From accepted to running: queue, pull, pending.
+    pub start_timeout: Period,
+    /// From running; zero is off. Then stop with `grace`, class `timeout`.
+    pub timeout: Period,
+    /// Without output; zero is off.
+    pub stall_timeout: Period,
+    /// Between asking to end and ending by force.
+    pub grace: Period,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            start_timeout: Period::seconds(15 * 60),
+            timeout: Period::ZERO,
+            stall_timeout: Period::ZERO,
+            grace: Period::seconds(30),
+        }
+    }
+}
+
+/// What a run asks for and may use at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resources {
+    /// What it asks for.
+    #[serde(skip_serializing_if = "Amounts::is_empty")]
+    pub requests: Amounts,
+    /// What it may use at most.
+    #[serde(skip_serializing_if = "Amounts::is_empty")]
+    pub limits: Amounts,
+}
+
+impl Resources {
+    /// Whether nothing is asked for and nothing limited.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.limits.is_empty()
+    }
+}
+
+/// Amounts of processor and memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amounts {
+    /// Cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Bytes of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+impl Amounts {
+    /// Whether no amount is given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// When to try again: the same run, the next attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retries {
+    /// How many times after the first.
+    pub limit: u32,
+    /// How long to wait before each.
+    pub delay: Period,
+    /// After which failures; empty: those that may pass.
+    pub on: FailureFilter,
+}
+
+/// Classes of failure.
+pub type FailureFilter = Vec<FailureClass>;
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            limit: 0,
+            delay: Period::seconds(300),
+            on: Vec::new(),
+        }
+    }
+}
+
+impl Retries {
+    /// Whether a failure of this class, in this attempt (from 1), calls for another.
+    pub fn wants_another(&self, class: FailureClass, attempt: u32) -> bool {
+        attempt <= self.limit
+            && if self.on.is_empty() {
+                class.may_pass()
+            } else {
+                self.on.contains(&class)
+            }
+    }
+}

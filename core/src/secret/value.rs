@@ -1,0 +1,134 @@
+//! Values that cannot be printed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use crate::error::{Error, Result};
+
+/// The bytes of a secret: no `Debug`, no `Serialize`, zeroized on drop.
+#[derive(Clone)]
+pub struct SecretValue(SecretBox<Bytes>);
+
+/// What is inside: zeroized on drop by `SecretBox`.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl zeroize::Zeroize for Bytes {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl secrecy::CloneableSecret for Bytes {}
+
+impl SecretValue {
+    /// Takes the bytes over.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(SecretBox::new(Box::new(Bytes(bytes.into()))))
+    }
+
+    /// The bytes. Call it only at the point of use, and say why there.
+    pub fn expose(&self) -> &[u8] {
+        &self.0.expose_secret().0
+    }
+
+    /// The value as text; an error if it is binary (and never the value in the error).
+    pub fn expose_text(&self) -> Result<&str> {
+        std::str::from_utf8(self.expose())
+            .map_err(|_| Error::invalid("the value is binary where text is needed"))
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A secret as a store gave it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Secret {
+    /// The value.
+    pub value: SecretValue,
+    /// The store's own name of this version, if it has versions.
+    pub version: Option<String>,
+}
+
+impl Secret {
+    /// A value without a version.
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            value: SecretValue::new(value),
+            version: None,
+        }
+    }
+
+    /// Adds the store's own name of this version.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+}
+
+/// The values for one start: reference (as written) → value. Travels beside the spec, never in it.
+#[derive(Clone, Default)]
+pub struct Secrets(BTreeMap<String, SecretValue>);
+
+impl Secrets {
+    /// No values: on the link, and where the workload resolves itself.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds the value of a reference, written without `secret:`.
+    pub fn insert(&mut self, reference: impl Into<String>, value: SecretValue) {
+        self.0.insert(reference.into(), value);
+    }
+
+    /// The value of a reference, written without `secret:`.
+    pub fn get(&self, reference: &str) -> Option<&SecretValue> {
+        self.0.get(reference)
+    }
+
+    /// Each reference with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SecretValue)> {
+        self.0
+            .iter()
+            .map(|(reference, value)| (reference.as_str(), value))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.0.keys().map(|reference| (reference, "***")))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_prints_a_value() {
+        let mut secrets = Secrets::none();
+        secrets.insert("/a", SecretValue::new("hunter2"));
+        let secret = Secret::new("hunter2");
+        assert!(!format!("{secrets:?} {secret:?} {:?}", secret.value).contains("hunter2"));
+    }
+}

@@ -12,18 +12,21 @@
 //! | [`stop`] | the request to stop |
 //! | [`spool`] | the output, record by record |
 //! | [`end`] | the record of the end |
+//! | [`mask`] | the streaming masker, and the encoded forms of a value |
 //!
 //! A run has a folder. [`files`] names what is in it.
 
+mod forms;
+mod sys;
 mod text;
 
 pub mod end;
+pub mod mask;
 pub mod payload;
 pub mod report;
 pub mod spool;
 pub mod started;
 pub mod stop;
-mod sys;
 
 pub use text::TextError;
 

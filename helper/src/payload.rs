@@ -86,7 +86,7 @@ pub struct Payload {
     /// The private folder: absolute, on a memory file system, its parent there and itself not. Made with mode 0700,
     /// removed after the run. Needed if there are `files`.
     pub private_dir: Option<Vec<u8>>,
-    /// Values to mask in the output; the helper derives their encoded forms.
+    /// Values to mask in the output; the helper derives their encoded forms ([`crate::mask::needles_of`]).
     pub needles: Vec<Private>,
     /// How long the workload may run; then it is stopped with `grace`.
     pub timeout: Option<Duration>,

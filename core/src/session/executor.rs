@@ -1,0 +1,304 @@
+//! The executor contract over a session: the asking half and the answering half.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Items, Service, Session, unknown_method};
+use crate::error::{Error, Result};
+use crate::executor::{Capabilities, Executor, Handle, Progress};
+use crate::log::{LogChunk, LogCursor};
+use crate::run::{RunSpec, Status};
+use crate::secret::{SecretValue, Secrets};
+use crate::unit::Period;
+
+/// Parameters of `start`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(super) struct StartParams {
+    pub(super) spec: RunSpec,
+    /// Values by reference: only between a runner and its plugin, never on the link. Traces leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<std::collections::BTreeMap<String, WireValue>>")]
+    pub(super) secrets: Option<Box<RawValue>>,
+}
+
+/// A value on the wire between a runner and its plugin.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WireValue {
+    /// Valid UTF-8.
+    Text(String),
+    /// Anything else.
+    Base64(String),
+}
+
+/// Parameters that name a run.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct RunParams {
+    pub(super) run: Handle,
+}
+
+/// Parameters of `logs`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct LogsParams {
+    pub(super) run: Handle,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<LogCursor>,
+}
+
+/// Parameters of `stop`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct StopParams {
+    pub(super) run: Handle,
+    pub(super) grace: Period,
+}
+
+/// The answer to `list`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Listed {
+    pub(super) runs: Vec<Handle>,
+}
+
+/// No parameters, or nothing to say.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Empty {}
+
+/// The one function that writes values to a wire: to a plugin that is about to use them.
+fn write_secrets(secrets: &Secrets) -> Result<Option<Box<RawValue>>> {
+    if secrets.is_empty() {
+        return Ok(None);
+    }
+    let values: std::collections::BTreeMap<&str, WireValue> = secrets
+        .iter()
+        .map(|(reference, value)| {
+            let wire = match value.expose_text() {
+                Ok(text) => WireValue::Text(text.to_owned()),
+                Err(_) => WireValue::Base64(
+                    base64::engine::general_purpose::STANDARD.encode(value.expose()),
+                ),
+            };
+            (reference, wire)
+        })
+        .collect();
+    serde_json::value::to_raw_value(&values)
+        .map(Some)
+        .map_err(|_| Error::internal("failed to write the secrets of a start"))
+}
+
+fn read_secrets(raw: Option<&RawValue>) -> Result<Secrets> {
+    let mut secrets = Secrets::none();
+    let Some(raw) = raw else { return Ok(secrets) };
+    // The cause is left out: it could quote a value.
+    let wrong =
+        |()| Error::invalid("`secrets` must map references to {\"text\": …} or {\"base64\": …}");
+    let values: std::collections::BTreeMap<String, WireValue> =
+        serde_json::from_str(raw.get()).map_err(|_| wrong(()))?;
+    for (reference, value) in values {
+        let bytes = match value {
+            WireValue::Text(text) => text.into_bytes(),
+            WireValue::Base64(encoded) => base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .map_err(|_| wrong(()))?,
+        };
+        secrets.insert(reference, SecretValue::new(bytes));
+    }
+    Ok(secrets)
+}
+
+/// The asking half: an executor that lives behind a session.
+#[derive(Debug, Clone)]
+pub struct RemoteExecutor {
+    session: Session,
+    carries_secrets: bool,
+}
+
+impl RemoteExecutor {
+    /// A runner behind its link: no value ever crosses it.
+    pub fn new(session: Session) -> Self {
+        Self {
+            session,
+            carries_secrets: false,
+        }
+    }
+
+    /// A plugin behind a pipe: it gets the values of the runs that it starts.
+    pub fn with_secrets(session: Session) -> Self {
+        Self {
+            session,
+            carries_secrets: true,
+        }
+    }
+
+    /// The session below.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Executor for RemoteExecutor {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.session.call("capabilities", &Empty {}).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.session
+            .call("check", &Empty {})
+            .await
+            .map(|Empty {}| ())
+    }
+
+    async fn start(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+        progress: &Progress,
+    ) -> Result<Handle> {
+        if !self.carries_secrets && !secrets.is_empty() {
+            return Err(Error::internal("values of secrets never cross the link"));
+        }
+        let params = StartParams {
+            spec: spec.clone(),
+            secrets: write_secrets(secrets)?,
+        };
+        self.session.call_with("start", &params, progress).await
+    }
+
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        self.session
+            .subscribe("watch", RunParams { run: run.clone() })
+    }
+
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        self.session.subscribe(
+            "logs",
+            LogsParams {
+                run: run.clone(),
+                from,
+            },
+        )
+    }
+
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        let params = StopParams {
+            run: run.clone(),
+            grace: grace.into(),
+        };
+        self.session.call("stop", &params).await.map(|Empty {}| ())
+    }
+
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        self.session
+            .call("remove", &RunParams { run: run.clone() })
+            .await
+            .map(|Empty {}| ())
+    }
+
+    async fn list(&self) -> Result<Vec<Handle>> {
+        self.session
+            .call("list", &Empty {})
+            .await
+            .map(|listed: Listed| listed.runs)
+    }
+}
+
+/// The answering half: serves an executor to the other side.
+#[derive(Debug, Clone)]
+pub struct ExecutorService {
+    executor: Arc<dyn Executor>,
+}
+
+impl ExecutorService {
+    /// Serves this executor.
+    pub fn new(executor: Arc<dyn Executor>) -> Self {
+        Self { executor }
+    }
+}
+
+fn params<T: DeserializeOwned>(method: &str, raw: &RawValue) -> Result<T> {
+    serde_json::from_str(raw.get()).map_err(|error| {
+        let error = if method == "start" {
+            redact(&error)
+        } else {
+            error.to_string()
+        };
+        Error::invalid(format!("the parameters of `{method}` do not fit: {error}"))
+    })
+}
+
+/// Where and what kind, without the words of a message that may hold a value.
+fn redact(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.contains("secrets") {
+        format!("at column {}", error.column())
+    } else {
+        text
+    }
+}
+
+fn answer(value: &impl Serialize) -> Result<Box<RawValue>> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| Error::internal("failed to write an answer").with_source(error))
+}
+
+#[async_trait]
+impl Service for ExecutorService {
+    async fn call(
+        &self,
+        method: &str,
+        raw: &RawValue,
+        progress: &Progress,
+    ) -> Result<Box<RawValue>> {
+        match method {
+            "capabilities" => answer(&self.executor.capabilities().await?),
+            "check" => {
+                self.executor.check().await?;
+                answer(&Empty {})
+            }
+            "start" => {
+                let start: StartParams = params(method, raw)?;
+                let secrets = read_secrets(start.secrets.as_deref())?;
+                answer(&self.executor.start(&start.spec, &secrets, progress).await?)
+            }
+            "stop" => {
+                let stop: StopParams = params(method, raw)?;
+                self.executor.stop(&stop.run, stop.grace.get()).await?;
+                answer(&Empty {})
+            }
+            "remove" => {
+                let remove: RunParams = params(method, raw)?;
+                self.executor.remove(&remove.run).await?;
+                answer(&Empty {})
+            }
+            "list" => answer(&Listed {
+                runs: self.executor.list().await?,
+            }),
+            _ => Err(unknown_method(method)),
+        }
+    }
+
+    fn open(&self, method: &str, raw: &RawValue) -> Option<Result<Items>> {
+        fn items<T: Serialize + 'static>(stream: BoxStream<'static, Result<T>>) -> Items {
+            stream.map(|item| answer(&item?)).boxed()
+        }
+        match method {
+            "watch" => Some(
+                params(method, raw).map(|watch: RunParams| items(self.executor.watch(&watch.run))),
+            ),
+            "logs" => Some(
+                params(method, raw)
+                    .map(|logs: LogsParams| items(self.executor.logs(&logs.run, logs.from))),
+            ),
+            _ => None,
+        }
+    }
+}

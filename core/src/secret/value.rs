@@ -74,6 +74,15 @@ impl Secret {
     }
 }
 
+impl From<SecretValue> for Secret {
+    fn from(value: SecretValue) -> Self {
+        Self {
+            value,
+            version: None,
+        }
+    }
+}
+
 /// The values for one start: reference (as written) → value. Travels beside the spec, never in it.
 #[derive(Clone, Default)]
 pub struct Secrets(BTreeMap<String, SecretValue>);

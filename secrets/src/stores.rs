@@ -1,0 +1,314 @@
+//! The configured stores by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::id::{RunId, SectionName};
+use hybrid_runner_core::kind::{Context, nearest};
+use hybrid_runner_core::secret::{
+    Reference, Secret, SecretName, SecretProvider, SecretValue, Secrets,
+};
+use tokio::time::Instant;
+
+use crate::field;
+
+/// How long one read may take, with all that a store does to get there.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Reads at the same time for one run: enough to hide a store's latency, too few to trip its throttle.
+const AT_A_TIME: usize = 8;
+
+/// The configured stores.
+#[derive(Debug, Clone, Default)]
+pub struct Stores {
+    stores: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
+    default: Option<SectionName>,
+}
+
+/// What a reference stands for, and where that was found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Found {
+    /// The store.
+    pub store: SectionName,
+    /// The store's own name of the version, if it has versions.
+    pub version: Option<String>,
+    /// Whether it is the reference's own `?default=`, as the store has no such secret.
+    pub by_default: bool,
+    /// The value.
+    pub value: SecretValue,
+}
+
+impl Stores {
+    /// Builds the stores of a configuration: the kind and the context of each section, and the name of
+    /// the default one.
+    ///
+    /// If there is only one store, it is the default one.
+    pub fn build(
+        sections: impl IntoIterator<Item = (String, Context)>,
+        default: Option<SectionName>,
+    ) -> Result<Self> {
+        let mut stores = BTreeMap::new();
+        for (kind, context) in sections {
+            let store = crate::build(&kind, &context)?;
+            stores.insert(context.name, store);
+        }
+        Self::new(stores, default)
+    }
+
+    /// Takes stores that are built already; see [`Stores::build`].
+    pub fn new(
+        stores: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
+        default: Option<SectionName>,
+    ) -> Result<Self> {
+        if let Some(name) = default.as_ref().filter(|name| !stores.contains_key(*name)) {
+            return Err(unknown_store(name, &stores));
+        }
+        let only = || match stores.len() {
+            1 => stores.keys().next().cloned(),
+            _ => None,
+        };
+        Ok(Self {
+            default: default.or_else(only),
+            stores,
+        })
+    }
+
+    /// The name of the store that a reference without one means.
+    pub fn default_store(&self) -> Option<&SectionName> {
+        self.default.as_ref()
+    }
+
+    /// Each store with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&SectionName, &Arc<dyn SecretProvider>)> {
+        self.stores.iter()
+    }
+
+    /// Whether none is configured.
+    pub fn is_empty(&self) -> bool {
+        self.stores.is_empty()
+    }
+
+    /// The values of all references of a run, or an error that names each that cannot be had.
+    ///
+    /// The error is transient only if nothing but unreachable stores stands in the way.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn resolve(&self, run: RunId, references: &[Reference]) -> Result<Secrets> {
+        let mut secrets = Secrets::none();
+        let mut errors = Vec::new();
+        for (reference, found) in self.read_all(&run.to_string(), references).await {
+            match found {
+                Ok(found) => secrets.insert(reference.as_str(), found.value),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            return Ok(secrets);
+        }
+        Err(all_of(errors))
+    }
+
+    /// What one reference stands for; `who` asks, for the audit line.
+    pub async fn read(&self, who: &str, reference: &Reference) -> Result<Found> {
+        let found = self.read_all(who, std::slice::from_ref(reference)).await;
+        found.into_iter().next().map_or_else(
+            || Err(Error::internal("a reference got no answer")),
+            |(_, found)| found,
+        )
+    }
+
+    /// Asks each store once for each secret, however many references name it; in order of the references.
+    async fn read_all(
+        &self,
+        who: &str,
+        references: &[Reference],
+    ) -> Vec<(Reference, Result<Found>)> {
+        let mut wanted: BTreeMap<(SectionName, SecretName), Vec<&Reference>> = BTreeMap::new();
+        let mut answers: BTreeMap<&str, (Reference, Result<Found>)> = BTreeMap::new();
+        for reference in references {
+            match self.store_of(reference) {
+                Ok(store) => {
+                    let key = (store.clone(), reference.name.clone());
+                    let same = wanted.entry(key).or_default();
+                    if !same.contains(&reference) {
+                        same.push(reference);
+                    }
+                }
+                Err(error) => {
+                    answers.insert(reference.as_str(), (reference.clone(), Err(error)));
+                }
+            }
+        }
+        let reads: Vec<_> = wanted
+            .keys()
+            .map(|(store, name)| self.ask(store.clone(), name.clone()))
+            .collect();
+        let reads: Vec<_> = futures::stream::iter(reads)
+            .buffered(AT_A_TIME)
+            .collect()
+            .await;
+        for (((store, _), references), (answer, took)) in wanted.iter().zip(&reads) {
+            for reference in references {
+                let found = found_in(store, reference, answer);
+                audit(who, store, reference, &found, *took);
+                answers.insert(reference.as_str(), ((*reference).clone(), found));
+            }
+        }
+        answers.into_values().collect()
+    }
+
+    fn store_of(&self, reference: &Reference) -> Result<&SectionName> {
+        match (&reference.store, &self.default) {
+            (Some(name), _) => match self.stores.get_key_value(name) {
+                Some((name, _)) => Ok(name),
+                None => Err(Error::invalid(format!(
+                    "`{reference}` cannot be read: {}",
+                    unknown_store(name, &self.stores).message()
+                ))),
+            },
+            (None, Some(default)) => Ok(default),
+            (None, None) if self.stores.is_empty() => Err(Error::invalid(format!(
+                "`{reference}` cannot be read: no secret store is configured on this runner; add a section `[secrets.NAME]` with its `kind`"
+            ))),
+            (None, None) => Err(Error::invalid(format!(
+                "`{reference}` cannot be read: it names no store and there is no default one; set `secrets = \"NAME\"` under `[runner]`, or write `secret:NAME:/…` ({})",
+                listed(&self.stores)
+            ))),
+        }
+    }
+
+    /// One read, within its time.
+    async fn ask(&self, store: SectionName, name: SecretName) -> (Result<Secret>, Duration) {
+        let start = Instant::now();
+        let Some(provider) = self.stores.get(&store) else {
+            return (Err(unknown_store(&store, &self.stores)), Duration::ZERO);
+        };
+        let answer = tokio::time::timeout(READ_LIMIT, provider.get(&name))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::unavailable(format!(
+                    "no answer within {READ_LIMIT:?}"
+                )))
+            });
+        (answer, start.elapsed())
+    }
+}
+
+/// What a reference stands for, out of the answer of its store.
+fn found_in(store: &SectionName, reference: &Reference, answer: &Result<Secret>) -> Result<Found> {
+    let picked = match (answer, &reference.key) {
+        (Err(error), _) => Err((error.kind(), error.report())),
+        (Ok(secret), None) => Ok(secret.value.clone()),
+        (Ok(secret), Some(key)) => {
+            field::pick(&secret.value, key).map_err(|error| (error.kind(), error.report()))
+        }
+    };
+    let (value, by_default) = match (picked, &reference.default) {
+        (Ok(value), _) => (value, false),
+        (Err((ErrorKind::NotFound, _)), Some(default)) => {
+            (SecretValue::new(default.as_bytes()), true)
+        }
+        (Err((kind, why)), _) => return Err(refusal(store, reference, kind, &why)),
+    };
+    let version = answer
+        .as_ref()
+        .ok()
+        .and_then(|secret| secret.version.clone());
+    Ok(Found {
+        store: store.clone(),
+        version,
+        by_default,
+        value,
+    })
+}
+
+/// Which reference, which store, why, and what to do. The cause stands in the message, because several
+/// such messages may be joined into one.
+fn refusal(store: &SectionName, reference: &Reference, kind: ErrorKind, why: &str) -> Error {
+    let what = match kind {
+        ErrorKind::NotFound => format!(
+            "`{reference}` is not found in store `{store}`: {why}; create it there, or correct the reference"
+        ),
+        ErrorKind::Denied => format!(
+            "`{reference}` is denied by store `{store}`: {why}; allow this runner to read it"
+        ),
+        ErrorKind::Unavailable => format!(
+            "`{reference}` cannot be read, store `{store}` is unreachable: {why}; try again when it answers"
+        ),
+        _ => format!("`{reference}` cannot be read from store `{store}`: {why}"),
+    };
+    Error::new(kind, what)
+}
+
+/// Several errors as one: what trying again cannot help comes first.
+fn all_of(mut errors: Vec<Error>) -> Error {
+    errors.sort_by_key(Error::is_transient);
+    if errors.len() == 1 {
+        return errors.remove(0);
+    }
+    let kind = errors[0].kind();
+    let messages: Vec<&str> = errors.iter().map(Error::message).collect();
+    Error::new(
+        kind,
+        format!("{} secrets: {}", errors.len(), messages.join("; ")),
+    )
+}
+
+fn unknown_store(
+    name: &SectionName,
+    stores: &BTreeMap<SectionName, Arc<dyn SecretProvider>>,
+) -> Error {
+    let near = nearest(name.as_str(), stores.keys().map(SectionName::as_str))
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Error::invalid(format!(
+        "no store `{name}` is configured on this runner ({}){near}",
+        listed(stores)
+    ))
+}
+
+fn listed(stores: &BTreeMap<SectionName, Arc<dyn SecretProvider>>) -> String {
+    if stores.is_empty() {
+        return "it has none".to_owned();
+    }
+    let names: Vec<String> = stores.keys().map(|name| format!("`{name}`")).collect();
+    format!("it has {}", names.join(", "))
+}
+
+/// One line for each reference that was asked for; never a value, never its length.
+fn audit(
+    who: &str,
+    store: &SectionName,
+    reference: &Reference,
+    found: &Result<Found>,
+    took: Duration,
+) {
+    let outcome = match found {
+        Ok(Found {
+            by_default: true, ..
+        }) => "default",
+        Ok(_) => "found",
+        Err(error) => error.kind().as_str(),
+    };
+    let version = found
+        .as_ref()
+        .ok()
+        .and_then(|found| found.version.as_deref());
+    tracing::info!(
+        target: "audit",
+        run = who,
+        %reference,
+        %store,
+        version,
+        outcome,
+        duration = ?took,
+        "secret read"
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -29,15 +29,23 @@ async fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return; // `cargo test --all-targets` only wants it to compile.
     }
-    let before = resident();
     let directory = tempfile::tempdir().expect("makes a directory");
+    let before = memory();
     let store = open(directory.path()).await;
-    store.write(insert).await.expect("commits");
-    println!(
-        "memory of an open store: {} KiB (process {} KiB)",
-        resident() - before,
-        resident()
-    );
+    grown("open", before);
+    for _ in 0..2000 {
+        store
+            .write(insert)
+            .await
+            .expect("commits")
+            .synced()
+            .await
+            .expect("syncs");
+    }
+    let count =
+        |db: &Connection| db.query_row("SELECT count(*) FROM line", [], |row| row.get::<_, i64>(0));
+    store.read(count).await.expect("reads");
+    grown("open, after 2,000 writes and a read", before);
     store.close().await;
 
     println!(
@@ -61,7 +69,6 @@ async fn main() {
             store.close().await;
         }
     }
-    println!("memory after all: {} KiB", resident());
 }
 
 async fn open(directory: &Path) -> Store {
@@ -126,15 +133,27 @@ fn report(name: &str, mut times: Vec<Duration>, lasted: Duration) {
     );
 }
 
-/// Resident memory in KiB.
-fn resident() -> u64 {
+/// Says what the process grew by.
+fn grown(what: &str, before: [u64; 2]) {
+    let [resident, anonymous] = memory();
+    println!(
+        "{what}: {} KiB resident, {} KiB of it anonymous",
+        resident - before[0],
+        anonymous - before[1]
+    );
+}
+
+/// Resident memory and its anonymous part, in KiB.
+fn memory() -> [u64; 2] {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap_or_default();
-    line.trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap_or_default()
+    ["VmRSS:", "RssAnon:"].map(|name| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_default();
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap_or_default()
+    })
 }

@@ -1,6 +1,6 @@
 //! Waiting for power-loss durability.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::sync::Arc;
 
 use hybrid_runner_store::Error;
@@ -146,6 +146,45 @@ async fn a_paused_clock_stands_still_while_the_store_works() {
         assert_eq!(lines(&store).await.len(), 20);
         store.close().await;
         assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+    })
+    .await;
+}
+
+/// What power loss may do to the log's end: cut it, or leave pages of it unwritten.
+#[tokio::test]
+async fn a_torn_log_keeps_every_commit_before_the_tear() {
+    within(async {
+        let (directory, store) = fresh().await;
+        let path = |name| directory.path().join(name);
+        let mut ends = Vec::new();
+        for number in 0..20 {
+            store
+                .write(add(&number.to_string()))
+                .await
+                .expect("commits");
+            ends.push(fs::metadata(path("state.db-wal")).expect("exists").len());
+        }
+        let expected = lines(&store).await;
+        let [database, log] =
+            ["state.db", "state.db-wal"].map(|name| fs::read(path(name)).expect("reads"));
+        for tear in (ends[0]..=ends[19]).step_by(1500) {
+            let kept = ends.iter().filter(|end| **end <= tear).count();
+            let tear = usize::try_from(tear).expect("is small");
+            let mut unwritten = log.clone();
+            unwritten[tear..].fill(0);
+            for torn in [&log[..tear], &unwritten] {
+                let copy = tempfile::TempDir::new().expect("makes a directory");
+                fs::write(copy.path().join("state.db"), &database).expect("writes");
+                fs::write(copy.path().join("state.db-wal"), torn).expect("writes");
+                let opened = opened(copy.path()).await;
+                assert!(opened.set_aside.is_none());
+                assert_eq!(
+                    lines(&opened.store).await,
+                    expected[..kept],
+                    "torn at {tear}"
+                );
+            }
+        }
     })
     .await;
 }

@@ -1,1 +1,8 @@
-//! stub
+//! The hybrid runner: runs workflows inside your cloud for a control plane outside of it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | configuration: layers → raw → checked → built |
+
+pub mod config;
+pub mod link;

@@ -1,0 +1,163 @@
+//! Checked → built: the executors and stores of a configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use hybrid_runner_core::executor::Executor;
+use hybrid_runner_core::id::{Owner, SectionName};
+use hybrid_runner_core::kind::{self, Context, Kind};
+use hybrid_runner_secrets::Stores;
+use serde_json::Value;
+
+use super::check::Section;
+use super::{Config, Error, Problem};
+
+/// The executors and stores of a configuration.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Built {
+    /// The executors by name.
+    pub executors: BTreeMap<SectionName, Arc<dyn Executor>>,
+    /// The one of runs that name none.
+    pub default_executor: Option<SectionName>,
+    /// The stores.
+    pub stores: Arc<Stores>,
+}
+
+impl Config {
+    /// Builds every executor and store. Whatever is wrong with any is told at once.
+    pub fn build(&self, data_dir: &Path, owner: &Owner) -> Result<Built, Error> {
+        let mut problems = Vec::new();
+        let mut context = |table: &str, name: &SectionName, settings: Value| {
+            let dir = data_dir.join(table).join(name.as_str());
+            Context::new(
+                name.clone(),
+                settings,
+                dir,
+                owner.clone(),
+                self.runner.spool.per_run.get(),
+            )
+        };
+        let executors = build_all(
+            "executors",
+            &self.executors,
+            hybrid_runner_executors::KINDS,
+            hybrid_runner_executors::KNOWN,
+            &mut context,
+            &mut problems,
+        );
+        let providers = build_all(
+            "secrets",
+            &self.secrets,
+            hybrid_runner_secrets::KINDS,
+            hybrid_runner_secrets::KNOWN,
+            &mut context,
+            &mut problems,
+        );
+        if !problems.is_empty() {
+            return Err(Error { problems });
+        }
+        let default_store = default_of(self.runner.secrets.as_ref(), &providers);
+        let stores = Stores::new(providers, default_store).map_err(|error| Error {
+            problems: vec![Problem::new("runner.secrets", error.report())],
+        })?;
+        Ok(Built {
+            default_executor: default_of(self.runner.executor.as_ref(), &executors),
+            executors,
+            stores: Arc::new(stores),
+        })
+    }
+}
+
+/// The named one; else the only one.
+fn default_of<T>(
+    named: Option<&SectionName>,
+    all: &BTreeMap<SectionName, T>,
+) -> Option<SectionName> {
+    let only = || {
+        (all.len() == 1)
+            .then(|| all.keys().next().cloned())
+            .flatten()
+    };
+    named.cloned().or_else(only)
+}
+
+fn build_all<T: ?Sized>(
+    table: &str,
+    sections: &BTreeMap<SectionName, Section>,
+    kinds: &[Kind<T>],
+    known: &[&str],
+    context: &mut impl FnMut(&str, &SectionName, Value) -> Context,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<SectionName, Arc<T>> {
+    let what = if table == "executors" {
+        "executor"
+    } else {
+        "secret store"
+    };
+    let mut built = BTreeMap::new();
+    for (name, section) in sections {
+        let key = format!("{table}.{name}");
+        let problem = |key: String, message: String| Problem {
+            key,
+            message,
+            source: section.source.clone(),
+        };
+        let kind = match kind::find(kinds, what, &section.kind, known) {
+            Ok(kind) => kind,
+            Err(error) => {
+                problems.push(problem(format!("{key}.kind"), error.message().to_owned()));
+                continue;
+            }
+        };
+        let settings = typed(
+            Value::Object(section.settings.clone()),
+            &(kind.schema)().to_value(),
+        );
+        match (kind.build)(&context(table, name, settings)) {
+            Ok(backend) => {
+                built.insert(name.clone(), backend);
+            }
+            Err(error) => problems.push(problem(key, cause(&error))),
+        }
+    }
+    built
+}
+
+/// The error without the words that name the section again.
+fn cause(error: &hybrid_runner_core::Error) -> String {
+    let report = error.report();
+    report
+        .strip_prefix("section [")
+        .and_then(|rest| rest.split_once("]: "))
+        .map_or_else(|| report.clone(), |(_, cause)| cause.to_owned())
+}
+
+/// Text out of a variable becomes the number or the truth value that the kind's schema asks for.
+fn typed(mut settings: Value, schema: &Value) -> Value {
+    let Value::Object(members) = &mut settings else {
+        return settings;
+    };
+    for (name, value) in members {
+        let wants = |wanted: &str| {
+            let types = &schema["properties"][name]["type"];
+            types == wanted
+                || types
+                    .as_array()
+                    .is_some_and(|types| types.iter().any(|one| one == wanted))
+        };
+        let Value::String(text) = &*value else {
+            continue;
+        };
+        let parsed: Option<Value> = if wants("integer") || wants("number") || wants("boolean") {
+            serde_json::from_str(text).ok()
+        } else {
+            None
+        };
+        if let Some(parsed) = parsed.filter(|parsed| parsed.is_number() || parsed.is_boolean()) {
+            *value = parsed;
+        }
+    }
+    settings
+}

@@ -1,0 +1,152 @@
+//! What is wrong with a configuration, in words that say where and what to do.
+
+use std::fmt;
+
+use figment::error::Kind;
+use hybrid_runner_core::kind::nearest;
+
+/// A configuration that cannot be used: everything that was found wrong with it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Error {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot be used")?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// One thing that is wrong: section and key, what, and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// `link.url`; empty for a whole file.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// The file, the variable or the flag.
+    pub source: Option<String>,
+}
+
+impl Problem {
+    /// A problem of a key, source unknown.
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Says where it was written.
+    #[must_use]
+    pub(crate) fn from_source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What figment found while it read the raw form.
+    pub(crate) fn of(error: &figment::Error) -> Self {
+        let key = error.path.join(".");
+        let message = message(error);
+        let source = error
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.name.to_string());
+        Self {
+            key,
+            message,
+            source,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(source) = &self.source {
+            write!(f, "{source}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", heading(&self.key))?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// `runner.spool.total` as `[runner] spool.total`, `executors.here.kind` as `[executors.here] kind`.
+pub(crate) fn heading(key: &str) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    let depth = if matches!(parts[0], "executors" | "secrets") {
+        2
+    } else {
+        1
+    };
+    let (section, rest) = parts.split_at(depth.min(parts.len()));
+    let section = section.join(".");
+    if rest.is_empty() {
+        format!("[{section}]")
+    } else {
+        format!("[{section}] {}", rest.join("."))
+    }
+}
+
+/// Whether the value at this key must never be printed.
+pub(crate) fn is_secret(key: &str) -> bool {
+    let value = key.rsplit('.').next().unwrap_or(key);
+    key == "link.token"
+        || key == "link.token.value"
+        || key == "link.proxy"
+        || ["password", "token", "secret_id", "key_value"].contains(&value)
+            && !key.starts_with("runner.")
+}
+
+fn message(error: &figment::Error) -> String {
+    let top = error.path.len() < 2;
+    let secret = is_secret(&error.path.join("."));
+    match &error.kind {
+        Kind::UnknownField(name, known) => {
+            let what = if top { "section" } else { "key" };
+            format!("unknown {what} `{name}`{}", hint(name, known))
+        }
+        Kind::UnknownVariant(name, known) if !secret => {
+            format!("`{name}` is not known here{}", hint(name, known))
+        }
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if secret => {
+            format!("expected {expected}")
+        }
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            format!("expected {expected}, found {actual}")
+        }
+        Kind::MissingField(name) => format!("`{name}` is missing"),
+        other if secret => {
+            let _not_shown = other;
+            "is not valid here".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn hint(word: &str, known: &[&str]) -> String {
+    nearest(word, known.iter().copied()).map_or_else(
+        || {
+            format!(
+                "; expected one of {}",
+                known
+                    .iter()
+                    .map(|k| format!("`{k}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        },
+        |near| format!("; did you mean `{near}`?"),
+    )
+}

@@ -1,0 +1,151 @@
+//! `config show`, `config env` and `config schema`.
+
+use std::fmt;
+
+use figment::value::Value as FigmentValue;
+use hybrid_runner_core::kind::Kind;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::layer::PREFIX;
+use super::problem::{heading, is_secret};
+use super::variables::{Becomes, VARIABLES, executor_kind};
+use super::{Environment, Loaded, origin, raw};
+
+/// What stands where a secret would.
+const MASK: &str = "***";
+
+/// One value and where it came from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Shown {
+    /// `runner.max_runs`; of a variable: its name.
+    pub key: String,
+    /// The value; `***` for a secret.
+    pub value: Value,
+    /// The file, the variable, the flag, or `default`; of a variable: what it became.
+    pub source: String,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}  # {}", self.key, self.value, self.source)
+    }
+}
+
+impl Loaded {
+    /// Each value of the configuration with its origin, sorted by key.
+    pub fn show(&self) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        for table in ["executors", "link", "policy", "runner", "secrets", "server"] {
+            if let Ok(value) = self.figment.find_value(table) {
+                self.flatten(table, &value, &mut shown);
+            }
+        }
+        shown
+    }
+
+    fn flatten(&self, key: &str, value: &FigmentValue, shown: &mut Vec<Shown>) {
+        match value {
+            FigmentValue::Dict(_, members) => {
+                for (name, member) in members {
+                    self.flatten(&format!("{key}.{name}"), member, shown);
+                }
+            }
+            leaf => {
+                let value =
+                    if key == "link.proxy" && leaf.as_str() != Some("none") || is_secret(key) {
+                        Value::from(MASK)
+                    } else {
+                        serde_json::to_value(leaf).unwrap_or(Value::Null)
+                    };
+                shown.push(Shown {
+                    key: key.to_owned(),
+                    value,
+                    source: origin(&self.figment, key).unwrap_or_else(|| "default".to_owned()),
+                });
+            }
+        }
+    }
+}
+
+/// What each present variable became: those of others by the table, ours by their names.
+pub fn env(environment: &Environment) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    for variable in VARIABLES {
+        for name in std::iter::once(variable.name).chain(variable.aliases.iter().copied()) {
+            let Some(value) = environment.get(name) else {
+                continue;
+            };
+            let used = variable
+                .find(environment)
+                .is_some_and(|(used, _)| used == name);
+            let became = match variable.becomes {
+                _ if value.is_empty() => "not set: it is empty".to_owned(),
+                _ if !used => format!(
+                    "not used: `{}` wins",
+                    variable.find(environment).map_or("", |(used, _)| used)
+                ),
+                Becomes::Key(key) => heading(key),
+                Becomes::Executor => executor_kind(value).map_or_else(
+                    |error| error.message().to_owned(),
+                    |kind| format!("[runner] executor, [executors.{kind}] kind = \"{kind}\""),
+                ),
+                Becomes::ExtraEnvs | Becomes::Workload => {
+                    format!("kept for container executors: {}", variable.about)
+                }
+                Becomes::Nothing => format!("without effect: {}", variable.about),
+            };
+            shown.push(Shown {
+                key: name.to_owned(),
+                value: Value::from(if variable.secret { MASK } else { value }),
+                source: became,
+            });
+        }
+    }
+    for (name, value) in environment {
+        let Some(path) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let key = path.to_lowercase().replace("__", ".");
+        shown.push(Shown {
+            key: name.clone(),
+            value: Value::from(if is_secret(&key) { MASK } else { value }),
+            source: heading(&key),
+        });
+    }
+    shown
+}
+
+/// The JSON Schema of a configuration file, with the kinds of this build.
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(raw::Raw).to_value();
+    optional(&mut schema);
+    schema["properties"]["executors"]["additionalProperties"] =
+        kinds(hybrid_runner_executors::KINDS);
+    schema["properties"]["secrets"]["additionalProperties"] = kinds(hybrid_runner_secrets::KINDS);
+    schema
+}
+
+/// Nothing is required of a file: what is left out has a default, or comes from elsewhere.
+fn optional(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.get("required").is_some_and(Value::is_array) {
+                members.remove("required");
+            }
+            members.values_mut().for_each(optional);
+        }
+        Value::Array(items) => items.iter_mut().for_each(optional),
+        _ => {}
+    }
+}
+
+fn kinds<T: ?Sized>(kinds: &[Kind<T>]) -> Value {
+    let one = |kind: &Kind<T>| {
+        let mut schema = (kind.schema)().to_value();
+        schema["properties"]["kind"] = json!({ "const": kind.name, "description": kind.summary });
+        schema
+    };
+    json!({ "oneOf": kinds.iter().map(one).collect::<Vec<_>>() })
+}

@@ -6,3 +6,5 @@
 
 pub mod config;
 pub mod link;
+pub mod policy;
+pub mod workflow_file;

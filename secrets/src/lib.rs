@@ -3,8 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`stores`] | the configured stores by name: resolves references, each read with a time limit and an audit line |
-//! | [`env`] | variables of the runner's environment that have a prefix |
-//! | [`file`] | a folder of files, as Kubernetes and Docker mount them; a dotenv file |
+//! | [`mod@env`] | variables of the runner's environment that have a prefix |
+//! | [`mod@file`] | a folder of files, as Kubernetes and Docker mount them; a dotenv file |
 //! | [`decorate`] | wrappers around any provider: time limit, retry, cache, single flight, concurrency limit |
 //!
 //! A new store is one module, one feature, one line in [`KINDS`], and its contract test.

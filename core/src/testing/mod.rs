@@ -4,9 +4,30 @@
 //! |---|---|
 //! | `script` | what a workload of a test does: shell text for real executors, data for the fake |
 //! | `fake` | [`FakeBackend`] and [`FakeExecutor`]: an executor in memory whose every step a test controls |
+//! | `executor` | the executor contract: a [`Harness`], the table of [`CASES`], the macro that makes tests of them |
+//! | `verdict` | what becomes of a promise when it is tried |
+//!
+//! Your executor passes when this does:
+//!
+//! ```ignore
+//! struct Mine { /* a place of its own for the backend */ }
+//! #[async_trait]
+//! impl Harness for Mine {
+//!     async fn executor(&self) -> Arc<dyn Executor> { /* a new one over the same backend */ }
+//! }
+//! mod contract {
+//!     hybrid_runner_core::executor_contract_tests!(super::Mine::new());
+//! }
+//! ```
 
+mod executor;
 mod fake;
 mod script;
+mod verdict;
 
+pub use executor::{
+    CASES, Case, Harness, Trial, check_executor_case, executor_contract, processes_of,
+};
 pub use fake::{Call, Control, FakeBackend, FakeExecutor};
 pub use script::{Script, Step, cksum};
+pub use verdict::{Failed, Verdict};

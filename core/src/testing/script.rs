@@ -56,6 +56,8 @@ pub enum Step {
     Variable(String),
     /// Writes `<CRC> <length>` of a variable's value, as `cksum` does: evidence that does not hold the value.
     VariableSum(String),
+    /// Writes the first three bytes of a variable's value, pauses, and writes the rest and a newline.
+    VariableInPieces(String),
     /// Writes the content of the file whose path is in a variable.
     File(String),
     /// Writes `<CRC> <length>` of the file whose path is in a variable.
@@ -66,6 +68,8 @@ pub enum Step {
     Arguments,
     /// Appends a line to a file.
     Evidence(PathBuf),
+    /// From here on answers SIGTERM by writing this text and ending with exit code 0.
+    Farewell(String),
     /// Ignores SIGTERM from here on, and so do all processes begun after it.
     Stubborn,
     /// Begins a child and grandchildren that live for ever.
@@ -141,6 +145,12 @@ impl Script {
         self.then(Step::Signal(signal))
     }
 
+    /// This script after one step more.
+    pub fn after(mut self, step: Step) -> Self {
+        self.0.insert(0, step);
+        self
+    }
+
     /// The steps.
     pub fn steps(&self) -> &[Step] {
         &self.0
@@ -208,18 +218,32 @@ impl Step {
             Self::Sleep(time) => write!(text, "sleep {}", seconds(time.get())),
             Self::Variable(name) => write!(text, "printf '%s\\n' \"${{{name}}}\""),
             Self::VariableSum(name) => write!(text, "printf '%s' \"${{{name}}}\" | cksum"),
+            Self::VariableInPieces(name) => write!(
+                text,
+                "printf '%.3s' \"${{{name}}}\"; sleep 0.1; printf '%s\\n' \"${{{name}#???}}\""
+            ),
             Self::File(name) => write!(text, "cat \"${{{name}}}\""),
             Self::FileSum(name) => write!(text, "cksum < \"${{{name}}}\""),
             Self::Environment => write!(text, "env"),
             Self::Arguments => write!(text, "printf '%s\\n' \"$@\""),
-            Self::Evidence(path) => write!(text, "echo began >> {}", quoted(path)),
+            Self::Evidence(path) => write!(
+                text,
+                "echo began >> {}",
+                quoted(&path.display().to_string())
+            ),
+            Self::Farewell(words) => write!(
+                text,
+                "trap {} TERM",
+                quoted(&format!("printf %s {}; exit 0", quoted(words)))
+            ),
             Self::Stubborn => write!(text, "trap '' TERM"),
             Self::Tree => write!(text, "( ( sleep 600; : ) & sleep 600; : ) &"),
             Self::Daemon => write!(
                 text,
                 "setsid /bin/sh -c 'trap \"\" TERM; echo away; exec >/dev/null 2>&1; sleep 600; :' &"
             ),
-            Self::Hold => write!(text, "sleep 600"),
+            // A shell that waits takes its trap at once; one that runs a command does not.
+            Self::Hold => write!(text, "sleep 600 & wait"),
             Self::Exit(code) => write!(text, "exit {code}"),
             Self::Signal(signal) => write!(text, "kill -{signal} $$; sleep 600"),
         }
@@ -230,8 +254,8 @@ fn seconds(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64())
 }
 
-fn quoted(path: &std::path::Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// CRC and length of bytes, as `cksum` writes them (POSIX).

@@ -2,11 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `harness` | the fake under the contract suite |
 //! | `backend` | [`FakeBackend`]: the runs, the faults, the calls; [`Control`] of one run by hand |
 //! | `record` | one run as the backend keeps it |
 //! | `work` | how a run behaves: its script, limits and stops, on tokio's clock |
 
 mod backend;
+mod harness;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ struct Record {
     stop: Option<Stop>,
     /// Whether its processes ignore SIGTERM.
     stubborn: bool,
+    /// What it writes when it is asked to end.
+    farewell: Vec<u8>,
     last_output: Instant,
     /// What the backend still has of the log.
     log: Vec<Written>,
@@ -62,6 +64,7 @@ impl Run {
             begun: false,
             stop: None,
             stubborn: false,
+            farewell: Vec::new(),
             last_output: Instant::now(),
             log: Vec::new(),
             dropped: 0,
@@ -137,6 +140,15 @@ impl Run {
 
     pub(super) fn set_stubborn(&self) {
         self.record.send_modify(|record| record.stubborn = true);
+    }
+
+    pub(super) fn set_farewell(&self, words: Vec<u8>) {
+        self.record.send_modify(|record| record.farewell = words);
+    }
+
+    pub(super) fn say_farewell(&self) {
+        let words = self.record.borrow().farewell.clone();
+        self.write(Stream::Out, &words);
     }
 
     pub(super) fn set_message(&self, message: &str) {

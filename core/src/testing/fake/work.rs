@@ -172,7 +172,10 @@ async fn take(run: &Run, job: &Job, step: &Step) -> Option<Outcome> {
             }
         }
         Step::Sleep(time) => sleep(time.get()).await,
-        Step::Variable(name) => out(&[job.variable(name), b"\n"].concat()),
+        // The masker of a fake sees what is written as a whole.
+        Step::Variable(name) | Step::VariableInPieces(name) => {
+            out(&[job.variable(name), b"\n"].concat());
+        }
         Step::VariableSum(name) => out((cksum(job.variable(name)) + "\n").as_bytes()),
         Step::File(name) => out(job.file(name)),
         Step::FileSum(name) => out((cksum(job.file(name)) + "\n").as_bytes()),
@@ -189,6 +192,7 @@ async fn take(run: &Run, job: &Job, step: &Step) -> Option<Outcome> {
         // The backend itself counts starts.
         Step::Evidence(_) | Step::Tree => {}
         Step::Daemon => out(b"away\n"),
+        Step::Farewell(words) => run.set_farewell(job.masked(words.as_bytes())),
         Step::Stubborn => run.set_stubborn(),
         Step::Hold => pending().await,
         Step::Exit(0) => return Some(Outcome::Succeeded),
@@ -204,6 +208,7 @@ async fn take(run: &Run, job: &Job, step: &Step) -> Option<Outcome> {
 /// Until a stop has ended the run: at once, or after the grace if it ignores SIGTERM.
 async fn put_down(run: &Run) {
     run.until_stop_asked().await;
+    run.say_farewell();
     while run.is_stubborn() {
         let Some(stop) = run.stop() else { return };
         tokio::select! {

@@ -16,9 +16,18 @@
 //!
 //! A run has a folder. [`files`] names what is in it.
 
+mod child;
+mod clock;
+mod folder;
 mod forms;
+mod output;
+mod private;
+mod program;
+mod supervise;
 mod sys;
 mod text;
+mod tree;
+mod writer;
 
 pub mod end;
 pub mod mask;
@@ -51,5 +60,5 @@ pub const COOKIE_VARIABLE: &str = "HYBRID_RUNNER_COOKIE";
 
 /// Runs the program; the body of its `main`.
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(report::exit::USAGE)
+    program::main(std::env::args_os())
 }

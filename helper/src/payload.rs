@@ -50,6 +50,10 @@ impl Private {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
 }
 
 impl<T: Into<Vec<u8>>> From<T> for Private {

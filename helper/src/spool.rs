@@ -173,7 +173,8 @@ impl GapReason {
         }
     }
 
-    fn from_code(code: u8) -> Self {
+    /// The reason of this number in a record.
+    pub fn from_code(code: u8) -> Self {
         match code {
             1 => Self::DiskFull,
             2 => Self::Limit,

@@ -4,10 +4,502 @@
     reason = "safe wrappers of system calls, each with the reason why it is sound"
 )]
 
+use std::ffi::{CStr, c_char, c_int};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::ptr;
+use std::time::Duration;
+
+use crate::end::Step;
+
 /// Overwrites bytes so that the compiler cannot leave it out.
 pub(crate) fn wipe(bytes: &mut [u8]) {
     for byte in bytes {
         // SAFETY: `byte` is a valid, aligned, exclusive reference.
-        unsafe { std::ptr::write_volatile(byte, 0) };
+        unsafe { ptr::write_volatile(byte, 0) };
     }
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Repeats a call as long as a signal interrupts it.
+fn retry(mut call: impl FnMut() -> c_int) -> io::Result<c_int> {
+    loop {
+        match check(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Makes this process the leader of a session, so that no terminal and no group signal of its parent reaches it.
+pub(crate) fn lead_session() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Gives this process a name, the orphans of its descendants, and keeps its memory to itself: no core dump, no reader
+/// in `/proc` but root.
+pub(crate) fn harden(name: &CStr) -> io::Result<()> {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `name` is a C string, and `none` a valid limit, both live during the calls.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NAME, name.as_ptr()))?;
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0))?;
+        check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1))?;
+        check(libc::setrlimit(libc::RLIMIT_CORE, &raw const none))?;
+    }
+    Ok(())
+}
+
+/// Closes all descriptors but the first three.
+pub(crate) fn close_inherited() {
+    // SAFETY: called first in `main`; nothing owns a descriptor above 2 yet.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if closed == 0 {
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<c_int> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|&fd| fd > 2) {
+        // SAFETY: as above; the folder itself is closed already, and closing a free number does nothing.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore(signal: c_int) {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Gives freed memory back to the system, and makes the allocator do so by itself with large blocks.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; both may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 10);
+        libc::malloc_trim(0);
+    }
+}
+
+/// Takes the exclusive lock of a file without waiting; `false` if another has it.
+pub(crate) fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the descriptor is borrowed and so open.
+    match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a FIFO that only this user can use.
+pub(crate) fn make_fifo(path: &CStr) -> io::Result<()> {
+    // SAFETY: `path` is a C string.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }).map(drop)
+}
+
+/// Makes a pipe: the end to read, the end to write.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: there is room for two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: the call succeeded, so both are open and nobody else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// Lets reads return at once.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed and so open; no pointers.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// Asks for a larger pipe.
+pub(crate) fn set_pipe_size(fd: BorrowedFd<'_>, size: c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed and so open; no pointers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, size) }).map(drop)
+}
+
+/// Puts `fd` in the place of the standard descriptor `place`.
+pub(crate) fn replace_standard(fd: BorrowedFd<'_>, place: c_int) -> io::Result<()> {
+    assert!(
+        (0..=2).contains(&place),
+        "only standard descriptors are replaced"
+    );
+    // SAFETY: nothing owns the standard descriptors; `std` uses them by number.
+    retry(|| unsafe { libc::dup2(fd.as_raw_fd(), place) }).map(drop)
+}
+
+/// The clock for deadlines. It stands still while the machine sleeps, so that nothing times out by being asleep.
+pub(crate) fn monotonic() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid to write; this clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// Waits until something can be read from one of `fds` or has ended; says from which. `None` is nothing to wait for.
+pub(crate) fn poll<const N: usize>(
+    fds: [Option<BorrowedFd<'_>>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let number = |fd: Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd());
+    let mut polls = fds.map(|fd| libc::pollfd {
+        fd: number(fd),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    // Rounded up, so that a deadline has passed when the wait ends.
+    let millis = timeout.map_or(-1, |wait| {
+        c_int::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+    });
+    let count = libc::nfds_t::try_from(N).expect("a handful of descriptors");
+    // SAFETY: `polls` has that many entries.
+    match check(unsafe { libc::poll(polls.as_mut_ptr(), count, millis) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        Err(_) => Ok([false; N]),
+        Ok(_) => Ok(polls.map(|poll| poll.revents != 0)),
+    }
+}
+
+/// Blocks `signals` and gives a descriptor from which they are read, without blocking.
+pub(crate) fn signal_fd(signals: &[c_int]) -> io::Result<SignalFd> {
+    let mut set = empty_set();
+    for &signal in signals {
+        // SAFETY: `set` was initialized.
+        check(unsafe { libc::sigaddset(&raw mut set, signal) })?;
+    }
+    // SAFETY: `set` is initialized; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) })?;
+    // SAFETY: as above.
+    let fd = check(unsafe {
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    })?;
+    // SAFETY: the call succeeded, so it is open and nobody else owns it.
+    Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
+}
+
+fn empty_set() -> libc::sigset_t {
+    // SAFETY: a set is plain integers, and is then initialized by `sigemptyset`.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        set
+    }
+}
+
+/// A descriptor from which signals are read.
+pub(crate) struct SignalFd(File);
+
+impl SignalFd {
+    /// The next signal that has come.
+    pub(crate) fn next(&mut self) -> Option<c_int> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        self.0.read_exact(&mut info).ok()?;
+        let (&signal, _) = info.split_first_chunk()?;
+        c_int::try_from(u32::from_ne_bytes(signal)).ok()
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
+}
+
+/// What waiting for a child gave.
+pub(crate) enum Waited {
+    /// This one has ended.
+    Ended(u32, ExitStatus),
+    /// There are children; none has ended.
+    NotYet,
+    /// There are no children.
+    None,
+}
+
+/// Takes notice of the end of any child, without waiting.
+pub(crate) fn wait_any() -> Waited {
+    let mut status = 0;
+    // SAFETY: `status` is valid to write.
+    match retry(|| unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+        Ok(0) => Waited::NotYet,
+        Ok(pid) => Waited::Ended(pid.unsigned_abs(), ExitStatus::from_raw(status)),
+        Err(_) => Waited::None,
+    }
+}
+
+/// Waits for one child.
+fn wait_for(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: `status` is valid to write. An error means that there is nothing to wait for.
+    drop(retry(|| unsafe { libc::waitpid(pid, &raw mut status, 0) }));
+}
+
+/// Sends a signal to a process if `is_it`, asked after the process was pinned, still holds: so its number cannot pass to
+/// another process in between. Kernels before 5.3 cannot pin; there the signal goes to the number.
+pub(crate) fn signal(pid: u32, signal: c_int, is_it: impl FnOnce() -> bool) -> io::Result<()> {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return Ok(());
+    };
+    assert!(pid > 1, "only single processes get signals");
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let pinned = c_int::try_from(fd).ok().filter(|&fd| fd >= 0);
+    // SAFETY: the call succeeded, so it is open and nobody else owns it.
+    let pinned = pinned.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    if !is_it() {
+        return Ok(());
+    }
+    // SAFETY: no pointers but the null one, which stands for plain information.
+    let sent = unsafe {
+        match &pinned {
+            Some(fd) => libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                fd.as_raw_fd(),
+                signal,
+                ptr::null::<libc::siginfo_t>(),
+                0,
+            ),
+            None => libc::c_long::from(libc::kill(pid, signal)),
+        }
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// C strings in one block that is wiped on drop.
+#[derive(Default)]
+pub(crate) struct Strings {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Strings {
+    /// Room for so many bytes, so that growing leaves no copies behind.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            starts: Vec::new(),
+        }
+    }
+
+    /// Adds the string that `parts` make together; they must hold no zero byte.
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) {
+        self.starts.push(self.bytes.len());
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.bytes.push(0);
+    }
+
+    fn pointers(&self) -> Vec<*const c_char> {
+        let strings = self
+            .starts
+            .iter()
+            .map(|&start| self.bytes[start..].as_ptr().cast());
+        strings.chain([ptr::null()]).collect()
+    }
+}
+
+impl Drop for Strings {
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
+    }
+}
+
+/// What is executed.
+pub(crate) struct Exec<'a> {
+    /// Paths to try in turn.
+    pub(crate) programs: &'a Strings,
+    pub(crate) argv: &'a Strings,
+    pub(crate) env: &'a Strings,
+    pub(crate) cwd: &'a CStr,
+    /// `cgroup.procs` of the control group.
+    pub(crate) cgroup: Option<&'a CStr>,
+    pub(crate) out: BorrowedFd<'a>,
+    pub(crate) err: BorrowedFd<'a>,
+}
+
+/// The same as plain pointers and numbers, so that nothing is allocated between fork and exec.
+struct Plan<'a> {
+    exec: &'a Exec<'a>,
+    programs: Vec<*const c_char>,
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    no_signals: libc::sigset_t,
+    parent: libc::pid_t,
+    report: c_int,
+}
+
+/// Starts a child in a session of its own, which dies with this process. Returns once it executes the program.
+pub(crate) fn spawn(exec: &Exec<'_>) -> Result<u32, (Step, i32)> {
+    let process = |error: io::Error| (Step::Process, error.raw_os_error().unwrap_or(0));
+    let (reports, report) = pipe().map_err(process)?;
+    let plan = Plan {
+        exec,
+        programs: exec.programs.pointers(),
+        argv: exec.argv.pointers(),
+        env: exec.env.pointers(),
+        no_signals: empty_set(),
+        // SAFETY: no pointers.
+        parent: unsafe { libc::getpid() },
+        report: report.as_raw_fd(),
+    };
+    // SAFETY: this process has one thread, so that the child may do whatever the parent may; it only makes system
+    // calls, and ends in `execve` or `_exit`.
+    let pid = check(unsafe { libc::fork() }).map_err(process)?;
+    if pid == 0 {
+        // SAFETY: this is the child, and `plan` with all it borrows lives in its copy of the memory.
+        unsafe { run_child(&plan) }
+    }
+    drop(report);
+    let mut failure = [0; 8];
+    if File::from(reports).read_exact(&mut failure).is_err() {
+        return Ok(pid.unsigned_abs());
+    }
+    wait_for(pid);
+    let [step, errno] =
+        [0, 4].map(|at| i32::from_ne_bytes(failure[at..at + 4].try_into().expect("four bytes")));
+    let step = usize::try_from(step)
+        .ok()
+        .and_then(|step| CHILD_STEPS.get(step))
+        .copied();
+    Err((step.unwrap_or(Step::Process), errno))
+}
+
+/// The steps that a child can report, by the number that it does it with.
+const CHILD_STEPS: [Step; 5] = [
+    Step::Process,
+    Step::Cgroup,
+    Step::WorkingDirectory,
+    Step::Program,
+    Step::Interpreter,
+];
+
+/// # Safety
+///
+/// To be called in a forked child only; the pointers in `plan` must be valid C strings and null-terminated lists.
+unsafe fn run_child(plan: &Plan<'_>) -> ! {
+    // SAFETY: as promised by the caller.
+    let (step, errno) = unsafe { prepare_and_exec(plan) };
+    let number = CHILD_STEPS
+        .iter()
+        .position(|&known| known == step)
+        .unwrap_or(0);
+    let mut report = [0; 8];
+    report[..4].copy_from_slice(&i32::try_from(number).unwrap_or(0).to_ne_bytes());
+    report[4..].copy_from_slice(&errno.to_ne_bytes());
+    // SAFETY: the pipe is open, and `report` has that many bytes; `_exit` ends the child without running what belongs
+    // to the parent.
+    unsafe {
+        libc::write(plan.report, report.as_ptr().cast(), report.len());
+        libc::_exit(127)
+    }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Returns only what failed.
+///
+/// # Safety
+///
+/// As [`run_child`].
+unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, i32) {
+    // SAFETY: as promised by the caller; descriptors are borrowed and so open.
+    unsafe {
+        if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+            return (Step::Process, errno());
+        }
+        if libc::getppid() != plan.parent {
+            // It died before it could be watched.
+            libc::_exit(127);
+        }
+        if let Some(procs) = plan.exec.cgroup {
+            let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if fd < 0 || libc::write(fd, c"0".as_ptr().cast(), 1) < 0 {
+                return (Step::Cgroup, errno());
+            }
+        }
+        let (out, err) = (plan.exec.out.as_raw_fd(), plan.exec.err.as_raw_fd());
+        if libc::dup2(out, 1) < 0 || libc::dup2(err, 2) < 0 {
+            return (Step::Process, errno());
+        }
+        if libc::chdir(plan.exec.cwd.as_ptr()) < 0 {
+            return (Step::WorkingDirectory, errno());
+        }
+        for signal in 1..=64 {
+            // Not by the C library, which keeps two signals to itself.
+            let default = [0_u64; 4];
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                size_of::<u64>(),
+            );
+        }
+        libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const plan.no_signals,
+            ptr::null_mut(),
+        );
+        try_programs(plan)
+    }
+}
+
+/// As `execvp`, but a file that is no program is an error instead of a shell script.
+///
+/// # Safety
+///
+/// As [`run_child`].
+unsafe fn try_programs(plan: &Plan<'_>) -> (Step, i32) {
+    let mut failure = (Step::Program, libc::ENOENT);
+    for &program in plan
+        .programs
+        .iter()
+        .take_while(|program| !program.is_null())
+    {
+        // SAFETY: as promised by the caller.
+        unsafe { libc::execve(program, plan.argv.as_ptr(), plan.env.as_ptr()) };
+        match errno() {
+            libc::ENOENT => {
+                // SAFETY: `program` is a C string.
+                if unsafe { libc::access(program, libc::F_OK) } == 0 {
+                    failure = (Step::Interpreter, libc::ENOENT);
+                }
+            }
+            libc::ENOTDIR => {}
+            libc::EACCES => failure = (Step::Program, libc::EACCES),
+            other => return (Step::Program, other),
+        }
+    }
+    failure
 }

@@ -1,0 +1,340 @@
+//! Appends records to the spool, and keeps it whole on a full disk.
+//!
+//! The workload must not wait for a disk: what cannot be written is dropped and counted, and becomes one gap record as
+//! soon as there is room again.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+
+use crate::clock;
+use crate::spool::{GapReason, HEADER_LEN, Header, Item, Kind, MAX_PAYLOAD, Record};
+
+/// Length of a gap record.
+const GAP: u64 = HEADER_LEN as u64 + 9;
+
+/// Where records go.
+pub(crate) trait Sink {
+    /// Appends some of `bytes`, returns how many.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Cuts to `len`.
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+}
+
+impl Sink for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+/// Writes the spool of one run.
+pub(crate) struct Writer<S> {
+    sink: S,
+    /// The end of the last whole record.
+    len: u64,
+    limit: u64,
+    /// A write was cut, and the rest of it not removed yet.
+    torn: bool,
+    /// How many bytes did not fit on the disk since the last record.
+    lost: u64,
+    limited: Limited,
+    disk_full: u64,
+    over_limit: u64,
+}
+
+/// Whether the spool is at its limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limited {
+    No,
+    /// It is, and the record that says so is not written yet.
+    Due,
+    /// It is, and says so.
+    Said,
+}
+
+impl<S: Sink> Writer<S> {
+    /// Goes on behind `len` bytes that are there.
+    pub(crate) fn new(sink: S, len: u64, limit: u64) -> Self {
+        Self {
+            sink,
+            len,
+            limit,
+            torn: false,
+            lost: 0,
+            limited: Limited::No,
+            disk_full: 0,
+            over_limit: 0,
+        }
+    }
+
+    /// The length of the spool.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How many bytes did not fit on the disk.
+    pub(crate) fn disk_full(&self) -> u64 {
+        self.disk_full
+    }
+
+    /// How many bytes were over the limit.
+    pub(crate) fn over_limit(&self) -> u64 {
+        self.over_limit
+    }
+
+    /// Appends output. `framed` is a header's length of any bytes, which are overwritten, and the output.
+    pub(crate) fn output(&mut self, kind: Kind, framed: &mut [u8]) {
+        let time = clock::now_micros();
+        let mut start = 0;
+        while start + HEADER_LEN < framed.len() {
+            let end = framed.len().min(start + HEADER_LEN + MAX_PAYLOAD);
+            self.piece(kind, time, &mut framed[start..end]);
+            // The next header goes over the end of what is written already.
+            start = end - HEADER_LEN;
+        }
+    }
+
+    fn piece(&mut self, kind: Kind, time: i64, framed: &mut [u8]) {
+        let payload = framed.len() - HEADER_LEN;
+        // There is always room for a gap before this record, and one behind it.
+        if self.limited == Limited::No && self.len + framed.len() as u64 + 2 * GAP > self.limit {
+            self.limited = Limited::Due;
+        }
+        if self.limited != Limited::No {
+            self.over_limit += payload as u64;
+            self.settle();
+            return;
+        }
+        let len = u32::try_from(payload).expect("at most 64 KiB");
+        framed[..HEADER_LEN].copy_from_slice(&Header { len, kind, time }.encode());
+        let written = if self.lost == 0 {
+            self.whole(framed)
+        } else {
+            // Together, so that a disk that stays nearly full is not filled up with gaps.
+            let mut records = gap(Some(self.lost), GapReason::DiskFull);
+            records.extend_from_slice(framed);
+            self.whole(&records)
+        };
+        if written {
+            self.lost = 0;
+        } else {
+            self.disk_full += payload as u64;
+            self.lost += payload as u64;
+        }
+    }
+
+    /// Writes the gap records that are due; whether none is left.
+    pub(crate) fn settle(&mut self) -> bool {
+        if self.lost > 0 {
+            if !self.whole(&gap(Some(self.lost), GapReason::DiskFull)) {
+                return false;
+            }
+            self.lost = 0;
+        }
+        if self.limited == Limited::Due {
+            if !self.whole(&gap(None, GapReason::Limit)) {
+                return false;
+            }
+            self.limited = Limited::Said;
+        }
+        true
+    }
+
+    /// Appends whole records in one write, or leaves no trace of them.
+    fn whole(&mut self, records: &[u8]) -> bool {
+        if self.torn && self.sink.cut(self.len).is_err() {
+            return false;
+        }
+        self.torn = false;
+        let mut rest = records;
+        while !rest.is_empty() {
+            match self.sink.append(rest) {
+                Ok(written) if written > 0 => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    self.torn = rest.len() < records.len() && self.sink.cut(self.len).is_err();
+                    return false;
+                }
+            }
+        }
+        self.len += records.len() as u64;
+        true
+    }
+}
+
+fn gap(bytes: Option<u64>, reason: GapReason) -> Vec<u8> {
+    Record {
+        time: clock::now_micros(),
+        item: Item::Gap { bytes, reason },
+    }
+    .encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so much room; it takes what fits.
+    struct Disk {
+        bytes: Vec<u8>,
+        room: usize,
+        cuts: bool,
+    }
+
+    impl Sink for &mut Disk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let fits = bytes.len().min(self.room - self.bytes.len().min(self.room));
+            if fits == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            self.bytes.extend_from_slice(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        fn cut(&mut self, len: u64) -> io::Result<()> {
+            if !self.cuts {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            self.bytes.truncate(usize::try_from(len).expect("small"));
+            Ok(())
+        }
+    }
+
+    fn out(writer: &mut Writer<&mut Disk>, payload: &[u8]) {
+        let mut framed = vec![0xAA; HEADER_LEN];
+        framed.extend_from_slice(payload);
+        writer.output(Kind::Out, &mut framed);
+    }
+
+    fn items(bytes: &[u8]) -> Vec<Item> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut reader = crate::spool::Reader::new(file);
+        let (mut items, mut offset) = (Vec::new(), 0);
+        while let Some((record, next)) = reader.read_at(offset).unwrap() {
+            items.push(record.item);
+            offset = next;
+        }
+        assert_eq!(offset, bytes.len() as u64, "no torn record");
+        items
+    }
+
+    #[test]
+    fn a_full_disk_leaves_whole_records_and_one_gap() {
+        for room in 0..80 {
+            let mut disk = Disk {
+                bytes: Vec::new(),
+                room,
+                cuts: true,
+            };
+            let mut writer = Writer::new(&mut disk, 0, u64::MAX);
+            out(&mut writer, b"0123456789");
+            out(&mut writer, b"0123456789");
+            out(&mut writer, b"0123456789");
+            let written = 3 - writer.disk_full() / 10;
+            assert_eq!(written, (room as u64 / 26).min(3), "room for {room}");
+            items(&writer.sink.bytes);
+            writer.sink.room = 1000;
+            out(&mut writer, b"after");
+            let mut wanted =
+                vec![Item::Out(b"0123456789".to_vec()); usize::try_from(written).unwrap()];
+            if written < 3 {
+                wanted.push(Item::Gap {
+                    bytes: Some((3 - written) * 10),
+                    reason: GapReason::DiskFull,
+                });
+            }
+            wanted.push(Item::Out(b"after".to_vec()));
+            assert_eq!(items(&disk.bytes), wanted, "room for {room}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_cut_is_cut_before_the_next_record() {
+        let mut disk = Disk {
+            bytes: Vec::new(),
+            room: 30,
+            cuts: false,
+        };
+        let mut writer = Writer::new(&mut disk, 0, u64::MAX);
+        out(&mut writer, b"0123456789");
+        out(&mut writer, b"lost");
+        writer.sink.room = 1000;
+        out(&mut writer, b"lost");
+        writer.sink.cuts = true;
+        out(&mut writer, b"end");
+        let gap = Item::Gap {
+            bytes: Some(8),
+            reason: GapReason::DiskFull,
+        };
+        assert_eq!(
+            items(&disk.bytes),
+            [
+                Item::Out(b"0123456789".to_vec()),
+                gap,
+                Item::Out(b"end".to_vec())
+            ]
+        );
+    }
+
+    #[test]
+    fn the_limit_is_kept_and_said_once() {
+        for limit in 0..200 {
+            let mut disk = Disk {
+                bytes: Vec::new(),
+                room: 1000,
+                cuts: true,
+            };
+            let mut writer = Writer::new(&mut disk, 0, limit);
+            for _ in 0..10 {
+                out(&mut writer, b"0123456789");
+            }
+            let over = writer.over_limit();
+            assert!(writer.len() <= limit.max(GAP), "limit {limit}");
+            let items = items(&disk.bytes);
+            let (gap, before) = items.split_last().unwrap();
+            assert_eq!(
+                gap,
+                &Item::Gap {
+                    bytes: None,
+                    reason: GapReason::Limit
+                },
+                "limit {limit}"
+            );
+            assert!(
+                before
+                    .iter()
+                    .all(|item| *item == Item::Out(b"0123456789".to_vec()))
+            );
+            assert_eq!(before.len() as u64 * 10 + over, 100, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn output_longer_than_a_record_is_split() {
+        let mut disk = Disk {
+            bytes: Vec::new(),
+            room: 1 << 20,
+            cuts: true,
+        };
+        let mut writer = Writer::new(&mut disk, 0, u64::MAX);
+        let payload: Vec<u8> = (0..150_000_u32).map(|at| at.to_be_bytes()[2]).collect();
+        out(&mut writer, &payload);
+        let items = items(&disk.bytes);
+        assert_eq!(items.len(), 3);
+        let joined: Vec<u8> = items
+            .into_iter()
+            .flat_map(|item| {
+                if let Item::Out(bytes) = item {
+                    bytes
+                } else {
+                    vec![]
+                }
+            })
+            .collect();
+        assert!(joined == payload);
+    }
+}

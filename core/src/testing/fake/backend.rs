@@ -404,6 +404,11 @@ impl Control {
         String::from_utf8_lossy(&self.found().output(None)).into_owned()
     }
 
+    /// What the backend still has of one output.
+    pub fn output_of(&self, stream: Stream) -> Vec<u8> {
+        self.found().output(Some(stream))
+    }
+
     /// Waits until the backend knows the run.
     pub async fn known(&self) {
         drop(self.wait_found().await);

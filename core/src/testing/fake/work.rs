@@ -168,7 +168,10 @@ async fn take(run: &Run, job: &Job, step: &Step) -> Option<Outcome> {
         Step::Lines { count, every } => {
             for n in 1..=*count {
                 out(format!("line {n}\n").as_bytes());
-                sleep(every.get()).await;
+                match every.limit() {
+                    Some(pause) => sleep(pause).await,
+                    None => tokio::task::yield_now().await,
+                }
             }
         }
         Step::Sleep(time) => sleep(time.get()).await,

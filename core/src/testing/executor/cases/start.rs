@@ -28,7 +28,8 @@ fn short() -> Script {
 pub(in super::super) async fn starting_twice_starts_once(t: &Trial) -> Tried {
     let spec = t.spec(short().hold());
     let first = t.start(&spec).await?;
-    t.running(&first).await?;
+    let mut chunks = t.executor.logs(&first, None);
+    t.read_until(&mut chunks, BEGAN).await?;
     let second = t.start(&spec).await?;
     equal("the run of the second start", &first.run, &second.run)?;
     let other = t.harness.executor().await;

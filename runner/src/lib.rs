@@ -3,8 +3,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | configuration: layers → raw → checked → built |
+//! | [`link`] | the link to the control plane |
+//! | [`logging`] | our own log |
 
 pub mod config;
 pub mod link;
-pub mod policy;
-pub mod workflow_file;
+pub mod logging;

@@ -12,7 +12,7 @@ use hybrid_runner_core::AgentId;
 use hybrid_runner_core::id::{SectionName, shorten};
 use hybrid_runner_core::kind::nearest;
 use hybrid_runner_core::secret::Reference;
-use hybrid_runner_core::unit::ByteSize;
+use hybrid_runner_core::unit::{ByteSize, Period};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -57,6 +57,8 @@ pub struct Link {
     pub tls: Tls,
     /// The way through a proxy.
     pub proxy: Proxy,
+    /// How often silence is broken.
+    pub heartbeat: Duration,
 }
 
 /// The files of the link's TLS.
@@ -276,6 +278,12 @@ pub struct Server {
     pub keep_runs: Duration,
     /// How long their logs are kept.
     pub keep_logs: Duration,
+    /// After this time away a runner's runs are lost.
+    pub runner_lost_after: Duration,
+    /// How often silence on a link is broken.
+    pub heartbeat: Duration,
+    /// Whether a plain listener outside of loopback is wanted.
+    pub insecure: bool,
 }
 
 /// What variables of the existing chart say about workloads; used by the container executors.
@@ -390,7 +398,15 @@ impl Check<'_> {
             token: raw.token.and_then(|token| self.token(token)),
             tls: Tls { ca: raw.ca, client },
             proxy: self.proxy(raw.proxy),
+            heartbeat: self.positive("link.heartbeat", raw.heartbeat),
         }
+    }
+
+    fn positive(&mut self, key: &str, period: Period) -> Duration {
+        if period.get().is_zero() {
+            self.wrong(key, "must be longer than 0s");
+        }
+        period.get()
     }
 
     fn token(&mut self, raw: RawToken) -> Option<TokenSource> {
@@ -607,6 +623,9 @@ impl Check<'_> {
             data_dir: raw.data_dir,
             keep_runs: raw.retention.runs.get(),
             keep_logs: raw.retention.logs.get(),
+            runner_lost_after: raw.runner_lost_after.get(),
+            heartbeat: self.positive("server.heartbeat", raw.heartbeat),
+            insecure: raw.insecure,
         }
     }
 

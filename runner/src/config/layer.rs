@@ -260,8 +260,11 @@ fn parse(path: &Path, text: &str) -> Result<Dict, String> {
                 leading_zero_numbers_as_strings: true,
                 with_snippet: false,
             };
-            let dict: Option<Dict> = serde_saphyr::from_str_with_options(text, options)
-                .map_err(|error| format!("is not valid YAML: {error}"))?;
+            let dict: Option<Dict> =
+                serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+                    let words = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+                    format!("is not valid YAML: {words}")
+                })?;
             Ok(dict.unwrap_or_default())
         }
         _ => {

@@ -16,6 +16,8 @@ mod layer;
 mod problem;
 mod raw;
 mod show;
+#[cfg(test)]
+mod tests;
 mod variables;
 
 use std::collections::BTreeMap;

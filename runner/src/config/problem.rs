@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use hybrid_runner_core::kind::nearest;
 
 /// A configuration that cannot be used: everything that was found wrong with it.
@@ -124,7 +124,18 @@ fn message(error: &figment::Error) -> String {
             format!("expected {expected}")
         }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
-            format!("expected {expected}, found {actual}")
+            let hint = match (actual, expected.as_str()) {
+                (
+                    Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) | Actual::Bool(_),
+                    "a string",
+                ) => "; write it in quotes, with its unit if it has one",
+                _ => "",
+            };
+            let expected = match expected.as_str() {
+                "u16" | "u32" | "u64" => "a whole number",
+                other => other,
+            };
+            format!("expected {expected}, found {actual}{hint}")
         }
         Kind::MissingField(name) => format!("`{name}` is missing"),
         other if secret => {

@@ -17,6 +17,7 @@ use hybrid_runner_core::unit::{ByteSize, Period};
 /// Every default, as a file would have it. `runner.data_dir` and `server.data_dir` depend on the user.
 pub(crate) const DEFAULTS: &str = r#"
 [link]
+heartbeat = "15s"
 insecure = false
 [runner]
 resolve = "runner"
@@ -32,6 +33,8 @@ log = { level = "info", format = "auto" }
 listen = "127.0.0.1:8443"
 insecure = false
 retention = { runs = "90d", logs = "30d" }
+runner_lost_after = "72h"
+heartbeat = "15s"
 "#;
 
 /// The whole file.
@@ -68,6 +71,8 @@ pub(crate) struct RawLink {
     pub client_key: Option<PathBuf>,
     /// `http://[user:password@]host:port`, or `none`; absent: the usual variables.
     pub proxy: Option<String>,
+    /// How often silence is broken; a link is dead after two of these. The control plane may shorten it.
+    pub heartbeat: Period,
     /// Allows `ws://` to other machines.
     pub insecure: bool,
 }
@@ -237,6 +242,10 @@ pub(crate) struct RawServer {
     pub data_dir: PathBuf,
     /// How long.
     pub retention: RawRetention,
+    /// After this time away a runner's runs are lost.
+    pub runner_lost_after: Period,
+    /// How often silence on a link is broken.
+    pub heartbeat: Period,
 }
 
 /// `server.tls`

@@ -1,5 +1,6 @@
 //! One connect: TCP or proxy, TLS, WebSocket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,7 +56,7 @@ impl Dialer {
 
     async fn dial(&self, token: &SecretString) -> Result<Box<dyn Transport>> {
         let connector = if self.url.is_secure() {
-            Connector::Rustls(self.tls.config()?)
+            Connector::Rustls(self.tls_config()?)
         } else {
             Connector::Plain
         };
@@ -77,7 +78,11 @@ impl Dialer {
         }
     }
 
-    fn request(&self, token: &SecretString) -> Result<Request> {
+    pub(super) fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>> {
+        self.tls.config()
+    }
+
+    pub(super) fn request(&self, token: &SecretString) -> Result<Request> {
         let wrong = |error: http::Error| {
             Error::internal("failed to write the upgrade request").with_source(error)
         };

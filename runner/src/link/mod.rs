@@ -38,9 +38,6 @@ use token::Tokens;
 
 use crate::config;
 
-/// How often silence is broken before the server has said otherwise.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// The answer to `hello` comes within this.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -55,7 +52,10 @@ const OWN_GHOST: Duration = Duration::from_secs(120);
 
 /// What stands behind the link.
 #[async_trait]
-pub trait Side: Executor {
+pub trait Side: Send + Sync + 'static {
+    /// What the control plane talks to.
+    fn executor(&self) -> Arc<dyn Executor>;
+
     /// A new life of the runner's memory: raised and synced before each connect.
     async fn incarnation(&self) -> Result<Incarnation>;
 }
@@ -161,12 +161,8 @@ impl Link {
             .as_ref()
             .ok_or_else(|| Error::invalid("[link] token is not set"))?;
         let tokens = Tokens::new(token, stores);
-        Ok(Self::over(
-            Box::new(Dialer::new(url, link)),
-            tokens,
-            agent,
-            side,
-        ))
+        let dialer = Box::new(Dialer::new(url, link));
+        Ok(Self::over(dialer, tokens, agent, side, link.heartbeat))
     }
 
     fn over(
@@ -174,6 +170,7 @@ impl Link {
         tokens: Tokens,
         agent: AgentId,
         side: Arc<dyn Side>,
+        heartbeat: Duration,
     ) -> Self {
         let since = Timestamp::now();
         Self {
@@ -182,7 +179,7 @@ impl Link {
             agent,
             side,
             state: watch::Sender::new(LinkState::Connecting { since }),
-            heartbeat: HEARTBEAT,
+            heartbeat,
             last_session: None,
         }
     }
@@ -277,7 +274,9 @@ impl Link {
             Err(error) => return Ended::Failed(error),
         };
         let up = Instant::now();
-        self.heartbeat = welcome.heartbeat.limit().unwrap_or(HEARTBEAT);
+        self.heartbeat = self
+            .heartbeat
+            .min(welcome.heartbeat.limit().unwrap_or(self.heartbeat));
         info!(
             server = self.connect.name(),
             id = welcome.server,
@@ -304,11 +303,11 @@ impl Link {
         let incarnation = self.side.incarnation().await?;
         let token = self.tokens.read().await?;
         let transport = self.connect.connect(&token).await?;
-        let capabilities = self.side.capabilities().await?;
+        let executor = self.side.executor();
+        let capabilities = executor.capabilities().await?;
         let mut options = session::Options::default();
         options.heartbeat = Some(self.heartbeat);
-        let side: Arc<dyn Executor> = Arc::clone(&self.side) as _;
-        let service = Arc::new(ExecutorService::new(side));
+        let service = Arc::new(ExecutorService::new(executor));
         let (session, mut driver) = Session::start(transport, service, options);
         let mut hello = Hello::new(self.agent.clone(), incarnation, capabilities);
         hello.software = concat!("hybrid-runner ", env!("CARGO_PKG_VERSION")).to_owned();

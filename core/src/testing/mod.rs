@@ -5,6 +5,7 @@
 //! | `script` | what a workload of a test does: shell text for real executors, data for the fake |
 //! | `fake` | [`FakeBackend`] and [`FakeExecutor`]: an executor in memory whose every step a test controls |
 //! | `executor` | the executor contract: a [`Harness`], the table of [`CASES`], the macro that makes tests of them |
+//! | `provider` | the contract of secret stores: a [`ProviderHarness`], [`PROVIDER_CASES`], and a [`FakeProvider`] |
 //! | `verdict` | what becomes of a promise when it is tried |
 //!
 //! Your executor passes when this does:
@@ -22,6 +23,8 @@
 
 mod executor;
 mod fake;
+mod macros;
+mod provider;
 mod script;
 mod verdict;
 
@@ -29,5 +32,9 @@ pub use executor::{
     CASES, Case, Harness, Trial, check_executor_case, executor_contract, processes_of,
 };
 pub use fake::{Call, Control, FakeBackend, FakeExecutor};
+pub use provider::{
+    FakeProvider, PROVIDER_CASES, ProviderCase, ProviderHarness, check_provider_case,
+    provider_contract,
+};
 pub use script::{Script, Step, cksum};
 pub use verdict::{Failed, Verdict};

@@ -199,32 +199,14 @@ crate::__executor_cases!(table {});
 #[macro_export]
 macro_rules! executor_contract_tests {
     (# $test:tt $harness:expr) => {
-        $crate::__executor_cases!($crate::__executor_contract_test { # $test ($harness) });
+        $crate::__executor_cases!($crate::__contract_tests { # $test ($harness) check_executor_case });
     };
     ($harness:expr) => {
         $crate::executor_contract_tests!(#[tokio::test] $harness);
     };
 }
 
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __executor_contract_test {
-    ({ $($given:tt)* } $($method:ident in $module:ident: $($name:ident)+;)+) => {
-        $crate::__executor_contract_test! { @each { $($given)* } $($($name)+)+ }
-    };
-    (@each $given:tt $($name:ident)+) => {
-        $($crate::__executor_contract_test! { @one $given $name })+
-    };
-    (@one { # $test:tt ($harness:expr) } $name:ident) => {
-        # $test
-        async fn $name() {
-            let harness = ::std::sync::Arc::new($harness);
-            $crate::testing::check_executor_case(stringify!($name), harness).await;
-        }
-    };
-}
-
-/// The one list of cases; hands it to another macro.
+/// The one list of cases of the executor contract; hands it to another macro.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __executor_cases {

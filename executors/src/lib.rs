@@ -1,1 +1,32 @@
-//! stub
+//! Executors: what runs the work, one module and one cargo feature each.
+//!
+//! | kind and feature | runs |
+//! |---|---|
+//! | [`local`] | processes on this machine |
+//!
+//! A new executor is one module, one feature line, one line in [`KINDS`], and its contract test.
+
+use std::sync::Arc;
+
+use hybrid_runner_core::error::Result;
+use hybrid_runner_core::executor::Executor;
+use hybrid_runner_core::kind::{self, Context, Kind};
+
+#[cfg(feature = "local")]
+pub mod local;
+#[cfg(feature = "local")]
+mod settings;
+
+/// The executors in this build.
+pub const KINDS: &[Kind<dyn Executor>] = &[
+    #[cfg(feature = "local")]
+    local::KIND,
+];
+
+/// All kinds of the project, in this build or not.
+pub const KNOWN: &[&str] = &["local", "docker", "kubernetes", "argo", "plugin"];
+
+/// Builds the executor of a section, or says what is in this build.
+pub fn build(kind: &str, context: &Context) -> Result<Arc<dyn Executor>> {
+    (kind::find(KINDS, "executor", kind, KNOWN)?.build)(context)
+}

@@ -1,0 +1,42 @@
+//! Reading a section's settings, so that an error names the key.
+
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::kind::Context;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Reads the settings of `[executors.NAME]`; an error names the section and the key.
+pub(crate) fn read<T: DeserializeOwned>(context: &Context) -> Result<T> {
+    let error = match T::deserialize(&context.settings) {
+        Ok(settings) => return Ok(settings),
+        Err(error) => error,
+    };
+    Err(match culprit::<T>(&context.settings, &error.to_string()) {
+        Some(key) => wrong(context, &key).with_source(error),
+        None => Error::invalid(section(context)).with_source(error),
+    })
+}
+
+/// The error of a key, for the checks that come after reading.
+pub(crate) fn wrong(context: &Context, key: &str) -> Error {
+    Error::invalid(format!("{}, key `{key}`", section(context)))
+}
+
+fn section(context: &Context) -> String {
+    format!("section [executors.{}]", context.name)
+}
+
+/// The key without which the error would be gone, or another one. Serde names unknown and missing keys itself, but not
+/// the key of a wrong value.
+fn culprit<T: DeserializeOwned>(settings: &Value, error: &str) -> Option<String> {
+    let members = settings.as_object()?;
+    let blamed = members.keys().find(|key| {
+        let mut without = members.clone();
+        without.remove(*key);
+        match T::deserialize(Value::Object(without)) {
+            Ok(_) => true,
+            Err(other) => other.to_string() != error,
+        }
+    });
+    blamed.cloned()
+}

@@ -2,7 +2,8 @@
 //!
 //! The file's existence is the request, whatever is in it: a helper that finds it before the start never starts, and
 //! one that cannot read it stops with the grace of the payload. It is written under another name and renamed. Then one
-//! byte goes into the FIFO `control`. A later, shorter grace brings the kill forward; a longer one changes nothing.
+//! byte goes into the FIFO `control`, opened with `O_NONBLOCK`: without it the open would wait for ever where the helper
+//! has just ended (`ENXIO`), or has not made the FIFO yet (`ENOENT`; it looks for the request after that). A later, shorter grace brings the kill forward; a longer one changes nothing.
 //!
 //! ```text
 //! hybrid-runner stop 1

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -185,17 +186,16 @@ impl Run {
 
     /// Asks to stop.
     pub(crate) fn stop(&self, grace: Duration) {
-        self.request_stop(grace);
-        File::options()
-            .write(true)
-            .open(self.folder.join("control"))
-            .unwrap()
-            .write_all(b"!")
-            .unwrap();
-    }
-
-    pub(crate) fn request_stop(&self, grace: Duration) {
         request_stop(&self.folder, grace);
+        // Not blocking: a helper that has ended reads no more.
+        let control = File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(self.folder.join("control"));
+        match control {
+            Ok(mut control) => control.write_all(b"!").unwrap(),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENXIO)),
+        }
     }
 
     /// The processes of the workload that live, found by the cookie.

@@ -1,0 +1,188 @@
+//! The runner as a program that can be killed and started again.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::processes::{self, Process};
+use crate::program::{Binary, Program};
+use crate::server::{Server, ready};
+use crate::story::{Story, free_port};
+
+/// A runner ends within this.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A runner. Its data outlives its process.
+#[derive(Debug)]
+pub struct Runner {
+    story: Story,
+    /// Its id at the control plane.
+    pub id: String,
+    /// `host:port` that it dials: the server's, or a proxy's.
+    pub dials: String,
+    /// Which build it is.
+    pub binary: Binary,
+    /// More variables for its next start.
+    pub environment: Vec<(String, String)>,
+    /// More lines of `[runner]`.
+    pub settings: Vec<String>,
+    /// More lines of `[link]`.
+    pub link: Vec<String>,
+    /// More sections.
+    pub sections: String,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    port: u16,
+    /// Its process, while it has one.
+    pub program: Option<Program>,
+}
+
+impl Runner {
+    /// A runner that is not started yet, with a token of the server.
+    pub async fn new(story: &Story, server: &Server, id: &str) -> Self {
+        let (_, token) = server.client().token("runner", Some(id)).await;
+        Self::with_token(story, &server.address(), id, &token)
+    }
+
+    /// A runner that is not started yet, with this token.
+    pub fn with_token(story: &Story, dials: &str, id: &str, token: &str) -> Self {
+        story.write(&format!("{id}.token"), format!("{token}\n"));
+        fs::create_dir_all(story.path("secrets"))
+            .expect("the folder of the story can be written to");
+        Self {
+            story: story.clone(),
+            id: id.to_owned(),
+            dials: dials.to_owned(),
+            binary: Binary::Product,
+            environment: Vec::new(),
+            settings: vec!["max_runs = 64".to_owned()],
+            link: Vec::new(),
+            sections: String::new(),
+            data_dir: story.path(&format!("{id}.data")),
+            port: free_port(),
+            program: None,
+        }
+    }
+
+    /// A runner that runs and is ready.
+    pub async fn started(story: &Story, server: &Server) -> Self {
+        let mut runner = Self::new(story, server, "runner-1").await;
+        runner.start().await;
+        runner
+    }
+
+    /// Starts it, and waits until it is ready: work can flow.
+    pub async fn start(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// The file with its configuration, written anew.
+    pub fn config(&self) -> PathBuf {
+        let mut text = format!(
+            "[link]\nurl = \"ws://{}\"\ntoken = {{ file = \"{}\" }}\n{}\n",
+            self.dials,
+            self.token_file().display(),
+            self.link.join("\n")
+        );
+        text += &format!(
+            "[runner]\nid = \"{}\"\nexecutor = \"here\"\nsecrets = \"files\"\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:{}\"\nlog = {{ level = \"debug\", format = \"text\" }}\n{}\n",
+            self.id,
+            self.data_dir.display(),
+            self.port,
+            self.settings.join("\n")
+        );
+        text += &format!(
+            "[executors.here]\nkind = \"local\"\n[secrets.files]\nkind = \"file\"\npath = \"{}\"\n{}",
+            self.story.path("secrets").display(),
+            self.sections
+        );
+        self.story.write(&format!("{}.toml", self.id), text)
+    }
+
+    /// The file with its token.
+    pub fn token_file(&self) -> PathBuf {
+        self.story.path(&format!("{}.token", self.id))
+    }
+
+    /// Starts it.
+    pub fn spawn(&mut self) {
+        let config = self.config().display().to_string();
+        let mut start = self
+            .story
+            .start(&self.id, self.binary, &["run", "-c", &config]);
+        start.environment.extend(self.environment.iter().cloned());
+        self.program = Some(start.spawn());
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) {
+        let url = self.health("readyz");
+        ready(&url, self.program()).await;
+    }
+
+    /// The URL of one of its own endpoints.
+    pub fn health(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Asks one of its own endpoints: the code and the text.
+    pub async fn ask(&self, name: &str) -> (u16, String) {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client without settings can be built");
+        let response = http
+            .get(self.health(name))
+            .send()
+            .await
+            .expect("the runner answers on its own port");
+        (
+            response.status().as_u16(),
+            response.text().await.unwrap_or_default(),
+        )
+    }
+
+    /// Its process.
+    pub fn program(&mut self) -> &mut Program {
+        self.program.as_mut().expect("the runner was started")
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&mut self) -> bool {
+        self.program.as_mut().is_some_and(Program::is_running)
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) {
+        if let Some(mut program) = self.program.take() {
+            program.kill().await;
+        }
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut program = self.program.take().expect("the runner was started");
+        program.signal(Signal::TERM);
+        program.end(PATIENCE).await
+    }
+
+    /// The helpers of its runs: processes that stand in a folder of its data and are not the runner.
+    pub fn helpers(&self) -> Vec<Process> {
+        let own = self.program.as_ref().map(Program::pid);
+        let inside = |process: &Process| {
+            process
+                .folder
+                .as_ref()
+                .is_some_and(|folder| folder.starts_with(&self.data_dir))
+        };
+        processes::all()
+            .into_iter()
+            .filter(inside)
+            .filter(|process| Some(process.pid) != own)
+            .collect()
+    }
+}

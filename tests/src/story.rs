@@ -1,0 +1,180 @@
+//! One story: its time limit, its folder, and the end of every process it left behind.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::processes;
+use crate::program::{Binary, Ended, Start};
+use crate::workflow::Workflow;
+
+/// The variable by which the processes of a story's workloads are found; its value is the story's folder.
+pub const FOLDER_VARIABLE: &str = "STORY";
+
+/// A command of the product that is no server ends within this.
+const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+
+/// One story. Cheap to clone; at the end of the last one every process of it is killed and its folder removed.
+#[derive(Debug, Clone)]
+pub struct Story(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: TempDir,
+}
+
+impl Story {
+    /// A story that is yet to be told.
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("hybrid-runner-story-")
+            .tempdir();
+        let folder = folder.expect("a temporary folder can be made");
+        Self(Arc::new(Inner { folder }))
+    }
+
+    /// Tells a story within `seconds`.
+    pub async fn told<F: Future<Output = ()>>(seconds: u64, tell: impl FnOnce(Self) -> F) {
+        let limit = Duration::from_secs(seconds);
+        let told = timeout(limit, tell(Self::new())).await;
+        assert!(told.is_ok(), "the story was not told after {limit:?}");
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.0.folder.path()
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Writes a file into its folder.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).expect("the folder of the story can be written to");
+        }
+        fs::write(&path, content).expect("the folder of the story can be written to");
+        path
+    }
+
+    /// Reads a file of its folder; one that is not there is empty.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// A workflow of a script, whose processes end with the story and find its folder at `$STORY`.
+    pub fn sh(&self, name: &str, script: &str) -> Workflow {
+        self.marked(Workflow::sh(name, script))
+    }
+
+    /// The same for any workflow.
+    pub fn marked(&self, workflow: Workflow) -> Workflow {
+        workflow.env(FOLDER_VARIABLE, &self.folder().display().to_string())
+    }
+
+    /// What a program of ours is started with.
+    pub fn start(&self, name: &str, binary: Binary, arguments: &[&str]) -> Start {
+        let folder = self.folder().to_owned();
+        let here = folder.display().to_string();
+        let environment = [("HOME", here.clone()), ("TMPDIR", here)];
+        Start {
+            name: name.to_owned(),
+            program: binary.path(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
+            environment: environment
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
+            folder,
+        }
+    }
+
+    /// Runs a command of the product to its end.
+    pub async fn command(&self, arguments: &[&str]) -> Ended {
+        self.command_with(arguments, &[]).await
+    }
+
+    /// The same with variables.
+    pub async fn command_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        let mut start = self.start("command", Binary::Product, arguments);
+        let more: BTreeMap<String, String> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        start.environment.extend(more);
+        start.run(COMMAND_LIMIT).await
+    }
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Inner {
+    /// A workload outlives its runner by design, so it is looked for by what it knows of the story.
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            let left: Vec<_> = processes::all()
+                .into_iter()
+                .filter(|process| process.belongs_to(self.folder.path()))
+                .collect();
+            if left.is_empty() {
+                return;
+            }
+            for process in left {
+                processes::signal(process.pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// A port of this machine that nobody listens to, below those that the system gives away by itself.
+///
+/// A program that is killed and started again must come back at its address, so the address cannot be left to it.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 16_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() * 97 % u32::from(COUNT)).unwrap_or(0);
+    loop {
+        let port = FIRST + offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Says that a story could not be told here. With `CI=true` that is a failure.
+#[expect(clippy::print_stdout, reason = "for people and for scripts/test")]
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+    if let Some(path) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
+        let file = fs::OpenOptions::new().append(true).create(true).open(path);
+        let mut file = file.expect("the file named by HYBRID_RUNNER_SKIPS can be written to");
+        let name = std::thread::current()
+            .name()
+            .unwrap_or("a story")
+            .to_owned();
+        writeln!(file, "{name}: {why}")
+            .expect("the file named by HYBRID_RUNNER_SKIPS can be written to");
+    }
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!ci, "skipped, which CI does not allow: {why}");
+}

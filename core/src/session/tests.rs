@@ -16,7 +16,7 @@ use super::*;
 use crate::error::{Error, ErrorKind};
 
 const NOTHING: &std::collections::BTreeMap<u8, u8> = &std::collections::BTreeMap::new();
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap()
@@ -226,7 +226,7 @@ async fn a_slow_reader_holds_the_sender_back() {
         .asking
         .subscribe::<_, Value>("count", json!({"count": 10_000, "size": 1000}));
     items.next().await.unwrap().unwrap();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let produced = pair.probe.produced.load(Ordering::SeqCst);
     let bound = (256 << 10) / 1000 + 2;
     assert!(
@@ -336,7 +336,7 @@ async fn two_live_sides_keep_a_silent_session_open() {
     };
     let mut pair = pair_with(options);
     assert!(
-        timeout(Duration::from_secs(3600), pair.tasks.join_next())
+        timeout(Duration::from_hours(1), pair.tasks.join_next())
             .await
             .is_err()
     );
@@ -575,6 +575,7 @@ mod messages {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table: one line a message")]
     fn stay_as_they_are() {
         let id = RawValue::from_string("1".into()).unwrap();
         let handle = Handle::of(run());

@@ -6,6 +6,7 @@
 //! | `fake` | [`FakeBackend`] and [`FakeExecutor`]: an executor in memory whose every step a test controls |
 //! | `executor` | the executor contract: a [`Harness`], the table of [`CASES`], the macro that makes tests of them |
 //! | `provider` | the contract of secret stores: a [`ProviderHarness`], [`PROVIDER_CASES`], and a [`FakeProvider`] |
+//! | `over_session` | any harness with a session in between |
 //! | `verdict` | what becomes of a promise when it is tried |
 //!
 //! Your executor passes when this does:
@@ -24,6 +25,7 @@
 mod executor;
 mod fake;
 mod macros;
+mod over_session;
 mod provider;
 mod script;
 mod verdict;
@@ -32,6 +34,7 @@ pub use executor::{
     CASES, Case, Harness, Trial, check_executor_case, executor_contract, processes_of,
 };
 pub use fake::{Call, Control, FakeBackend, FakeExecutor};
+pub use over_session::OverSession;
 pub use provider::{
     FakeProvider, PROVIDER_CASES, ProviderCase, ProviderHarness, check_provider_case,
     provider_contract,

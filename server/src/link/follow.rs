@@ -1,0 +1,367 @@
+//! The status and the log of one run, into the store.
+//!
+//! At most one write of a run is under way. What comes meanwhile gathers and goes with the next, so
+//! levels that follow each other closely become one, and a fast log becomes large extents. A log that
+//! cannot be stored is not read on: the runner keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use hybrid_runner_core::log::GapReason;
+use hybrid_runner_core::run::State;
+use hybrid_runner_core::unit::Period;
+use hybrid_runner_core::{
+    ErrorKind, Executor as _, Handle, LogChunk, LogCursor, LogItem, Outcome, Status,
+};
+use hybrid_runner_store::{Commit, Error as StoreError, rusqlite};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::job::{Context, Job};
+use super::retry::{Backoff, Event, Source};
+use crate::app::{App, Counters};
+use crate::logs::{Appended, Batch, append, attempt_of};
+use crate::store::runs::{self, Run};
+
+/// After an outcome the rest of the log may pause for this long; then it is stored without.
+const LOG_END: Duration = Duration::from_secs(30);
+
+/// How following a run ended.
+pub(super) enum Followed {
+    /// It has its outcome, in this commit.
+    Ended { run: Box<Run>, commit: Commit },
+    /// The session is over, or another one has taken the run.
+    Gone,
+}
+
+/// Follows one run.
+pub(super) struct Follower<'a> {
+    context: &'a Context,
+    run: Run,
+    handle: Handle,
+    place: Option<OwnedSemaphorePermit>,
+    stop: watch::Receiver<Option<Period>>,
+    /// The cursor behind what is stored, and behind what was received.
+    stored: Option<LogCursor>,
+    received: Option<LogCursor>,
+    batch: Batch,
+    /// A level that is not stored yet.
+    level: Option<Status>,
+    outcome: Option<Status>,
+    log_ended: bool,
+    log_deadline: Option<Instant>,
+    writing: Option<Writing>,
+    /// After trouble with the disk: not before.
+    hold: Option<Instant>,
+    backoff: Backoff,
+}
+
+struct Writing {
+    batch: Arc<Batch>,
+    level: Option<Status>,
+    done: BoxFuture<'static, Result<(Stored, Commit), StoreError>>,
+}
+
+/// What a write came to.
+enum Stored {
+    /// `ended`: whether the outcome was taken, if there was one.
+    Yes {
+        segment_full: bool,
+        ended: Option<bool>,
+    },
+    Fenced,
+    NotTheLog(std::io::Error),
+}
+
+impl<'a> Follower<'a> {
+    pub(super) fn new(context: &'a Context, job: Job) -> Self {
+        let (run, place, stop) = job.into_parts();
+        Self {
+            context,
+            handle: Handle::of(run.id),
+            place,
+            stop,
+            stored: run.cursor.clone(),
+            received: run.cursor.clone(),
+            run,
+            batch: Batch::default(),
+            level: None,
+            outcome: None,
+            log_ended: false,
+            log_deadline: None,
+            writing: None,
+            hold: None,
+            backoff: Backoff::new(),
+        }
+    }
+
+    /// Follows the run until its outcome is stored.
+    pub(super) async fn follow(mut self) -> Followed {
+        let runner = &self.context.runner.clone();
+        let handle = self.handle.clone();
+        let mut levels = Source::new();
+        let mut chunks = Source::new();
+        let mut stopping: BoxFuture<'static, ()> = std::future::pending().boxed();
+        let mut asked = None;
+        loop {
+            if asked != *self.stop.borrow_and_update() {
+                asked = *self.stop.borrow();
+                stopping = self.stopping(asked);
+            }
+            self.write();
+            let from = self.received.clone();
+            tokio::select! {
+                (stored, batch, level) = finish(&mut self.writing), if self.writing.is_some() => {
+                    if let Some(end) = self.written(stored, &batch, level) {
+                        return end;
+                    }
+                }
+                event = levels.next(|| runner.watch(&handle)), if self.outcome.is_none() => {
+                    self.on_level(event);
+                }
+                event = chunks.next(|| runner.logs(&handle, from)), if !self.log_ended && !self.batch.is_full() => {
+                    self.on_chunk(event);
+                }
+                () = &mut stopping => stopping = std::future::pending().boxed(),
+                Ok(()) = self.stop.changed() => {}
+                () = until(self.log_deadline), if !self.log_ended => {
+                    warn!(run = %self.run.id, "its log did not end in time after its outcome");
+                    self.log_ended = true;
+                }
+                () = until(self.hold), if self.hold.is_some() => self.hold = None,
+                () = self.context.seat.session.closed() => return Followed::Gone,
+            }
+        }
+    }
+
+    /// Asks the runner to stop the run, until it has said that it will.
+    fn stopping(&self, grace: Option<Period>) -> BoxFuture<'static, ()> {
+        let Some(grace) = grace else {
+            return std::future::pending().boxed();
+        };
+        let (runner, handle) = (self.context.runner.clone(), self.handle.clone());
+        async move {
+            let mut backoff = Backoff::new();
+            while let Err(error) = runner.stop(&handle, grace.get()).await {
+                debug!(run = %handle.run, %error, "failed to ask for a stop; trying again");
+                tokio::time::sleep(backoff.wait()).await;
+            }
+            info!(run = %handle.run, %grace, "asked to stop");
+        }
+        .boxed()
+    }
+
+    fn on_level(&mut self, event: Event<Status>) {
+        let status = match event {
+            Event::Item(status) => status,
+            Event::Ended => return,
+            Event::Failed(error) => {
+                return debug!(run = %self.run.id, error = %error.report(), "lost sight of its status");
+            }
+        };
+        let lost = matches!(status.state, State::Finished(Outcome::Lost { .. }));
+        let known = self.level.as_ref().unwrap_or(&self.run.status);
+        if (status.attempt, status.state.rank()) < (known.attempt, known.state.rank()) && !lost {
+            return debug!(run = %self.run.id, attempt = status.attempt, "ignored a level that goes back");
+        }
+        if status.is_finished() {
+            // Its place is free before its log is stored.
+            self.place = None;
+            self.context.seat.ended.notify_waiters();
+            self.log_deadline = Some(Instant::now() + LOG_END);
+            self.outcome = Some(status);
+        } else {
+            self.level = Some(status);
+        }
+    }
+
+    fn on_chunk(&mut self, event: Event<LogChunk>) {
+        match event {
+            Event::Item(chunk) => self.take(&chunk),
+            Event::Ended => self.log_ended = true,
+            Event::Failed(error)
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) =>
+            {
+                debug!(run = %self.run.id, error = %error.report(), "lost sight of its log");
+            }
+            Event::Failed(error) => {
+                warn!(run = %self.run.id, error = %error.report(), "its log cannot be read on");
+                if let Some(next) = self.received.clone() {
+                    self.take(&LogChunk {
+                        item: LogItem::Gap {
+                            bytes: None,
+                            why: GapReason::Damaged,
+                        },
+                        next,
+                    });
+                }
+                self.log_ended = true;
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: &LogChunk) {
+        let before = self.received.as_ref().map_or(0, attempt_of);
+        if attempt_of(&chunk.next) < before {
+            return warn!(run = %self.run.id, cursor = %chunk.next, "ignored output of an attempt that is over");
+        }
+        self.received = Some(chunk.next.clone());
+        self.batch.push(chunk);
+        if self.log_deadline.is_some() {
+            self.log_deadline = Some(Instant::now() + LOG_END);
+        }
+    }
+
+    /// Puts a write under way, if there is something to write and none is.
+    fn write(&mut self) {
+        let ends = self.outcome.is_some() && self.log_ended;
+        let nothing = self.batch.is_empty() && self.level.is_none() && !ends;
+        if nothing || self.writing.is_some() || self.hold.is_some() {
+            return;
+        }
+        let batch = Arc::new(std::mem::take(&mut self.batch));
+        let level = self.level.take();
+        let outcome = self.outcome.clone().filter(|_| ends);
+        let done = store(
+            Arc::clone(&self.context.app),
+            self.run.seq,
+            self.stored.clone(),
+            Arc::clone(&batch),
+            outcome.or_else(|| level.clone()),
+        );
+        self.writing = Some(Writing {
+            batch,
+            level,
+            done: done.boxed(),
+        });
+    }
+
+    /// Takes note of a write that is done. Whether that was the last.
+    fn written(
+        &mut self,
+        stored: Result<(Stored, Commit), StoreError>,
+        batch: &Arc<Batch>,
+        level: Option<Status>,
+    ) -> Option<Followed> {
+        let app = &self.context.app;
+        match stored {
+            Ok((
+                Stored::Yes {
+                    segment_full,
+                    ended,
+                },
+                commit,
+            )) => {
+                if let Some(cursor) = batch.cursor() {
+                    self.stored = Some(cursor.clone());
+                    Counters::add(&app.counters.log_bytes, batch.size());
+                }
+                if let Some(level) = level {
+                    self.run.status = level;
+                }
+                if segment_full {
+                    app.segment_full.notify_one();
+                }
+                self.backoff.reset();
+                app.watchers.tell(self.run.seq);
+                match ended {
+                    None => None,
+                    Some(true) => {
+                        Counters::add(&app.counters.outcomes, 1);
+                        Some(Followed::Ended {
+                            run: Box::new(self.run.clone()),
+                            commit,
+                        })
+                    }
+                    Some(false) => {
+                        warn!(run = %self.run.id, "ignored the outcome of an attempt that is over");
+                        Some(Followed::Gone)
+                    }
+                }
+            }
+            Ok((Stored::Fenced, _)) => {
+                warn!(run = %self.run.id, epoch = self.context.seat.epoch, "its log was taken over or has ended; nothing more is accepted here");
+                Some(Followed::Gone)
+            }
+            Ok((Stored::NotTheLog(error), _)) => {
+                let error = StoreError::from(error);
+                app.db.note(Some(&error));
+                self.put_back(&error, batch, level);
+                None
+            }
+            Err(error) => {
+                self.put_back(&error, batch, level);
+                None
+            }
+        }
+    }
+
+    /// Keeps what could not be stored, and pauses.
+    fn put_back(&mut self, error: &StoreError, batch: &Arc<Batch>, level: Option<Status>) {
+        let wait = self.backoff.wait();
+        warn!(run = %self.run.id, %error, "failed to store; trying again");
+        self.hold = Some(Instant::now() + wait);
+        let later = std::mem::replace(&mut self.batch, (**batch).clone());
+        self.batch.append(later);
+        if self.level.is_none() {
+            self.level = level;
+        }
+    }
+}
+
+/// The end of the write that is under way, and what was in it.
+async fn finish(
+    writing: &mut Option<Writing>,
+) -> (
+    Result<(Stored, Commit), StoreError>,
+    Arc<Batch>,
+    Option<Status>,
+) {
+    let done = match writing {
+        Some(writing) => (&mut writing.done).await,
+        None => std::future::pending().await,
+    };
+    let Writing { batch, level, .. } = writing.take().expect("it was there");
+    (done, batch, level)
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One write: the batch behind `before`, and the level or outcome.
+async fn store(
+    app: Arc<App>,
+    run: i64,
+    before: Option<LogCursor>,
+    batch: Arc<Batch>,
+    status: Option<Status>,
+) -> Result<(Stored, Commit), StoreError> {
+    let (files, below) = (Arc::clone(&app.segments), app.db.store().clone());
+    let write = move |tx: &rusqlite::Transaction<'_>| {
+        let segment_full = match append(tx, &below, &files, run, before.as_ref(), &batch)? {
+            Appended::Stored { fresh } => fresh,
+            Appended::Fenced => return Ok(Stored::Fenced),
+            Appended::Failed(error) => return Ok(Stored::NotTheLog(error)),
+        };
+        let ended = match &status {
+            Some(status) if status.is_finished() => Some(runs::finish(tx, run, status)?),
+            Some(status) => runs::advance(tx, run, status).map(|_| None)?,
+            None => None,
+        };
+        Ok(Stored::Yes {
+            segment_full,
+            ended,
+        })
+    };
+    app.db
+        .write(write)
+        .await
+        .map(hybrid_runner_store::Committed::into_parts)
+}

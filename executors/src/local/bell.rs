@@ -280,3 +280,48 @@ impl Drop for Hearing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(path: &Path) -> Folder {
+        Folder {
+            run: RunId::generate(),
+            path: path.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_inotify_runs_are_looked_at_again_and_again() {
+        let bells = Bells::default();
+        bells.inner.set(None).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let mut ear = bells.listen(&folder(place.path()), Listen::ToLog);
+        for _ in 0..3 {
+            let heard = tokio::time::timeout(POLL * 2, ear.changed()).await;
+            assert_eq!(heard, Ok(Heard::Level));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_growing_log_wakes_those_who_read_it_and_no_others() {
+        let bells = Bells::default();
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join(files::LOG);
+        std::fs::write(&log, "").unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+        let folder = folder(place.path());
+        let mut levels = bells.listen(&folder, Listen::ToLevels);
+        let mut reader = bells.listen(&folder, Listen::ToLog);
+        std::io::Write::write_all(&mut file, b"x").unwrap();
+        let heard = tokio::time::timeout(LONG / 2, reader.changed()).await;
+        assert_eq!(heard, Ok(Heard::Log));
+        assert!(futures::FutureExt::now_or_never(levels.changed()).is_none());
+        drop(file);
+        let heard = tokio::time::timeout(LONG / 2, levels.changed()).await;
+        assert_eq!(heard, Ok(Heard::Level));
+        // The lock comes free an instant after: look again soon.
+        assert_eq!(levels.patience, SHORT);
+    }
+}

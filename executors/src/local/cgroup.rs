@@ -15,6 +15,7 @@ use rustix::fs::Access;
 /// The part of the tree that is ours.
 #[derive(Debug)]
 pub(super) struct Groups {
+    base: PathBuf,
     folder: PathBuf,
     /// Whether all processes of a group can be killed at once (Linux 5.14).
     pub(super) kill: bool,
@@ -27,23 +28,33 @@ impl Groups {
     /// Finds or makes our part, or says why there is none.
     pub(super) fn open(owner: &Owner) -> Result<Self, String> {
         let base = base()?;
-        let refused = |path: &Path, error: io::Error| format!("`{}`: {error}", path.display());
         let folder = base.join(format!("hybrid-runner-{owner}"));
-        make(&folder).map_err(|error| refused(&folder, error))?;
-        for group in [&base, &folder] {
-            let wanted = words(&group.join("cgroup.controllers"));
+        let mut groups = Self {
+            kill: false,
+            controllers: Vec::new(),
+            base,
+            folder,
+        };
+        groups
+            .prepare()
+            .map_err(|error| format!("`{}`: {error}", groups.folder.display()))?;
+        groups.kill = groups.folder.join("cgroup.kill").exists();
+        groups.controllers = words(&groups.folder.join("cgroup.subtree_control"));
+        Ok(groups)
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        make(&self.folder)?;
+        for group in [&self.base, &self.folder] {
+            let offered = words(&group.join("cgroup.controllers"));
             for name in CONTROLLERS {
-                if wanted.iter().any(|found| found == name) {
-                    // Busy if processes are in the group itself; what could be had is read below.
+                if offered.iter().any(|found| found == name) {
+                    // Busy if processes are in the group itself; what could be had is read afterwards.
                     fs::write(group.join("cgroup.subtree_control"), format!("+{name}")).ok();
                 }
             }
         }
-        Ok(Self {
-            kill: folder.join("cgroup.kill").exists(),
-            controllers: words(&folder.join("cgroup.subtree_control")),
-            folder,
-        })
+        Ok(())
     }
 
     /// Whether all limits can be enforced.
@@ -71,8 +82,15 @@ impl Groups {
 
     /// Makes the group of a run, with those of its limits that can be enforced.
     pub(super) fn create(&self, run: RunId, limits: &Amounts) -> io::Result<PathBuf> {
-        let group = self.folder.join(run.to_string());
-        make(&group)?;
+        let group = self.of(run);
+        match make(&group) {
+            // Another executor of this owner was the last there and has removed our part.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.prepare()?;
+                make(&group)?;
+            }
+            made => made?,
+        }
         if let (Some(memory), true) = (limits.memory, self.controls("memory")) {
             fs::write(group.join("memory.max"), memory.get().to_string())?;
             // Swap would make the limit a delay; a part of the tree that is gone helps nobody. Both are not on all kernels.
@@ -92,6 +110,13 @@ impl Groups {
     /// Where the group of a run is, whether it is there or not.
     pub(super) fn of(&self, run: RunId) -> PathBuf {
         self.folder.join(run.to_string())
+    }
+}
+
+impl Drop for Groups {
+    /// The system keeps it as long as there are groups of runs in it.
+    fn drop(&mut self) {
+        fs::remove_dir(&self.folder).ok();
     }
 }
 

@@ -286,7 +286,12 @@ fn watch(payload: Payload, log: File, length: u64, running: Running) -> u8 {
         clock::pause(SETTLE_PAUSE);
     }
     drop(private);
-    let oom_kills = cgroup.map_or(0, |folder| oom_kills(&folder));
+    let oom_kills = cgroup.map_or(0, |folder| {
+        let kills = oom_kills(&folder);
+        // Empty now; where something is left in it, the runner removes it with the run.
+        drop(fs::remove_dir(folder));
+        kills
+    });
     let Outcome { how, ended, left } = outcome;
     let end = End {
         how: if oom_kills > 0 && matches!(how, How::Signaled(9) | How::Exited(137)) {

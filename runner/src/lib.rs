@@ -9,3 +9,5 @@
 pub mod config;
 pub mod link;
 pub mod logging;
+pub mod policy;
+pub mod supervisor;

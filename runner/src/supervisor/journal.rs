@@ -4,14 +4,16 @@
 //! loss once its [`Commit`] is synced; who needs which stands at each call.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::fault;
 use hybrid_runner_core::id::SectionName;
-use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::{Outcome, RunId};
-use hybrid_runner_store::rusqlite::{self, Connection, OptionalExtension as _, Transaction, params};
+use hybrid_runner_store::rusqlite::{
+    self, Connection, OptionalExtension as _, Transaction, params,
+};
 use hybrid_runner_store::{Commit, Options, Store};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -29,7 +31,7 @@ const MIGRATIONS: &[&str] = &["
         executor TEXT NOT NULL,
         spec TEXT,
         record TEXT NOT NULL,
-        live INTEGER NOT NULL,
+        stage INTEGER NOT NULL,
         accepted_at INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE graves (run TEXT PRIMARY KEY, at INTEGER NOT NULL, stopped TEXT) STRICT, WITHOUT ROWID;
@@ -90,9 +92,17 @@ impl Journal {
     pub(super) async fn open(data_dir: &Path) -> Result<Opened> {
         let path = data_dir.join("state.db");
         let opened = Store::open(Options::new(&path, APPLICATION_ID, MIGRATIONS)).await?;
-        let journal = Self { store: opened.store, path };
+        let journal = Self {
+            store: opened.store,
+            path,
+        };
         let (state, seq) = journal.identity().await?;
-        Ok(Opened { journal, state, seq, set_aside: opened.set_aside })
+        Ok(Opened {
+            journal,
+            state,
+            seq,
+            set_aside: opened.set_aside,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -104,12 +114,16 @@ impl Journal {
         let fresh = Uuid::new_v4().to_string();
         let written = self.store.write(move |tx| {
             tx.execute("INSERT OR IGNORE INTO meta VALUES ('state', ?)", [fresh])?;
-            let state: String = tx.query_row("SELECT value FROM meta WHERE name = 'state'", [], |row| row.get(0))?;
+            let state: String =
+                tx.query_row("SELECT value FROM meta WHERE name = 'state'", [], |row| {
+                    row.get(0)
+                })?;
             Ok((state, last_seq(tx)?))
         });
         let (state, seq) = written.await?.synced().await?;
-        let state = Uuid::parse_str(&state)
-            .map_err(|error| Error::internal("the journal's state id is damaged").with_source(error))?;
+        let state = Uuid::parse_str(&state).map_err(|error| {
+            Error::internal("the journal's state id is damaged").with_source(error)
+        })?;
         Ok((state, seq))
     }
 
@@ -118,14 +132,19 @@ impl Journal {
     /// The number is a counter with random bits below it. The journal remembers each that it gave out:
     /// after an old copy was restored the counter comes by the same place again, the number does not.
     pub(super) async fn raise(&self) -> Result<u64> {
-        let luck = getrandom::u32().map_err(|error| Error::internal("failed to draw a random number").with_source(error))?;
+        let luck = getrandom::u32().map_err(|error| {
+            Error::internal("failed to draw a random number").with_source(error)
+        })?;
         let luck = u64::from(luck >> (32 - LUCK));
         let now = Timestamp::now();
         fault::step("supervisor.raise");
         let written = self.store.write(move |tx| {
             let seq = (((last_seq(tx)? >> LUCK) + 1) << LUCK) | luck;
-            tx.prepare_cached("DELETE FROM connects WHERE at < ?")?.execute([past(now, CONNECTS_KEPT)])?;
-            tx.prepare_cached("INSERT INTO connects VALUES (?, ?)")?.execute(params![number(seq), now.as_second()])?;
+            tx.prepare_cached("INSERT INTO connects VALUES (?, ?)")?
+                .execute(params![number(seq), now.as_second()])?;
+            // After the new one is there, so that the counter is never forgotten.
+            tx.prepare_cached("DELETE FROM connects WHERE at < ?")?
+                .execute([past(now, CONNECTS_KEPT)])?;
             Ok(seq)
         });
         let seq = written.await?.synced().await?;
@@ -135,19 +154,29 @@ impl Journal {
 
     /// Whether this very journal gave that number out.
     pub(super) async fn gave_out(&self, seq: u64) -> Result<bool> {
-        Ok(self.store.read(move |db| exists(db, "SELECT 1 FROM connects WHERE seq = ?", [number(seq)])).await?)
+        Ok(self
+            .store
+            .read(move |db| exists(db, "SELECT 1 FROM connects WHERE seq = ?", [number(seq)]))
+            .await?)
     }
 
     pub(super) async fn meta(&self, name: &'static str) -> Result<Option<String>> {
         let read = self.store.read(move |db| {
-            db.query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0)).optional()
+            db.query_row("SELECT value FROM meta WHERE name = ?", [name], |row| {
+                row.get(0)
+            })
+            .optional()
         });
         Ok(read.await?)
     }
 
     pub(super) async fn set_meta(&self, name: &'static str, value: String) -> Result<()> {
         let written = self.store.write(move |tx| {
-            tx.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", params![name, value]).map(drop)
+            tx.execute(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                params![name, value],
+            )
+            .map(drop)
         });
         Ok(written.await?.synced().await?)
     }
@@ -155,15 +184,15 @@ impl Journal {
     /// Takes a run up, unless it is buried.
     pub(super) async fn accept(&self, row: &Row) -> Result<(Verdict, Commit)> {
         let (run, executor) = (row.run.to_string(), row.executor.to_string());
-        let spec = row.spec.as_ref().map(json).transpose()?;
+        let spec = row.spec.as_deref().map(json).transpose()?;
         let record = json(&row.record)?;
-        let (live, at) = (row.record.is_live(), row.accepted_at.as_millisecond());
+        let (stage, at) = (Stage::of(&row.record), row.accepted_at.as_millisecond());
         let written = self.store.write(move |tx| {
             if let Some(grave) = grave(tx, &run)? {
                 return Ok(Verdict::Buried(grave));
             }
             tx.prepare_cached("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)")?
-                .execute(params![run, executor, spec, record, live, at])?;
+                .execute(params![run, executor, spec, record, stage as i64, at])?;
             Ok(Verdict::Accepted)
         });
         Ok(written.await?.into_parts())
@@ -171,10 +200,10 @@ impl Journal {
 
     /// Writes where a run stands.
     pub(super) async fn save(&self, run: RunId, record: &Record) -> Result<Commit> {
-        let (run, live, record) = (run.to_string(), record.is_live(), json(record)?);
+        let (run, stage, record) = (run.to_string(), Stage::of(record), json(record)?);
         let written = self.store.write(move |tx| {
-            tx.prepare_cached("UPDATE runs SET record = ?, live = ? WHERE run = ?")?
-                .execute(params![record, live, run])
+            tx.prepare_cached("UPDATE runs SET record = ?, stage = ? WHERE run = ?")?
+                .execute(params![record, stage as i64, run])
                 .map(drop)
         });
         Ok(written.await?.commit())
@@ -183,9 +212,10 @@ impl Journal {
     /// Gives an adopted run its spec.
     pub(super) async fn set_spec(&self, run: RunId, spec: &RunSpec) -> Result<Commit> {
         let (run, spec) = (run.to_string(), json(spec)?);
-        let written = self
-            .store
-            .write(move |tx| tx.execute("UPDATE runs SET spec = ? WHERE run = ?", params![spec, run]).map(drop));
+        let written = self.store.write(move |tx| {
+            tx.execute("UPDATE runs SET spec = ? WHERE run = ?", params![spec, run])
+                .map(drop)
+        });
         Ok(written.await?.commit())
     }
 
@@ -214,7 +244,8 @@ impl Journal {
         let now = Timestamp::now();
         let written = self.store.write(move |tx| {
             prune(tx, now)?;
-            tx.prepare_cached("DELETE FROM runs WHERE run = ?")?.execute([&run])?;
+            tx.prepare_cached("DELETE FROM runs WHERE run = ?")?
+                .execute([&run])?;
             tx.prepare_cached("INSERT OR REPLACE INTO graves VALUES (?, ?, NULL)")?
                 .execute(params![run, now.as_second()])
                 .map(drop)
@@ -228,11 +259,14 @@ impl Journal {
         Ok(self.store.read(move |db| grave(db, &run)).await?)
     }
 
-    /// All runs; the specs of live ones only. A row that cannot be read is told and left as it is.
+    /// All runs; the specs of live ones only.
+    ///
+    /// A record that cannot be read is told, and its run goes on as one of which nothing is known but that it was
+    /// accepted: what the backend shows of it is adopted.
     pub(super) async fn load(&self) -> Result<Vec<Row>> {
         let rows = self.store.read(|db| {
             let mut select = db.prepare(
-                "SELECT run, executor, CASE live WHEN 0 THEN NULL ELSE spec END, spec IS NOT NULL, accepted_at, record FROM runs",
+                "SELECT run, executor, CASE stage WHEN 0 THEN spec END, spec IS NOT NULL, accepted_at, record FROM runs",
             )?;
             let rows = select.query_map([], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
@@ -242,7 +276,13 @@ impl Journal {
         let readable = |stored: Stored| {
             let run = stored.0.clone();
             row(stored)
-                .inspect_err(|error| tracing::error!(run, error = error.report(), "the journal's entry of a run cannot be read"))
+                .inspect_err(|error| {
+                    tracing::error!(
+                        run,
+                        error = error.report(),
+                        "the journal's entry of a run cannot be read"
+                    )
+                })
                 .ok()
         };
         Ok(rows.await?.into_iter().filter_map(readable).collect())
@@ -250,17 +290,20 @@ impl Journal {
 
     /// All runs that were not removed, with their specs.
     pub(super) async fn list(&self) -> Result<Vec<Listed>> {
-        let removing = json(&Phase::Removing)?;
-        let read = self.store.read(move |db| {
-            let mut select = db.prepare(
-                "SELECT run, executor, spec FROM runs WHERE json_extract(record, '$.phase') IS NOT json_extract(?, '$')",
-            )?;
-            let rows = select.query_map([removing], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let read = self.store.read(|db| {
+            let mut select = db.prepare("SELECT run, executor, spec FROM runs WHERE stage <> ?")?;
+            let rows = select.query_map([Stage::Removing as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
             rows.collect::<rusqlite::Result<Vec<(String, String, Option<String>)>>>()
         });
         let listed = |(run, executor, spec): (String, String, Option<String>)| {
             let spec = spec.and_then(|spec| serde_json::from_str(&spec).ok());
-            Some(Listed { run: run.parse().ok()?, executor, spec })
+            Some(Listed {
+                run: run.parse().ok()?,
+                executor,
+                spec,
+            })
         };
         Ok(read.await?.into_iter().filter_map(listed).collect())
     }
@@ -275,27 +318,58 @@ impl Journal {
     }
 }
 
+/// What a query must tell apart without reading the record.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Live = 0,
+    Finished = 1,
+    Removing = 2,
+}
+
+impl Stage {
+    fn of(record: &Record) -> Self {
+        match record.phase {
+            Phase::Finished => Self::Finished,
+            Phase::Removing => Self::Removing,
+            Phase::Starting { .. } | Phase::Started { .. } | Phase::Waiting { .. } => Self::Live,
+        }
+    }
+}
+
 type Stored = (String, String, Option<String>, bool, i64, String);
 
 fn row((run, executor, spec, has_spec, accepted_at, record): Stored) -> Result<Row> {
-    let unreadable = |error: serde_json::Error| Error::internal("the entry is damaged").with_source(error);
+    let accepted_at = Timestamp::from_millisecond(accepted_at).unwrap_or(Timestamp::UNIX_EPOCH);
+    let unreadable =
+        |error: serde_json::Error| Error::internal("the entry is damaged").with_source(error);
+    let record = serde_json::from_str(&record).unwrap_or_else(|error| {
+        tracing::error!(run, %error, "the journal's record of a run cannot be read; its backend is asked");
+        // Of no boot: it is never taken for one that was surely not begun.
+        Record::accepted(accepted_at, "")
+    });
     Ok(Row {
         run: run.parse()?,
         executor: executor.parse::<SectionName>()?,
-        spec: spec.map(|spec| serde_json::from_str(&spec)).transpose().map_err(unreadable)?,
+        spec: spec
+            .map(|spec| serde_json::from_str(&spec).map(Arc::new))
+            .transpose()
+            .map_err(unreadable)?,
         has_spec,
-        accepted_at: Timestamp::from_millisecond(accepted_at).unwrap_or(Timestamp::UNIX_EPOCH),
-        record: serde_json::from_str(&record).map_err(unreadable)?,
+        accepted_at,
+        record,
     })
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("failed to write JSON").with_source(error))
+    serde_json::to_string(value)
+        .map_err(|error| Error::internal("failed to write JSON").with_source(error))
 }
 
 fn last_seq(db: &Connection) -> rusqlite::Result<u64> {
-    db.query_row("SELECT max(seq) FROM connects", [], |row| row.get::<_, Option<i64>>(0))
-        .map(|seq| seq.unwrap_or(0).unsigned_abs())
+    db.query_row("SELECT max(seq) FROM connects", [], |row| {
+        row.get::<_, Option<i64>>(0)
+    })
+    .map(|seq| seq.unwrap_or(0).unsigned_abs())
 }
 
 /// A `seq` as SQLite keeps it; one beyond its range was never given out.
@@ -308,15 +382,21 @@ fn past(now: Timestamp, kept: SignedDuration) -> i64 {
 }
 
 fn prune(tx: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
-    tx.prepare_cached("DELETE FROM graves WHERE at < ?")?.execute([past(now, GRAVES_KEPT)]).map(drop)
+    tx.prepare_cached("DELETE FROM graves WHERE at < ?")?
+        .execute([past(now, GRAVES_KEPT)])
+        .map(drop)
 }
 
 fn grave(db: &Connection, run: &str) -> rusqlite::Result<Option<Grave>> {
     let mut select = db.prepare_cached("SELECT stopped FROM graves WHERE run = ?")?;
-    let found = select.query_row([run], |row| row.get::<_, Option<String>>(0)).optional()?;
+    let found = select
+        .query_row([run], |row| row.get::<_, Option<String>>(0))
+        .optional()?;
     Ok(found.map(|stopped| match stopped {
         None => Grave::Removed,
-        Some(by) => Grave::Stopped { by: (!by.is_empty()).then_some(by) },
+        Some(by) => Grave::Stopped {
+            by: (!by.is_empty()).then_some(by),
+        },
     }))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! JSON, tolerant of members it does not know. A change of meaning needs a new member or a new migration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hybrid_runner_core::id::SectionName;
@@ -18,7 +19,7 @@ pub(super) struct Row {
     /// The executor's name in the configuration.
     pub(super) executor: SectionName,
     /// Absent: adopted from a backend after the journal was lost, or not loaded because the run has ended.
-    pub(super) spec: Option<RunSpec>,
+    pub(super) spec: Option<Arc<RunSpec>>,
     /// Whether the journal has a spec, loaded or not.
     pub(super) has_spec: bool,
     pub(super) accepted_at: Timestamp,
@@ -86,7 +87,10 @@ pub(super) enum Why {
 
 impl Stop {
     pub(super) fn asked(grace: Duration, by: Option<String>) -> Self {
-        Self { grace: grace.into(), why: Why::Asked { by } }
+        Self {
+            grace: grace.into(),
+            why: Why::Asked { by },
+        }
     }
 
     /// Whether somebody wants the run to end.
@@ -105,7 +109,11 @@ impl Record {
         status.times.queued = Some(now);
         Self {
             status,
-            phase: Phase::Starting { attempt: 1, since: now, boot: boot.to_owned() },
+            phase: Phase::Starting {
+                attempt: 1,
+                since: now,
+                boot: boot.to_owned(),
+            },
             attempts: Vec::new(),
             reached: 0,
             stop: None,
@@ -114,12 +122,17 @@ impl Record {
 
     /// A run that a backend shows and the journal does not know.
     pub(super) fn adopted(now: Timestamp, attempts: Vec<Handle>) -> Self {
-        let attempt = attempts.last().map_or(1, |handle| handle.run.attempt_number());
+        let attempt = attempts
+            .last()
+            .map_or(1, |handle| handle.run.attempt_number());
         let mut status = Status::new(attempt, State::Starting);
         status.message = Some("adopted from the backend; the journal does not know it".to_owned());
         Self {
             status,
-            phase: Phase::Started { attempt, since: now },
+            phase: Phase::Started {
+                attempt,
+                since: now,
+            },
             attempts,
             reached: attempt,
             stop: None,
@@ -131,16 +144,12 @@ impl Record {
         let mut status = Status::new(0, State::Finished(outcome));
         status.times.queued = Some(now);
         status.times.finished = Some(now);
-        Self { status, phase: Phase::Finished, attempts: Vec::new(), reached: 0, stop: None }
-    }
-
-    /// The attempt that it is about; 0 where none was begun.
-    pub(super) fn attempt(&self) -> u32 {
-        match self.phase {
-            Phase::Starting { attempt, .. }
-            | Phase::Started { attempt, .. }
-            | Phase::Waiting { attempt, .. } => attempt,
-            Phase::Finished | Phase::Removing => self.status.attempt,
+        Self {
+            status,
+            phase: Phase::Finished,
+            attempts: Vec::new(),
+            reached: 0,
+            stop: None,
         }
     }
 
@@ -156,18 +165,29 @@ impl Record {
 
     /// The handle of an attempt: the backend's own, or what is known without it.
     pub(super) fn handle(&self, run: RunId, attempt: u32) -> Handle {
-        let taken = self.attempts.iter().find(|handle| handle.run.attempt_number() == attempt);
-        taken.cloned().unwrap_or_else(|| Handle::of(run.attempt(attempt)))
+        handle_of(&self.attempts, run, attempt)
     }
 
     /// Notes that the backend has this attempt.
     pub(super) fn take(&mut self, handle: Handle) {
         let attempt = handle.run.attempt_number();
         self.reached = self.reached.max(attempt);
-        self.attempts.retain(|known| known.run.attempt_number() != attempt);
+        self.attempts
+            .retain(|known| known.run.attempt_number() != attempt);
         self.attempts.push(handle);
-        self.attempts.sort_by_key(|handle| handle.run.attempt_number());
+        self.attempts
+            .sort_by_key(|handle| handle.run.attempt_number());
     }
+}
+
+/// The handle of an attempt out of those that the backend took, or one of its id alone.
+pub(super) fn handle_of(taken: &[Handle], run: RunId, attempt: u32) -> Handle {
+    let known = taken
+        .iter()
+        .find(|handle| handle.run.attempt_number() == attempt);
+    known
+        .cloned()
+        .unwrap_or_else(|| Handle::of(run.attempt(attempt)))
 }
 
 #[cfg(test)]
@@ -179,7 +199,11 @@ mod tests {
         let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
         let run = RunId::of_key("a");
         let mut record = Record::accepted(now, "boot");
-        record.take(Handle::with_state(run.attempt(1), 1, serde_json::json!({"a": 1})));
+        record.take(Handle::with_state(
+            run.attempt(1),
+            1,
+            serde_json::json!({"a": 1}),
+        ));
         record.stop = Some(Stop {
             grace: Period::seconds(1),
             why: Why::GaveUp(Failure::exit(3)),

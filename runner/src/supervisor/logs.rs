@@ -1,0 +1,153 @@
+//! The log of a run: those of its attempts, one after the other.
+//!
+//! A cursor is `<attempt>:<the executor's cursor>`.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::log::{LogChunk, LogCursor};
+use hybrid_runner_core::{Handle, RunId};
+use tokio::sync::watch;
+
+use super::registry::View;
+use super::shared::{Shared, shut_down};
+
+/// Where a reader stands.
+struct Reader {
+    shared: Arc<Shared>,
+    run: RunId,
+    view: watch::Receiver<View>,
+    /// The attempt that is read, or the first that may be.
+    attempt: u32,
+    /// Where in it.
+    from: Option<LogCursor>,
+    open: Option<BoxStream<'static, Result<LogChunk>>>,
+}
+
+/// The log from `from`, followed to the run's end.
+pub(super) fn read(
+    shared: Arc<Shared>,
+    run: RunId,
+    view: watch::Receiver<View>,
+    from: Option<&LogCursor>,
+) -> BoxStream<'static, Result<LogChunk>> {
+    let (attempt, from) = match from
+        .map(|cursor| place(run, &view.borrow(), cursor))
+        .transpose()
+    {
+        Ok(None) => (1, None),
+        Ok(Some((attempt, cursor))) => (attempt, Some(cursor)),
+        Err(error) => return stream::once(async { Err(error) }).boxed(),
+    };
+    let reader = Reader {
+        shared,
+        run,
+        view,
+        attempt,
+        from,
+        open: None,
+    };
+    let next = |reader: Option<Reader>| async {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    };
+    stream::unfold(Some(reader), next).boxed()
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<LogChunk>> {
+        loop {
+            let Some(open) = &mut self.open else {
+                let Some(handle) = self.next_attempt().await? else {
+                    return Ok(None);
+                };
+                self.open(&handle)?;
+                continue;
+            };
+            match open.next().await {
+                Some(Ok(chunk)) => return self.outer(chunk).map(Some),
+                // An attempt that was stopped before the backend made anything has no log.
+                Some(Err(error)) if error.kind() == ErrorKind::NotFound && self.from.is_none() => {}
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+            self.open = None;
+            self.from = None;
+            self.attempt += 1;
+        }
+    }
+
+    /// The next attempt that the backend took; none once the run has ended.
+    async fn next_attempt(&mut self) -> Result<Option<Handle>> {
+        let first = self.attempt;
+        let has_more = |view: &View| view.is_finished() || view.first_attempt_from(first).is_some();
+        let view = self
+            .view
+            .wait_for(has_more)
+            .await
+            .map_err(|_| shut_down())?;
+        Ok(view.first_attempt_from(first).cloned())
+    }
+
+    fn open(&mut self, handle: &Handle) -> Result<()> {
+        let name = self.view.borrow().executor.clone();
+        let executor = self.shared.executor(&name).ok_or_else(|| {
+            Error::unavailable(format!(
+                "the log is at executor `{name}`, which is not configured any more"
+            ))
+        })?;
+        let attempt = handle.run.attempt_number();
+        if attempt != self.attempt {
+            (self.attempt, self.from) = (attempt, None);
+        }
+        self.open = Some(executor.logs(handle, self.from.clone()));
+        Ok(())
+    }
+
+    fn outer(&mut self, chunk: LogChunk) -> Result<LogChunk> {
+        let text = format!("{}:{}", self.attempt, chunk.next);
+        let next = text.parse().map_err(|error: Error| {
+            Error::internal(format!(
+                "the executor's log cursor of the run `{}` is too long",
+                self.run
+            ))
+            .with_source(error)
+        })?;
+        self.from = Some(chunk.next);
+        Ok(LogChunk {
+            item: chunk.item,
+            next,
+        })
+    }
+}
+
+impl View {
+    fn first_attempt_from(&self, first: u32) -> Option<&Handle> {
+        self.attempts
+            .iter()
+            .find(|handle| handle.run.attempt_number() >= first)
+    }
+}
+
+/// The place that a cursor means; refused if it is none of this run.
+fn place(run: RunId, view: &View, cursor: &LogCursor) -> Result<(u32, LogCursor)> {
+    let parts = cursor.as_str().split_once(':');
+    let place =
+        parts.and_then(|(attempt, inner)| Some((attempt.parse().ok()?, inner.parse().ok()?)));
+    let known = |attempt: &u32| {
+        view.attempts
+            .iter()
+            .any(|handle| handle.run.attempt_number() == *attempt)
+    };
+    place.filter(|(attempt, _)| known(attempt)).ok_or_else(|| {
+        Error::invalid(format!(
+            "the log cursor is not one of the run `{run}`; read from the beginning"
+        ))
+    })
+}

@@ -1,0 +1,44 @@
+//! One file per measurement.
+
+mod burst;
+mod held;
+mod idle;
+mod latency;
+mod links;
+mod reattach;
+mod reconnect;
+mod start;
+mod throughput;
+
+use anyhow::Result;
+
+use crate::stage::Tools;
+use crate::table::Row;
+
+/// All measurements, in the order of the table.
+pub(crate) const NAMES: [&str; 9] = [
+    "start",
+    "burst",
+    "idle",
+    "held",
+    "throughput",
+    "latency",
+    "reattach",
+    "reconnect",
+    "links",
+];
+
+/// Runs one of [`NAMES`].
+pub(crate) async fn run(name: &str, tools: &Tools) -> Result<Vec<Row>> {
+    match name {
+        "start" => start::measure(tools).await,
+        "burst" => burst::measure(tools).await,
+        "idle" => idle::measure(tools).await,
+        "held" => held::measure(tools).await,
+        "throughput" => throughput::measure(tools).await,
+        "latency" => latency::measure(tools).await,
+        "reattach" => reattach::measure(tools).await,
+        "reconnect" => reconnect::measure(tools).await,
+        _ => links::measure(tools).await,
+    }
+}

@@ -40,7 +40,7 @@ pub struct End {
     pub how: How,
     /// When the child started, in microseconds since the epoch; absent if it never did.
     pub started: Option<i64>,
-    /// When the child ended, in microseconds since the epoch.
+    /// When the child ended (not its leftovers), in microseconds since the epoch.
     pub ended: i64,
     /// The length of the spool: whoever has read so far has read all.
     pub spool: u64,

@@ -115,31 +115,27 @@ fn cut(mut needle: Vec<u8>, pieces: &mut Vec<Vec<u8>>) {
 impl Automaton {
     /// Builds it from sorted, distinct needles: a node is a range of them that begins alike.
     fn new(needles: &[Vec<u8>]) -> Self {
+        let nodes = 1 + count_nodes(needles);
         let mut automaton = Self {
             filter: Filter::new(needles),
             root: [ROOT; 256],
-            byte: vec![0],
-            first: Vec::new(),
-            fail: vec![ROOT],
-            depth: vec![0],
-            hit: vec![0],
+            byte: with_capacity(nodes, 0),
+            first: Vec::with_capacity(nodes + 1),
+            fail: with_capacity(nodes, ROOT),
+            depth: with_capacity(nodes, 0),
+            hit: with_capacity(nodes, 0),
         };
         let mut level = vec![needles];
+        let mut next = Vec::new();
         let mut node = 0;
         while !level.is_empty() {
-            let mut next = Vec::new();
-            for range in level {
+            for range in level.drain(..) {
                 automaton.add_children(node, range, &mut next);
                 node += 1;
             }
-            level = next;
+            std::mem::swap(&mut level, &mut next);
         }
         automaton.first.push(automaton.end());
-        automaton.byte.shrink_to_fit();
-        automaton.first.shrink_to_fit();
-        automaton.fail.shrink_to_fit();
-        automaton.depth.shrink_to_fit();
-        automaton.hit.shrink_to_fit();
         automaton
     }
 
@@ -199,6 +195,27 @@ impl Automaton {
             }
         }
     }
+}
+
+/// The number of nodes below the root. Counted before, so that growing tables leave no holes in the heap.
+fn count_nodes(needles: &[Vec<u8>]) -> usize {
+    let mut before: &[u8] = &[];
+    let new = needles.iter().map(|needle| {
+        let shared = needle
+            .iter()
+            .zip(before)
+            .take_while(|(a, b)| a == b)
+            .count();
+        before = needle;
+        needle.len() - shared
+    });
+    new.sum()
+}
+
+fn with_capacity<T>(capacity: usize, first: T) -> Vec<T> {
+    let mut vec = Vec::with_capacity(capacity);
+    vec.push(first);
+    vec
 }
 
 impl Drop for Automaton {

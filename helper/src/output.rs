@@ -36,6 +36,7 @@ impl Buffers {
     /// Gives the memory back.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
+        sys::trim_heap();
     }
 }
 

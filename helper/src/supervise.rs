@@ -69,9 +69,15 @@ struct State {
     cause: Option<How>,
     /// When what is left is killed.
     kill_at: Option<Instant>,
-    /// Once killing has begun: when, the next round, the pause after it.
-    killing: Option<(Instant, Instant, Duration)>,
+    killing: Option<Killing>,
     left: u64,
+}
+
+/// The killing, once it has begun.
+struct Killing {
+    since: Instant,
+    next_round: Instant,
+    pause: Duration,
 }
 
 impl<S: Sink> Supervisor<'_, S> {
@@ -135,8 +141,8 @@ impl<S: Sink> Supervisor<'_, S> {
             .buffers
             .are_in_use()
             .then(|| state.last_output.after(IDLE));
-        let round = match state.killing {
-            Some((_, next, _)) => Some(next),
+        let round = match &state.killing {
+            Some(killing) => Some(killing.next_round),
             None => state.kill_at,
         };
         let limits = if state.is_running() {
@@ -227,18 +233,24 @@ impl<S: Sink> Supervisor<'_, S> {
     }
 
     fn kill(&mut self, state: &mut State, now: Instant) {
-        let (since, next, pause) = *state.killing.get_or_insert((now, now, ROUND));
-        if next > now {
+        let killing = state.killing.get_or_insert(Killing {
+            since: now,
+            next_round: now,
+            pause: ROUND,
+        });
+        if killing.next_round > now {
             return;
         }
+        killing.next_round = now.after(killing.pause);
+        killing.pause = (killing.pause * 2).min(MAX_ROUND);
+        let in_vain = killing.since.after(GIVE_UP) <= now;
         if let Some(file) = &self.limits.kill_file {
             // Where the kernel is too old for it, the walk over the tree does it.
             drop(std::fs::write(file, "1"));
         }
         tree::signal_all(libc::SIGKILL);
-        state.killing = Some((since, now.after(pause), (pause * 2).min(MAX_ROUND)));
         self.reap(state);
-        if !state.alone && state.status.is_some() && since.after(GIVE_UP) <= now {
+        if !state.alone && state.status.is_some() && in_vain {
             state.left = tree::count();
             state.alone = true;
         }

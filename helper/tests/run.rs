@@ -99,6 +99,11 @@ fn the_reasons_why_a_program_cannot_run_are_told_apart() {
         ..script("true")
     };
     assert_eq!(spawn_failure(&nowhere).step, Step::WorkingDirectory);
+    let groupless = Payload {
+        cgroup: Some(b"/no/such/group".to_vec()),
+        ..script("true")
+    };
+    assert_eq!(spawn_failure(&groupless).step, Step::Cgroup);
 }
 
 #[test]
@@ -534,6 +539,27 @@ fn the_limit_of_the_spool_is_kept_and_the_run_goes_on() {
             reason: GapReason::Limit
         }
     );
+}
+
+#[test]
+fn a_kill_by_the_kernel_for_want_of_memory_is_told_from_another() {
+    // Looks like a control group to the helper, and needs no permission.
+    let group = tempdir().unwrap();
+    let payload = Payload {
+        cgroup: Some(group.path().to_str().unwrap().as_bytes().to_vec()),
+        ..script("kill -KILL $$")
+    };
+    fs::write(group.path().join("cgroup.procs"), "").unwrap();
+    for (kills, how) in [(0, How::Signaled(9)), (2, How::OutOfMemory)] {
+        fs::write(
+            group.path().join("memory.events"),
+            format!("high 0\noom 7\noom_kill {kills}\n"),
+        )
+        .unwrap();
+        let folder = tempdir().unwrap();
+        let end = Run::start(folder.path(), &payload).end();
+        assert_eq!((end.how, end.oom_kills), (how, kills));
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
     reason = "safe wrappers of system calls, each with the reason why it is sound"
 )]
 
-use std::ffi::{CStr, c_char, c_int};
+mod spawn;
+
+use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -13,7 +15,7 @@ use std::process::ExitStatus;
 use std::ptr;
 use std::time::Duration;
 
-use crate::end::Step;
+pub(crate) use spawn::{Exec, Strings, spawn};
 
 /// Overwrites bytes so that the compiler cannot leave it out.
 pub(crate) fn wipe(bytes: &mut [u8]) {
@@ -90,12 +92,11 @@ pub(crate) fn ignore(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Gives freed memory back to the system, and makes the allocator do so by itself with large blocks.
+/// Gives freed memory back to the system.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: no pointers; both may be called at any time.
+    // SAFETY: no pointers; it may be called at any time.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 10);
         libc::malloc_trim(0);
     }
 }
@@ -291,215 +292,4 @@ pub(crate) fn signal(pid: u32, signal: c_int, is_it: impl FnOnce() -> bool) -> i
     } else {
         Ok(())
     }
-}
-
-/// C strings in one block that is wiped on drop.
-#[derive(Default)]
-pub(crate) struct Strings {
-    bytes: Vec<u8>,
-    starts: Vec<usize>,
-}
-
-impl Strings {
-    /// Room for so many bytes, so that growing leaves no copies behind.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(bytes),
-            starts: Vec::new(),
-        }
-    }
-
-    /// Adds the string that `parts` make together; they must hold no zero byte.
-    pub(crate) fn push(&mut self, parts: &[&[u8]]) {
-        self.starts.push(self.bytes.len());
-        for part in parts {
-            self.bytes.extend_from_slice(part);
-        }
-        self.bytes.push(0);
-    }
-
-    fn pointers(&self) -> Vec<*const c_char> {
-        let strings = self
-            .starts
-            .iter()
-            .map(|&start| self.bytes[start..].as_ptr().cast());
-        strings.chain([ptr::null()]).collect()
-    }
-}
-
-impl Drop for Strings {
-    fn drop(&mut self) {
-        wipe(&mut self.bytes);
-    }
-}
-
-/// What is executed.
-pub(crate) struct Exec<'a> {
-    /// Paths to try in turn.
-    pub(crate) programs: &'a Strings,
-    pub(crate) argv: &'a Strings,
-    pub(crate) env: &'a Strings,
-    pub(crate) cwd: &'a CStr,
-    /// `cgroup.procs` of the control group.
-    pub(crate) cgroup: Option<&'a CStr>,
-    pub(crate) out: BorrowedFd<'a>,
-    pub(crate) err: BorrowedFd<'a>,
-}
-
-/// The same as plain pointers and numbers, so that nothing is allocated between fork and exec.
-struct Plan<'a> {
-    exec: &'a Exec<'a>,
-    programs: Vec<*const c_char>,
-    argv: Vec<*const c_char>,
-    env: Vec<*const c_char>,
-    no_signals: libc::sigset_t,
-    parent: libc::pid_t,
-    report: c_int,
-}
-
-/// Starts a child in a session of its own, which dies with this process. Returns once it executes the program.
-pub(crate) fn spawn(exec: &Exec<'_>) -> Result<u32, (Step, i32)> {
-    let process = |error: io::Error| (Step::Process, error.raw_os_error().unwrap_or(0));
-    let (reports, report) = pipe().map_err(process)?;
-    let plan = Plan {
-        exec,
-        programs: exec.programs.pointers(),
-        argv: exec.argv.pointers(),
-        env: exec.env.pointers(),
-        no_signals: empty_set(),
-        // SAFETY: no pointers.
-        parent: unsafe { libc::getpid() },
-        report: report.as_raw_fd(),
-    };
-    // SAFETY: this process has one thread, so that the child may do whatever the parent may; it only makes system
-    // calls, and ends in `execve` or `_exit`.
-    let pid = check(unsafe { libc::fork() }).map_err(process)?;
-    if pid == 0 {
-        // SAFETY: this is the child, and `plan` with all it borrows lives in its copy of the memory.
-        unsafe { run_child(&plan) }
-    }
-    drop(report);
-    let mut failure = [0; 8];
-    if File::from(reports).read_exact(&mut failure).is_err() {
-        return Ok(pid.unsigned_abs());
-    }
-    wait_for(pid);
-    let [step, errno] =
-        [0, 4].map(|at| i32::from_ne_bytes(failure[at..at + 4].try_into().expect("four bytes")));
-    let step = usize::try_from(step)
-        .ok()
-        .and_then(|step| CHILD_STEPS.get(step))
-        .copied();
-    Err((step.unwrap_or(Step::Process), errno))
-}
-
-/// The steps that a child can report, by the number that it does it with.
-const CHILD_STEPS: [Step; 5] = [
-    Step::Process,
-    Step::Cgroup,
-    Step::WorkingDirectory,
-    Step::Program,
-    Step::Interpreter,
-];
-
-/// # Safety
-///
-/// To be called in a forked child only; the pointers in `plan` must be valid C strings and null-terminated lists.
-unsafe fn run_child(plan: &Plan<'_>) -> ! {
-    // SAFETY: as promised by the caller.
-    let (step, errno) = unsafe { prepare_and_exec(plan) };
-    let number = CHILD_STEPS
-        .iter()
-        .position(|&known| known == step)
-        .unwrap_or(0);
-    let mut report = [0; 8];
-    report[..4].copy_from_slice(&i32::try_from(number).unwrap_or(0).to_ne_bytes());
-    report[4..].copy_from_slice(&errno.to_ne_bytes());
-    // SAFETY: the pipe is open, and `report` has that many bytes; `_exit` ends the child without running what belongs
-    // to the parent.
-    unsafe {
-        libc::write(plan.report, report.as_ptr().cast(), report.len());
-        libc::_exit(127)
-    }
-}
-
-fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
-}
-
-/// Returns only what failed.
-///
-/// # Safety
-///
-/// As [`run_child`].
-unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, i32) {
-    // SAFETY: as promised by the caller; descriptors are borrowed and so open.
-    unsafe {
-        if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-            return (Step::Process, errno());
-        }
-        if libc::getppid() != plan.parent {
-            // It died before it could be watched.
-            libc::_exit(127);
-        }
-        if let Some(procs) = plan.exec.cgroup {
-            let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            if fd < 0 || libc::write(fd, c"0".as_ptr().cast(), 1) < 0 {
-                return (Step::Cgroup, errno());
-            }
-        }
-        let (out, err) = (plan.exec.out.as_raw_fd(), plan.exec.err.as_raw_fd());
-        if libc::dup2(out, 1) < 0 || libc::dup2(err, 2) < 0 {
-            return (Step::Process, errno());
-        }
-        if libc::chdir(plan.exec.cwd.as_ptr()) < 0 {
-            return (Step::WorkingDirectory, errno());
-        }
-        for signal in 1..=64 {
-            // Not by the C library, which keeps two signals to itself.
-            let default = [0_u64; 4];
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                ptr::null::<u64>(),
-                size_of::<u64>(),
-            );
-        }
-        libc::sigprocmask(
-            libc::SIG_SETMASK,
-            &raw const plan.no_signals,
-            ptr::null_mut(),
-        );
-        try_programs(plan)
-    }
-}
-
-/// As `execvp`, but a file that is no program is an error instead of a shell script.
-///
-/// # Safety
-///
-/// As [`run_child`].
-unsafe fn try_programs(plan: &Plan<'_>) -> (Step, i32) {
-    let mut failure = (Step::Program, libc::ENOENT);
-    for &program in plan
-        .programs
-        .iter()
-        .take_while(|program| !program.is_null())
-    {
-        // SAFETY: as promised by the caller.
-        unsafe { libc::execve(program, plan.argv.as_ptr(), plan.env.as_ptr()) };
-        match errno() {
-            libc::ENOENT => {
-                // SAFETY: `program` is a C string.
-                if unsafe { libc::access(program, libc::F_OK) } == 0 {
-                    failure = (Step::Interpreter, libc::ENOENT);
-                }
-            }
-            libc::ENOTDIR => {}
-            libc::EACCES => failure = (Step::Program, libc::EACCES),
-            other => return (Step::Program, other),
-        }
-    }
-    failure
 }

@@ -15,6 +15,18 @@
 //! | [`mask`] | the streaming masker, and the encoded forms of a value |
 //!
 //! A run has a folder. [`files`] names what is in it.
+//!
+//! # Building
+//!
+//! The program is built static and not position-independent, so that it starts without relocations and its pages are
+//! shared by all helpers:
+//!
+//! ```text
+//! RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+//!     cargo build -p hybrid-runner-helper --profile helper --target x86_64-unknown-linux-gnu
+//! ```
+//!
+//! The crate `executors` does that in its build and carries the result inside.
 
 mod child;
 mod clock;

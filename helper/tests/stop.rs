@@ -131,16 +131,18 @@ fn what_the_child_leaves_behind_is_ended_with_it() {
 #[test]
 fn last_words_of_what_is_left_behind_are_kept() {
     let folder = tempdir().unwrap();
+    let up = folder.path().join("up");
+    let up = up.display();
     let run = Run::start(
         folder.path(),
-        &script(
-            "sh -c 'trap \"echo last words; exit\" TERM; echo up; while :; do sleep 0.02; done' & \
-                 until [ -s go ]; do sleep 0.01; [ -e /proc/$!/cmdline ] && break; done; sleep 0.3; exit 0",
-        ),
+        &script(&format!(
+            "sh -c 'trap \"echo last words; exit\" TERM; touch {up}; while :; do sleep 0.02; done' & \
+             until [ -e {up} ]; do sleep 0.01; done; echo done"
+        )),
     );
     assert_eq!(
         (run.end().how, run.text().as_str()),
-        (How::Exited(0), "up\nlast words\n")
+        (How::Exited(0), "done\nlast words\n")
     );
 }
 

@@ -2,12 +2,27 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`cli`] | the commands of the binary |
 //! | [`config`] | configuration: layers → raw → checked → built |
+//! | `app` | the runner as a program: link, supervisor and HTTP in one place |
 //! | [`link`] | the link to the control plane |
+//! | [`supervisor`] | the runs: accepted, started at most once, followed to their end |
+//! | [`policy`] | what a control plane may ask for |
+//! | [`client`] | client of the control plane's REST API |
+//! | `http`, `measure` | `/healthz`, `/readyz`, `/metrics`; what they tell |
+//! | [`workflow_file`] | reading workflow files |
 //! | [`logging`] | our own log |
 
+mod app;
+pub mod cli;
+pub mod client;
 pub mod config;
+mod http;
 pub mod link;
 pub mod logging;
+mod measure;
 pub mod policy;
 pub mod supervisor;
+pub mod workflow_file;
+
+pub use app::run;

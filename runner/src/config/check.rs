@@ -645,7 +645,7 @@ impl Check<'_> {
                     Ok(pairs) => workload.extra_envs = pairs,
                     Err(error) => self
                         .problems
-                        .push(Problem::new("", error.message()).from_source(format!("`{name}`"))),
+                        .push(Problem::new("", error.message()).written_in(format!("`{name}`"))),
                 },
                 Becomes::Key(_) | Becomes::Executor | Becomes::Nothing => {}
             }

@@ -173,7 +173,7 @@ fn variables_of_others(environment: &Environment) -> Result<Vec<Layer>, Problem>
             Becomes::Key(path) => layers.push(Layer::of(source, &[(path, value.trim())])),
             Becomes::Executor => {
                 let kind = executor_kind(value).map_err(|error| {
-                    Problem::new("runner.executor", error.message()).from_source(source.clone())
+                    Problem::new("runner.executor", error.message()).written_in(source.clone())
                 })?;
                 let section = format!("executors.{kind}.kind");
                 layers.push(Layer::of(
@@ -211,7 +211,7 @@ fn find_file(inputs: &Inputs) -> Result<Option<PathBuf>, Problem> {
     if let Some((path, source)) = named {
         if !path.exists() {
             let message = format!("`{}` does not exist", path.display());
-            return Err(Problem::new("", message).from_source(source));
+            return Err(Problem::new("", message).written_in(source));
         }
         return Ok(Some(path));
     }
@@ -230,7 +230,7 @@ fn find_file(inputs: &Inputs) -> Result<Option<PathBuf>, Problem> {
 
 fn read_file(path: &Path) -> Result<Layer, Problem> {
     let source = path.display().to_string();
-    let wrong = |message: String| Problem::new("", message).from_source(source.clone());
+    let wrong = |message: String| Problem::new("", message).written_in(source.clone());
     let length = std::fs::metadata(path)
         .map_err(|error| wrong(format!("cannot be read: {error}")))?
         .len();

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use build::Built;
+pub(crate) use check::is_loopback;
 pub use check::{
     Config, Link, LinkUrl, Log, Proxy, Runner, Section, Server, Spool, Tls, TokenSource, Workload,
 };

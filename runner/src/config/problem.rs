@@ -49,7 +49,7 @@ impl Problem {
 
     /// Says where it was written.
     #[must_use]
-    pub(crate) fn from_source(mut self, source: impl Into<String>) -> Self {
+    pub(crate) fn written_in(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -138,10 +138,7 @@ fn message(error: &figment::Error) -> String {
             format!("expected {expected}, found {actual}{hint}")
         }
         Kind::MissingField(name) => format!("`{name}` is missing"),
-        other if secret => {
-            let _not_shown = other;
-            "is not valid here".to_owned()
-        }
+        _ if secret => "is not valid here".to_owned(),
         other => other.to_string(),
     }
 }

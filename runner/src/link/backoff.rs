@@ -11,7 +11,7 @@ const BASE: Duration = Duration::from_millis(200);
 const CAP: Duration = Duration::from_secs(30);
 
 /// After a refusal of the token, or by a server that speaks no version of ours.
-const REFUSED: Duration = Duration::from_secs(60);
+const REFUSED: Duration = Duration::from_mins(1);
 
 /// After a refusal because another runner holds the id: it may be gone soon.
 const HELD: Duration = Duration::from_secs(20);

@@ -207,7 +207,7 @@ fn refused(error: WsError, url: &LinkUrl) -> Error {
     let said = response
         .body()
         .as_deref()
-        .map(|body| said(body))
+        .map(said)
         .filter(|said| !said.is_empty())
         .map_or_else(String::new, |said| format!(": {said}"));
     match status.as_u16() {

@@ -37,6 +37,7 @@ use connect::{Connect, Dialer};
 use token::Tokens;
 
 use crate::config;
+use crate::measure::Counts;
 
 /// The answer to `hello` comes within this.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,13 +49,16 @@ const TOKEN_POLL: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A refusal because the id is held is probably our own last session for this long after it.
-const OWN_GHOST: Duration = Duration::from_secs(120);
+const OWN_GHOST: Duration = Duration::from_mins(2);
 
 /// What stands behind the link.
 #[async_trait]
 pub trait Side: Send + Sync + 'static {
     /// What the control plane talks to.
     fn executor(&self) -> Arc<dyn Executor>;
+
+    /// The control plane let us in; this is its id.
+    async fn welcomed(&self, server: &str);
 
     /// A new life of the runner's memory: raised and synced before each connect.
     async fn incarnation(&self) -> Result<Incarnation>;
@@ -75,8 +79,6 @@ pub enum LinkState {
         server: String,
         /// Since when.
         since: Timestamp,
-        /// How long the answer to `hello` took.
-        answered_in: Duration,
     },
     /// The last connect failed; waits for the next.
     Waiting {
@@ -124,6 +126,7 @@ pub struct Link {
     state: watch::Sender<LinkState>,
     heartbeat: Duration,
     last_session: Option<Instant>,
+    counts: Arc<Counts>,
 }
 
 impl fmt::Debug for Link {
@@ -146,11 +149,12 @@ enum Ended {
 
 impl Link {
     /// A link of what `[link]` says. Nothing happens until it [runs](Self::run).
-    pub fn new(
+    pub(crate) fn new(
         link: &config::Link,
         agent: AgentId,
         side: Arc<dyn Side>,
         stores: Arc<hybrid_runner_secrets::Stores>,
+        counts: Arc<Counts>,
     ) -> Result<Self> {
         let url = link
             .url
@@ -162,7 +166,8 @@ impl Link {
             .ok_or_else(|| Error::invalid("[link] token is not set"))?;
         let tokens = Tokens::new(token, stores);
         let dialer = Box::new(Dialer::new(url, link));
-        Ok(Self::over(dialer, tokens, agent, side, link.heartbeat))
+        let link = Self::over(dialer, tokens, agent, side, link.heartbeat);
+        Ok(Self { counts, ..link })
     }
 
     fn over(
@@ -181,6 +186,7 @@ impl Link {
             state: watch::Sender::new(LinkState::Connecting { since }),
             heartbeat,
             last_session: None,
+            counts: Arc::default(),
         }
     }
 
@@ -246,13 +252,13 @@ impl Link {
             matches!(&*self.state.borrow(), LinkState::Waiting { why: last, .. } if *last == why);
         match (refused, seen) {
             (_, true) => {
-                debug!(server = self.connect.name(), why, wait = ?wait, "still not connected")
+                debug!(server = self.connect.name(), why, wait = ?wait, "still not connected");
             }
             (true, false) => {
-                warn!(server = self.connect.name(), why, next_try_in = ?wait, "refused")
+                warn!(server = self.connect.name(), why, next_try_in = ?wait, "refused");
             }
             (false, false) => {
-                warn!(server = self.connect.name(), why, next_try_in = ?wait, "not connected")
+                warn!(server = self.connect.name(), why, next_try_in = ?wait, "not connected");
             }
         }
         self.state.send_replace(LinkState::Waiting {
@@ -269,11 +275,12 @@ impl Link {
             () = shutdown.cancelled() => return Ended::Shutdown,
             opened = self.open() => opened,
         };
-        let (session, mut driver, welcome, answered_in) = match opened {
+        let (session, mut driver, welcome) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ended::Failed(error),
         };
         let up = Instant::now();
+        self.side.welcomed(&welcome.server).await;
         self.heartbeat = self
             .heartbeat
             .min(welcome.heartbeat.limit().unwrap_or(self.heartbeat));
@@ -287,7 +294,6 @@ impl Link {
         self.state.send_replace(LinkState::Connected {
             server: welcome.server,
             since: Timestamp::now(),
-            answered_in,
         });
         tokio::select! {
             closed = &mut driver => return Ended::Session(up.elapsed(), closed.to_string()),
@@ -299,7 +305,7 @@ impl Link {
         Ended::Shutdown
     }
 
-    async fn open(&self) -> Result<(Session, session::Driver, Welcome, Duration)> {
+    async fn open(&self) -> Result<(Session, session::Driver, Welcome)> {
         let incarnation = self.side.incarnation().await?;
         let token = self.tokens.read().await?;
         let transport = self.connect.connect(&token).await?;
@@ -310,7 +316,7 @@ impl Link {
         let service = Arc::new(ExecutorService::new(executor));
         let (session, mut driver) = Session::start(transport, service, options);
         let mut hello = Hello::new(self.agent.clone(), incarnation, capabilities);
-        hello.software = concat!("hybrid-runner ", env!("CARGO_PKG_VERSION")).to_owned();
+        concat!("hybrid-runner ", env!("CARGO_PKG_VERSION")).clone_into(&mut hello.software);
         hello.host = host();
         let asked = Instant::now();
         let welcome = tokio::select! {
@@ -321,7 +327,8 @@ impl Link {
                 welcome.map_err(|_| Error::unavailable("the control plane did not answer `hello`"))??
             }
         };
-        Ok((session, driver, welcome, asked.elapsed()))
+        self.counts.server.took(asked.elapsed());
+        Ok((session, driver, welcome))
     }
 }
 

@@ -69,6 +69,7 @@ impl Side for FakeSide {
     fn executor(&self) -> Arc<dyn Executor> {
         Arc::new(Idle)
     }
+    async fn welcomed(&self, _: &str) {}
     async fn incarnation(&self) -> Result<Incarnation> {
         let seq = self.0.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(Incarnation::new("boot", uuid::Uuid::from_u128(1), seq))

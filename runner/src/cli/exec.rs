@@ -1,0 +1,181 @@
+//! `exec`: one workflow here and now, to try an executor or a secret.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hybrid_runner_core::executor::{Executor, Progress};
+use hybrid_runner_core::id::{AgentId, Owner, SectionName};
+use hybrid_runner_core::run::RunSpec;
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::workflow::Workflow;
+use hybrid_runner_core::{Error, RunId};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::args::Exec;
+use super::exit::{Exit, Failure};
+use super::follow::{self, describe};
+use super::output::Output;
+use super::scratch::Scratch;
+use super::{Done, Interrupt, offline};
+use crate::app::parts;
+use crate::config::{Built, Config, Inputs, Section};
+use crate::supervisor::Runner;
+use crate::workflow_file;
+
+/// How long the runner may take to put its things away.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// `exec WORKFLOW`
+pub(crate) async fn exec(args: Exec, output: Output, interrupt: &Interrupt) -> Done {
+    let workflow = read_workflow(&args.workflow)?;
+    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let mut config = loaded.config;
+    local_unless_configured(&mut config);
+    let executor = args
+        .executor
+        .map(|name| choose(&mut config, &name))
+        .transpose()?;
+    let agent = config
+        .runner
+        .id
+        .clone()
+        .unwrap_or_else(crate::app::default_agent);
+    let mut spec = workflow.to_spec_on(RunId::generate(), &agent, None);
+    spec.executor = executor.or(spec.executor);
+
+    let scratch = Scratch::new(args.data_dir, "exec")?;
+    add_demo_store(&mut config, scratch.path())?;
+    let built = config.build(scratch.path(), &Owner::of("exec", &agent))?;
+    if args.dry_run {
+        return dry_run(&spec, &built, output).await;
+    }
+    run_once(
+        &config,
+        built,
+        agent,
+        scratch.path(),
+        spec,
+        output,
+        interrupt,
+    )
+    .await
+}
+
+/// The workflow in a file; whatever is wrong with it is a matter of usage.
+pub(crate) fn read_workflow(path: &Path) -> Result<Workflow, Failure> {
+    workflow_file::read(path).map_err(|error| Failure::usage(error.report()))
+}
+
+/// Without an executor configured: processes of this machine; without a store: variables `SECRET_…`.
+pub(crate) fn local_unless_configured(config: &mut Config) {
+    if config.executors.is_empty() || config.implied_executor {
+        let local: SectionName = "local".parse().expect("a section name");
+        config
+            .executors
+            .insert(local.clone(), Section::of_kind("local"));
+        config.runner.executor = Some(local);
+        if config.implied_executor {
+            config.runner.resolve = crate::config::Resolve::Runner;
+        }
+    }
+    if config.secrets.is_empty() {
+        let env: SectionName = "env".parse().expect("a section name");
+        config.secrets.insert(env.clone(), Section::of_kind("env"));
+        config.runner.secrets = Some(env);
+    }
+}
+
+/// The secret of the built-in example.
+const DEMO_SECRET: (&str, &str) = ("demo_password", "correct horse battery staple");
+
+/// A store `demo` with the secret of the built-in example, unless one of that name is configured.
+pub(crate) fn add_demo_store(config: &mut Config, dir: &Path) -> Result<(), Error> {
+    let name: SectionName = "demo".parse().expect("a section name");
+    if config.secrets.contains_key(&name) {
+        return Ok(());
+    }
+    // The only store is the default one; it stays so beside another.
+    if config.runner.secrets.is_none() && config.secrets.len() == 1 {
+        config.runner.secrets = config.secrets.keys().next().cloned();
+    }
+    let folder = dir.join("demo-secrets");
+    let (file, value) = DEMO_SECRET;
+    let written =
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(file), value));
+    written.map_err(|error| {
+        Error::unavailable(format!("failed to write `{}`", folder.display())).with_source(error)
+    })?;
+    let section = Section::of_kind("file").with("path", folder.to_string_lossy().into_owned());
+    config.secrets.insert(name, section);
+    Ok(())
+}
+
+/// The section of that name; else a section of that kind without settings.
+fn choose(config: &mut Config, name: &str) -> Result<SectionName, Failure> {
+    let section: SectionName = name.parse()?;
+    if !config.executors.contains_key(&section) {
+        let kinds = hybrid_runner_executors::KINDS;
+        hybrid_runner_core::kind::find(kinds, "executor", name, hybrid_runner_executors::KNOWN)?;
+        config
+            .executors
+            .insert(section.clone(), Section::of_kind(name));
+    }
+    Ok(section)
+}
+
+/// Checks the executor and resolves the secrets; starts nothing, shows no value.
+async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
+    let name = spec.executor.clone().or(built.default_executor.clone());
+    let name = name.ok_or_else(|| Failure::usage("no executor: name one with `--executor`"))?;
+    let executor = built.executors.get(&name).ok_or_else(|| {
+        let have: Vec<_> = built.executors.keys().map(SectionName::as_str).collect();
+        Failure::usage(format!(
+            "no executor `{name}`; there is {}",
+            have.join(", ")
+        ))
+    })?;
+    executor.check().await?;
+    output.note(format!("executor `{name}`: ok"));
+    let references = spec.references()?;
+    let found = built.stores.resolve(spec.run, &references).await;
+    // What cannot be resolved would fail the run: the answer is no, but the request was well formed.
+    found.map_err(|error| Failure::new(Exit::No, error.report()))?;
+    for reference in &references {
+        output.note(format!("`{reference}`: found"));
+    }
+    output.object(&json!({ "executor": name, "spec": spec }))?;
+    Ok(Exit::Done)
+}
+
+async fn run_once(
+    config: &Config,
+    built: Built,
+    agent: AgentId,
+    data_dir: &Path,
+    mut spec: RunSpec,
+    output: Output,
+    interrupt: &Interrupt,
+) -> Done {
+    let (runner, driver) = Runner::open(parts(config, built, agent, data_dir)?).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver);
+    spec.first_sent = Some(runner.incarnation().await?);
+    let progress = Progress::to(move |message| output.note(message));
+    let handle = runner.start(&spec, &Secrets::none(), &progress).await?;
+    let status = follow::local(&runner, &handle, &spec, output, interrupt).await?;
+    if let Some(outcome) = status.outcome() {
+        runner.remove(&handle).await?;
+        describe(spec.run, &spec.name, &status, output)?;
+        runner.drain();
+        if timeout(GOODBYE, tasks.join_next()).await.is_err() {
+            tracing::debug!("the runner did not end in time");
+        }
+        return Ok(interrupt.exit().unwrap_or(Exit::of_outcome(outcome)));
+    }
+    Err(Failure::new(
+        Exit::No,
+        format!("nobody can tell how run {} ended", spec.run),
+    ))
+}

@@ -1,0 +1,124 @@
+//! How a command ends: exit codes by name, and errors that carry one.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hybrid_runner_core::{Error, ErrorKind, Outcome};
+use tokio_util::sync::CancellationToken;
+
+/// How a command ends. 2 to 4 mean that no run was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// Done; the run succeeded.
+    Done,
+    /// The answer is no: the run failed, was stopped or lost, a check failed, RUN is unknown.
+    No,
+    /// Usage, configuration or workflow file.
+    Usage,
+    /// The control plane or a backend cannot be reached.
+    Unreachable,
+    /// The control plane refused.
+    Refused,
+    /// A signal: 130 or 143.
+    Interrupted(u8),
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Refused => 4,
+            Self::Interrupted(code) => code,
+        }
+    }
+
+    /// The end of a run.
+    pub(crate) fn of_outcome(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Succeeded => Self::Done,
+            _ => Self::No,
+        }
+    }
+
+    fn of_kind(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid | ErrorKind::Unsupported => Self::Usage,
+            ErrorKind::Unavailable => Self::Unreachable,
+            ErrorKind::Denied | ErrorKind::Conflict => Self::Refused,
+            _ => Self::No,
+        }
+    }
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    /// What was typed is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(Exit::of_kind(error.kind()), error.report())
+    }
+}
+
+impl From<crate::config::Error> for Failure {
+    fn from(error: crate::config::Error) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// Standard output is gone: whoever read it has enough.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::new(Exit::Done, "");
+        }
+        Self::new(Exit::No, format!("failed to write the output: {error}"))
+    }
+}
+
+/// The first signal, as the commands see it.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    token: CancellationToken,
+    code: AtomicU8,
+}
+
+impl Interrupt {
+    /// A signal came; `code` is the exit code that it stands for.
+    pub fn raise(&self, code: u8) {
+        self.code.store(code, Ordering::SeqCst);
+        self.token.cancel();
+    }
+
+    /// Waits for the first signal.
+    pub async fn raised(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// The exit that the signal stands for, if one came.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        let came = self.token.is_cancelled();
+        came.then(|| Exit::Interrupted(self.code.load(Ordering::SeqCst)))
+    }
+}

@@ -1,0 +1,111 @@
+//! The commands.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`args`] | what can be typed |
+//! | [`exit`] | exit codes, and errors that carry one |
+//! | [`output`] | data to stdout; progress, hints and errors to stderr |
+//! | [`dev`], [`serve`], [`exec`] | `dev`; `run` and `server`; `exec` |
+//! | [`submit`], [`runs`], [`token`] | clients of the REST API |
+//! | [`offline`] | `validate`, `config`, `version`, `completions` |
+
+mod args;
+#[cfg(feature = "server")]
+mod dev;
+mod exec;
+mod exit;
+mod follow;
+mod offline;
+mod output;
+mod runs;
+mod scratch;
+mod serve;
+mod submit;
+mod token;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+pub use exit::{Exit, Interrupt};
+
+use args::{Cli, Command, Look};
+use exit::Failure;
+use output::Output;
+
+use crate::config::LogFormat;
+
+/// What a command comes to.
+type Done = Result<Exit, Failure>;
+
+/// Runs the command that was typed and returns the process's exit code.
+pub async fn main(args: impl IntoIterator<Item = OsString>, interrupt: &Interrupt) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, errors to stderr; if neither can be written nothing is left to say.
+            drop(error.print());
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            }
+            .code();
+        }
+    };
+    let output = Output::new(cli.look);
+    let exit = dispatch(cli.command, cli.look, output, interrupt).await;
+    exit.unwrap_or_else(|failure| {
+        if !failure.message.is_empty() {
+            output.error(&failure.message);
+        }
+        failure.exit
+    })
+    .code()
+}
+
+async fn dispatch(command: Command, look: Look, output: Output, interrupt: &Interrupt) -> Done {
+    if !matches!(command, Command::Run(_)) && !is_server(&command) {
+        log_quietly(look, output);
+    }
+    match command {
+        #[cfg(feature = "server")]
+        Command::Dev(args) => dev::dev(args, output, interrupt).await,
+        #[cfg(feature = "server")]
+        Command::Server(args) => serve::server(args, look, output, interrupt).await,
+        Command::Run(args) => serve::run(args, look, output, interrupt).await,
+        Command::Exec(args) => exec::exec(args, output, interrupt).await,
+        Command::Submit(args) => submit::submit(args, output, interrupt).await,
+        Command::Runs(args) => runs::runs(args, output).await,
+        Command::Show(args) => runs::show(args, output).await,
+        Command::Logs(args) => runs::logs(args, output, interrupt).await,
+        Command::Stop(args) => runs::stop(args, output).await,
+        Command::Runners(args) => runs::runners(args, output).await,
+        Command::Token(args) => token::token(args, output).await,
+        Command::Validate(args) => offline::validate(&args, output),
+        Command::Config(args) => offline::config(args, output),
+        Command::Version => offline::version(output),
+        Command::Completions { shell } => offline::completions(shell),
+    }
+}
+
+fn is_server(command: &Command) -> bool {
+    #[cfg(feature = "server")]
+    return matches!(command, Command::Server(_));
+    #[cfg(not(feature = "server"))]
+    {
+        let _never = command;
+        false
+    }
+}
+
+/// Commands that people type at show our own log only when asked.
+fn log_quietly(look: Look, output: Output) {
+    let level = match look.verbose {
+        0 if look.quiet => "error",
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    crate::logging::start(level, LogFormat::Text, output.color_err());
+}

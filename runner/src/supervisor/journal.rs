@@ -133,7 +133,7 @@ impl Journal {
     /// after an old copy was restored the counter comes by the same place again, the number does not.
     pub(super) async fn raise(&self) -> Result<u64> {
         let luck = getrandom::u32().map_err(|error| {
-            Error::internal("failed to draw a random number").with_source(error)
+            Error::internal("failed to draw a random number").with_source(error.to_string())
         })?;
         let luck = u64::from(luck >> (32 - LUCK));
         let now = Timestamp::now();

@@ -27,11 +27,15 @@ use crate::secret::Secrets;
 ///
 /// # Contract
 ///
-/// Every executor passes [`crate::testing::executor_contract`]; each bullet under `# Behavior` has a test of its
-/// name. Every method may be dropped at any await: dropping stops the asking, never the run.
+/// Every executor passes [`crate::testing::executor_contract`]; each bullet under `# Behavior` has its cases there,
+/// named as promises. Every method may be dropped at any await: dropping stops the asking, never the run.
 #[async_trait]
 pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// What this backend can do.
+    ///
+    /// # Behavior
+    ///
+    /// - the same through every executor over one backend.
     async fn capabilities(&self) -> Result<Capabilities>;
 
     /// Whether the backend can be reached and we are allowed to use it.
@@ -53,7 +57,11 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - a start after a stop of that id answers `Conflict`, and nothing runs;
     /// - a field that this backend cannot honour is refused as `Unsupported` before anything is made;
     /// - a reference without a value in `secrets` is refused before anything is made;
-    /// - work that cannot begin (no such command) is a started run that ends `Failed`, not an error.
+    /// - work that cannot begin (no such command) is a started run that ends `Failed` (`spec`), not an error;
+    /// - arguments, variables, `files` and `config` reach the work as written, with `WORKFLOW_*` and the values in
+    ///   place, and nothing of our own environment;
+    /// - a value that was handed over stands in no output: `***` does;
+    /// - `timeout` and `stall_timeout` are kept by the backend: `Failed`, class `timeout` or `stalled`.
     ///
     /// # Cancel safety
     ///

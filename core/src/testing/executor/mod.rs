@@ -287,7 +287,8 @@ macro_rules! __executor_cases {
                 removing_an_unknown_run_succeeds
                 a_run_that_has_not_ended_is_not_removed
                 a_removed_run_is_neither_listed_nor_known
-                removing_one_run_keeps_the_others;
+                removing_one_run_keeps_the_others
+                a_removal_dropped_at_any_await_is_completed_by_the_next;
             list in list:
                 list_finds_every_run_until_it_is_removed
                 list_shows_nothing_of_another_owner;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
@@ -335,14 +336,17 @@ pub(super) fn all_bytes(log: &[LogChunk]) -> Vec<u8> {
 }
 
 /// The data of each stream.
-pub(super) fn streams(log: &[LogChunk]) -> HashMap<Stream, Vec<u8>> {
-    let mut found: HashMap<Stream, Vec<u8>> = HashMap::new();
+pub(super) fn streams(log: &[LogChunk]) -> HashMap<Stream, Bytes> {
+    let mut found: HashMap<Stream, BytesMut> = HashMap::new();
     for chunk in log {
         if let LogItem::Data { stream, bytes, .. } = &chunk.item {
             found.entry(*stream).or_default().extend_from_slice(bytes);
         }
     }
-    found
+    let whole = found.into_iter();
+    whole
+        .map(|(stream, bytes)| (stream, bytes.freeze()))
+        .collect()
 }
 
 /// The gaps in a log.

@@ -6,7 +6,10 @@ use crate::run::Outcome;
 use crate::testing::executor::Trial;
 use crate::testing::executor::trial::contains;
 use crate::testing::script::Script;
-use crate::testing::verdict::{Tried, ensure, equal, refused_as, shown};
+use crate::testing::verdict::{Tried, cut_short, ensure, equal, refused_as, shown};
+
+/// The most awaits of one call that the suite cuts at.
+const MOST_POLLS: usize = 6;
 
 pub(in super::super) async fn removing_twice_is_removing_once(t: &Trial) -> Tried {
     let (handle, _) = t.run(Script::new().out("done\n")).await?;
@@ -71,4 +74,24 @@ pub(in super::super) async fn removing_one_run_keeps_the_others(t: &Trial) -> Tr
         &"kept\n".to_owned(),
         &t.text(&kept).await?,
     )
+}
+
+pub(in super::super) async fn a_removal_dropped_at_any_await_is_completed_by_the_next(
+    t: &Trial,
+) -> Tried {
+    for polls in 0..=MOST_POLLS {
+        let (handle, _) = t.run(Script::new()).await?;
+        let dropped = cut_short(t.executor.remove(&handle), polls);
+        let dropped = t
+            .within("an await of the removal to go on", dropped)
+            .await?;
+        t.remove(&handle).await?;
+        let listed = t.listed(&*t.executor).await?;
+        let gone = !listed.contains(&handle.run);
+        ensure(gone, "the removed run not to be listed", || shown(&listed))?;
+        if dropped.is_some() {
+            break;
+        }
+    }
+    Ok(())
 }

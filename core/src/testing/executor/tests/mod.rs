@@ -1,3 +1,5 @@
+mod broken;
+
 use std::process::Stdio;
 
 use crate::executor::{Executor as _, Progress};

@@ -111,10 +111,8 @@ impl Start {
             .env_clear()
             .current_dir(&self.folder)
             .kill_on_drop(true);
-        for variable in ["PATH", "HYBRID_RUNNER_METADATA", "LLVM_PROFILE_FILE"] {
-            if let Some(value) = std::env::var_os(variable) {
-                command.env(variable, value);
-            }
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
         }
         command.envs(&self.environment);
         command

@@ -29,6 +29,8 @@ struct Rule {
     mode: Mode,
     /// Connections of an earlier number are cut.
     cut: u64,
+    /// Connections of an earlier number are stranded.
+    strand: u64,
 }
 
 /// A proxy between a runner and its server, inside the test program.
@@ -51,6 +53,7 @@ impl Proxy {
         let rule = watch::Sender::new(Rule {
             mode: Mode::Open,
             cut: 0,
+            strand: 0,
         });
         let upstream = watch::Sender::new(upstream.to_owned());
         let taken = Arc::new(AtomicUsize::new(0));
@@ -90,6 +93,11 @@ impl Proxy {
         self.rule.send_modify(|rule| rule.mode = mode);
     }
 
+    /// Strands all connections that are there: half-open for ever, while new ones pass.
+    pub fn strand(&self) {
+        self.rule.send_modify(|rule| rule.strand += 1);
+    }
+
     /// Cuts all connections that are there.
     pub fn cut(&self) {
         self.rule.send_modify(|rule| rule.cut += 1);
@@ -117,9 +125,9 @@ async fn accept(
 }
 
 async fn connect(here: TcpStream, to: String, rule: watch::Receiver<Rule>) {
-    let born = rule.borrow().cut;
+    let born = *rule.borrow();
     let mut watching = rule.clone();
-    let cut = watching.wait_for(|rule| rule.cut > born);
+    let cut = watching.wait_for(|rule| rule.cut > born.cut);
     let work = async {
         let Ok(there) = TcpStream::connect(to).await else {
             return;
@@ -127,8 +135,8 @@ async fn connect(here: TcpStream, to: String, rule: watch::Receiver<Rule>) {
         let (here_in, here_out) = here.into_split();
         let (there_in, there_out) = there.into_split();
         tokio::join!(
-            pump(here_in, there_out, rule.clone()),
-            pump(there_in, here_out, rule.clone())
+            pump(here_in, there_out, rule.clone(), born.strand),
+            pump(there_in, here_out, rule.clone(), born.strand)
         );
     };
     tokio::select! {
@@ -141,15 +149,15 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut rule: watch::Receiver<Rule>,
+    born: u64,
 ) {
     let mut buffer = vec![0; 16 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        let Ok(mode) = rule
-            .wait_for(|rule| rule.mode != Mode::Swallow)
-            .await
-            .map(|rule| rule.mode)
-        else {
+        let passes = rule
+            .wait_for(|rule| rule.mode != Mode::Swallow && rule.strand == born)
+            .await;
+        let Ok(mode) = passes.map(|rule| rule.mode) else {
             return;
         };
         if let Mode::Delay(time) = mode {

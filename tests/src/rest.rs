@@ -49,6 +49,11 @@ impl Client {
         }
     }
 
+    /// Its token.
+    pub fn token_text(&self) -> &str {
+        &self.token
+    }
+
     /// Asks once. The error is one of the connection.
     pub async fn ask(
         &self,

@@ -23,6 +23,8 @@ pub struct Runner {
     pub id: String,
     /// `host:port` that it dials: the server's, or a proxy's.
     pub dials: String,
+    /// `ws` or `wss`.
+    pub scheme: String,
     /// Which build it is.
     pub binary: Binary,
     /// More variables for its next start.
@@ -56,6 +58,7 @@ impl Runner {
             story: story.clone(),
             id: id.to_owned(),
             dials: dials.to_owned(),
+            scheme: "ws".to_owned(),
             binary: Binary::Product,
             environment: Vec::new(),
             settings: vec!["max_runs = 64".to_owned()],
@@ -82,24 +85,28 @@ impl Runner {
 
     /// The file with its configuration, written anew.
     pub fn config(&self) -> PathBuf {
-        let mut text = format!(
-            "[link]\nurl = \"ws://{}\"\ntoken = {{ file = \"{}\" }}\n{}\n",
+        let link = format!(
+            "[link]\nurl = \"{}://{}\"\ntoken = {{ file = \"{}\" }}\n{}\n",
+            self.scheme,
             self.dials,
             self.token_file().display(),
             self.link.join("\n")
         );
-        text += &format!(
-            "[runner]\nid = \"{}\"\nexecutor = \"here\"\nsecrets = \"files\"\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:{}\"\nlog = {{ level = \"debug\", format = \"text\" }}\n{}\n",
+        let runner = format!(
+            "[runner]\nid = \"{}\"\nexecutor = \"here\"\nsecrets = \"files\"\ndata_dir = \"{}\"\n\
+             listen = \"127.0.0.1:{}\"\nlog = {{ level = \"debug\", format = \"text\" }}\n{}\n",
             self.id,
             self.data_dir.display(),
             self.port,
             self.settings.join("\n")
         );
-        text += &format!(
-            "[executors.here]\nkind = \"local\"\n[secrets.files]\nkind = \"file\"\npath = \"{}\"\n{}",
-            self.story.path("secrets").display(),
-            self.sections
+        let backends = format!(
+            "[executors.here]\nkind = \"local\"\n[secrets.files]\nkind = \"file\"\npath = \"{}\"\n",
+            self.story.path("secrets").display()
         );
+        let text = [&link, &runner, &backends, &self.sections]
+            .map(String::as_str)
+            .concat();
         self.story.write(&format!("{}.toml", self.id), text)
     }
 

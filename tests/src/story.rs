@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::future::Future;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -44,7 +43,7 @@ impl Story {
     }
 
     /// Tells a story within `seconds`.
-    pub async fn told<F: Future<Output = ()>>(seconds: u64, tell: impl FnOnce(Self) -> F) {
+    pub async fn told(seconds: u64, tell: impl AsyncFnOnce(Self)) {
         let limit = Duration::from_secs(seconds);
         let told = timeout(limit, tell(Self::new())).await;
         assert!(told.is_ok(), "the story was not told after {limit:?}");

@@ -1,0 +1,33 @@
+//! Stories of the whole product: the real binaries, real sockets, real processes.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`main_job`] | a workflow arrives, runs, and its status and log come back; each way to fail |
+//! | [`p1_once`] | an attempt starts at most once and ends exactly once, whoever dies and at which step |
+//! | [`p2_survives`] | deaths of runner, server, link and helper |
+//! | [`p3_outage`] | a server that is away, a disk that is full |
+//! | [`p4_secrets`] | no value leaves |
+//! | [`p5_closed`] | what cannot be resolved does not start |
+//! | [`p6_stop`] | stop wins over what has not happened, never over an end |
+//! | [`p7_link_down`] | without a link the work goes on, and nothing is invented |
+//! | [`p8_bounds`] | memory and disk are bounded |
+//! | [`p9_health`] | readiness tells the truth |
+//! | [`p10_bad_input`] | files, frames, tokens and state that are wrong |
+//! | [`admission`] | who may connect: live ids, tokens, TLS |
+//! | [`commands`] | what people type, and how it exits |
+//! | [`openmetadata`] | the real input of the main job |
+
+mod admission;
+mod commands;
+mod main_job;
+mod openmetadata;
+mod p10_bad_input;
+mod p1_once;
+mod p2_survives;
+mod p3_outage;
+mod p4_secrets;
+mod p5_closed;
+mod p6_stop;
+mod p7_link_down;
+mod p8_bounds;
+mod p9_health;

@@ -1,0 +1,283 @@
+//! P1: we start an attempt at most once, and a run reaches exactly one end, whoever dies and whenever.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hybrid_runner_tests::{Binary, Client, Runner, Server, Story, Workflow, skipped};
+use serde_json::json;
+
+/// Walks that go on at the same time. They mostly wait.
+const TOGETHER: usize = 4;
+
+/// The three runs of one walk: one that succeeds, one that fails twice, one that is stopped.
+struct Scenario {
+    name: String,
+    runs: [String; 3],
+}
+
+impl Scenario {
+    fn workflow(&self, story: &Story, name: &str, script: &str) -> Workflow {
+        let name = format!("{}-{name}", self.name);
+        let start = format!(
+            "echo $WORKFLOW_ATTEMPT >> $STORY/{name}.starts; echo begin $WORKFLOW_ATTEMPT;"
+        );
+        story
+            .sh(&name, &format!("{start} {script}"))
+            .with("grace", "5s")
+    }
+
+    /// Submits them, and stops the third.
+    async fn play(story: &Story, client: &Client, runner: &str, name: &str) -> Self {
+        let mut scenario = Self {
+            name: name.to_owned(),
+            runs: Default::default(),
+        };
+        let retries = json!({"limit": 1, "delay": "10ms", "on": ["exit"]});
+        let good = scenario.workflow(story, "good", "echo end");
+        let bad = scenario
+            .workflow(story, "bad", "echo end; exit 3")
+            .with("retries", retries);
+        let endless = scenario.workflow(story, "endless", "exec sleep 600");
+        scenario.runs[0] = client.submit(&good, runner).await;
+        scenario.runs[1] = client.submit(&bad, runner).await;
+        scenario.runs[2] = client.submit(&endless, runner).await;
+        scenario
+    }
+
+    /// Stops the third run and waits for the ends; they must be the truth, told once.
+    async fn check(&self, story: &Story, client: &Client) {
+        client.running(&self.runs[2]).await;
+        client.stop(&self.runs[2]).await;
+        let [good, bad, endless] = &self.runs;
+        let end = client.finished(good).await;
+        assert_eq!(end.state(), "succeeded", "{}: {}", self.name, end.0);
+        let end = client.finished(bad).await;
+        assert_eq!(
+            (end.state(), end.class(), end.attempt()),
+            ("failed", "exit", 2),
+            "{}: {}",
+            self.name,
+            end.0
+        );
+        let end = client.finished(endless).await;
+        assert_eq!(end.state(), "stopped", "{}: {}", self.name, end.0);
+        for (run, starts) in [("good", "1\n"), ("bad", "1\n2\n"), ("endless", "1\n")] {
+            let file = format!("{}-{run}.starts", self.name);
+            assert_eq!(story.read(&file), starts, "{file}");
+        }
+        assert_eq!(client.text(good).await, "begin 1\nend\n", "{}", self.name);
+        assert_eq!(
+            client.text(bad).await,
+            "begin 1\nend\nbegin 2\nend\n",
+            "{}",
+            self.name
+        );
+        assert_eq!(client.text(endless).await, "begin 1\n", "{}", self.name);
+    }
+}
+
+/// The steps that a log of steps names.
+fn steps(story: &Story, file: &str) -> Vec<String> {
+    let log = story.read(file);
+    log.lines()
+        .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
+        .collect()
+}
+
+fn fault_log(story: &Story, file: &str) -> Vec<(String, String)> {
+    vec![(
+        "HYBRID_RUNNER_FAULT_LOG".to_owned(),
+        story.path(file).display().to_string(),
+    )]
+}
+
+fn fault_at(step: usize) -> Vec<(String, String)> {
+    vec![("HYBRID_RUNNER_FAULT_STEP".to_owned(), step.to_string())]
+}
+
+/// Every step up to the last place of each name, thinned to what a test may take: the first and the last
+/// occurrences of each name are always walked.
+fn walk(steps: &[String], most: usize) -> Vec<usize> {
+    let place = |name: &String| {
+        (
+            steps.iter().position(|step| step == name),
+            steps.iter().rposition(|step| step == name),
+        )
+    };
+    let ends: BTreeSet<usize> = steps
+        .iter()
+        .map(place)
+        .flat_map(|(first, last)| [first, last])
+        .flatten()
+        .collect();
+    let stride = steps.len().div_ceil(most).max(1);
+    let spread = (0..steps.len()).step_by(stride);
+    ends.into_iter()
+        .chain(spread)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|place| place + 1)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_loses_no_end() {
+    if !Binary::Faults.is_there() {
+        return skipped("the binary for crash tests was not built; scripts/test builds it");
+    }
+    Story::told(280, async |story| {
+        let server = Server::started(&story).await;
+        let client = server.client();
+        // Without a fault, to see which steps there are.
+        let mut whole = Runner::new(&story, &server, "whole").await;
+        whole.binary = Binary::Faults;
+        whole.environment = fault_log(&story, "steps");
+        whole.start().await;
+        Scenario::play(&story, &client, "whole", "whole")
+            .await
+            .check(&story, &client)
+            .await;
+        whole.terminate().await;
+        let steps = steps(&story, "steps");
+        assert!(
+            steps.len() > 20,
+            "too few durable steps to walk over: {steps:?}"
+        );
+
+        let walked =
+            futures::stream::iter(walk(&steps, 60)).map(|step| killed_at(&story, &server, step));
+        let fired = walked
+            .buffer_unordered(TOGETHER)
+            .filter(|fired| std::future::ready(*fired))
+            .count()
+            .await;
+        assert!(
+            fired * 2 > steps.len().min(60),
+            "only {fired} of the walks came to their step"
+        );
+    })
+    .await;
+}
+
+/// One walk: a runner that aborts at `step`, and its next life. Whether it came to that step.
+async fn killed_at(story: &Story, server: &Server, step: usize) -> bool {
+    let client = server.client();
+    let name = format!("at-{step}");
+    let mut runner = Runner::new(story, server, &name).await;
+    runner.binary = Binary::Faults;
+    runner.environment = fault_at(step);
+    runner.spawn();
+    let scenario = Scenario::play(story, &client, &name, &name).await;
+    let check = scenario.check(story, &client);
+    let lives = async {
+        let ended = runner.program().end(Duration::from_mins(2)).await;
+        assert!(!ended.success(), "{name}: a runner left by itself");
+        runner.environment.clear();
+        runner.start().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = check => {}
+        () = lives => {}
+    }
+    let fired = runner.environment.is_empty();
+    runner.kill().await;
+    fired
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_loses_no_end() {
+    if !Binary::Faults.is_there() {
+        return skipped("the binary for crash tests was not built; scripts/test builds it");
+    }
+    Story::told(280, async |story| {
+        let mut server = Server::new(&story, "whole");
+        server.binary = Binary::Faults;
+        server.environment = fault_log(&story, "steps");
+        server.start().await;
+        let client = server.client();
+        let mut runner = Runner::started(&story, &server).await;
+        let begun = steps(&story, "steps").len();
+        Scenario::play(&story, &client, "runner-1", "whole")
+            .await
+            .check(&story, &client)
+            .await;
+        runner.kill().await;
+        server.terminate().await;
+        let steps = steps(&story, "steps");
+        assert!(
+            steps.len() > begun + 10,
+            "too few durable steps to walk over: {steps:?}"
+        );
+
+        let walked =
+            futures::stream::iter(walk(&steps, 40)).map(|step| server_killed_at(&story, step));
+        let fired = walked
+            .buffer_unordered(TOGETHER)
+            .filter(|fired| std::future::ready(*fired))
+            .count()
+            .await;
+        assert!(
+            fired * 2 > steps.len().min(40),
+            "only {fired} of the walks came to their step"
+        );
+    })
+    .await;
+}
+
+async fn server_killed_at(story: &Story, step: usize) -> bool {
+    let name = format!("server-{step}");
+    let mut server = Server::new(story, &name);
+    server.binary = Binary::Faults;
+    // The first life only makes the data: what the steps of a first start are worth is another story.
+    server.start().await;
+    let client = server.client();
+    let mut runner = Runner::new(story, &server, &name).await;
+    server.terminate().await;
+    server.environment = fault_at(step);
+    server.spawn();
+    runner.spawn();
+    let lives = async {
+        let ended = server.program().end(Duration::from_mins(2)).await;
+        assert!(!ended.success(), "{name}: a server left by itself");
+        server.environment.clear();
+        server.start().await;
+        std::future::pending::<()>().await;
+    };
+    let check = async {
+        let scenario = Scenario::play(story, &client, &name, &name).await;
+        scenario.check(story, &client).await;
+    };
+    tokio::select! {
+        () = check => {}
+        () = lives => {}
+    }
+    let fired = server.environment.is_empty();
+    runner.kill().await;
+    server.kill().await;
+    fired
+}
+
+#[tokio::test]
+async fn a_runner_whose_container_layer_was_lost_starts_nothing_again() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        let workflow = story.sh("once", "echo start >> $STORY/starts; exec sleep 600");
+        let run = client.submit(&workflow, "runner-1").await;
+        client.running(&run).await;
+
+        // The disk of the runner is gone, and with it the folder of the run.
+        runner.kill().await;
+        std::fs::remove_dir_all(&runner.data_dir).unwrap();
+        runner.start().await;
+
+        let end = client.finished(&run).await;
+        end.expect("lost");
+        assert!(!end.why().is_empty(), "{}", end.0);
+        assert_eq!(story.read("starts"), "start\n");
+    })
+    .await;
+}

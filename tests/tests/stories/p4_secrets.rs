@@ -1,0 +1,216 @@
+//! P4: no value of the customer's stores leaves.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use hybrid_runner_tests::processes::{self, holds};
+use hybrid_runner_tests::{Runner, Server, Story};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Name, value: all that is awkward in a shell, a URL, JSON, a log.
+const VALUES: [(&str, &str); 6] = [
+    ("plain", "hunter2-correct-horse"),
+    ("quotes", r#"it's "quoted" \and\ `ticked`"#),
+    (
+        "lines",
+        "first-line-of-key\nsecond line of key\nthird-line-of-key",
+    ),
+    ("percent", "100%s of %d%% $HOME ${x}"),
+    ("unicode", "pässwörd-密码-🔑"),
+    ("shell", "a;b|c&d>e<f(g)h*i?j[k]l#m~n=o"),
+];
+
+/// What the workload runs: each value as it is, split at each byte into two writes, and in several encodings.
+const SCRIPT: &str = r#"
+print() {
+  printf '%s\n' "$1"
+  length=$(printf '%s' "$1" | wc -c)
+  at=1
+  while [ $at -lt $length ]; do
+    printf '%s' "$1" | head -c $at
+    printf '%s' "$1" | tail -c +$((at + 1))
+    echo
+    at=$((at + 1))
+  done
+  printf '%s' "$1" | base64
+  printf '%s' "$1" | base64 -w0; echo
+  printf 'user:%s' "$1" | base64 -w0; echo
+  printf '%s' "$1" | od -An -v -tx1 | tr -d ' \n'; echo
+  printf '%s' "$1" >&2
+}
+for name in PLAIN QUOTES LINES PERCENT UNICODE SHELL; do
+  eval "print \"\$$name\""
+done
+cat "$WORKFLOW_CONFIG"
+cat "$PRIVATE"
+set -x
+: "$PLAIN" "$QUOTES" "$SHELL"
+set +x
+env
+echo waiting
+while [ ! -e $STORY/gate ]; do sleep 0.05; done
+echo "url=$URL"
+exit 7
+"#;
+
+/// The value, and the forms that a log may hold it in.
+fn needles() -> Vec<(String, Vec<u8>)> {
+    let mut needles = Vec::new();
+    for (name, value) in VALUES {
+        let bytes = value.as_bytes();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let quoted = json!(value).to_string();
+        let forms = [
+            value.to_owned(),
+            base64::engine::general_purpose::STANDARD.encode(bytes),
+            hex,
+            quoted[1..quoted.len() - 1].to_owned(),
+        ];
+        needles.extend(forms.map(|form| (format!("{name}: {form}"), form.into_bytes())));
+        let lines = value.lines().filter(|line| line.len() >= 12);
+        needles.extend(lines.map(|line| (format!("a line of {name}"), line.as_bytes().to_vec())));
+    }
+    needles
+}
+
+fn assert_clean(place: &str, text: &[u8]) {
+    for (name, needle) in needles() {
+        if holds(text, &needle) {
+            let at = text
+                .windows(needle.len())
+                .position(|window| window == needle)
+                .unwrap_or(0);
+            let around = &text[at.saturating_sub(60)..(at + needle.len() + 60).min(text.len())];
+            panic!(
+                "{place} holds {name}: …{}…",
+                String::from_utf8_lossy(around)
+            );
+        }
+    }
+}
+
+/// Every file below a folder, but not below `secrets`.
+fn assert_folder_clean(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let mut count = 0;
+    for entry in entries.flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+            if entry.file_name() != "secrets" {
+                count += assert_folder_clean(&path);
+            }
+        } else if kind.is_ok_and(|kind| kind.is_file()) {
+            count += 1;
+            assert_clean(
+                &path.display().to_string(),
+                &fs::read(&path).unwrap_or_default(),
+            );
+        }
+    }
+    count
+}
+
+#[tokio::test]
+async fn no_value_is_on_disk_in_argv_in_environ_in_answers_or_in_logs() {
+    Story::told(110, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        for (name, value) in VALUES {
+            story.write(&format!("secrets/{name}"), value);
+        }
+        let mark = format!("mark-{}", uuid::Uuid::new_v4());
+        let mut workflow = story
+            .sh("leaky", SCRIPT)
+            .env("MARK", &mark)
+            .env("URL", "mysql://u:${secret:/plain}@db/orders")
+            .with("files", json!({"PRIVATE": "secret:/lines"}))
+            .with(
+                "config",
+                json!({"source": {"password": "secret:/quotes", "url": "a-${secret:/unicode}-b"}}),
+            );
+        for (name, _) in VALUES {
+            workflow = workflow.env(&name.to_uppercase(), &format!("secret:/{name}"));
+        }
+        let run = client.submit(&workflow, "runner-1").await;
+        let mut follow = client.follow(&run);
+        while !follow.text().contains("\nwaiting\n") {
+            follow.next().await;
+        }
+
+        // While it runs: the workload has the values, nobody else.
+        let workload = processes::appear(&mark, 1, SOON).await;
+        assert!(
+            holds(&workload[0].environment, VALUES[0].1.as_bytes()),
+            "the workload has no value at all"
+        );
+        let helpers = runner.helpers();
+        let pids = [runner.program().pid()];
+        let ours = pids.iter().filter_map(|pid| processes::Process::read(*pid));
+        let ours: Vec<_> = ours
+            .chain(
+                helpers
+                    .into_iter()
+                    .filter(|process| !process.mentions(&mark)),
+            )
+            .collect();
+        assert!(ours.len() >= 2, "no helper was found");
+        for process in &ours {
+            assert_clean(&format!("argv of {}", process.line()), &process.arguments);
+            assert_clean(
+                &format!("environ of {}", process.line()),
+                &process.environment,
+            );
+        }
+        assert!(assert_folder_clean(story.folder()) > 5);
+
+        // The runner's next life goes on masking although it never had the values.
+        runner.kill().await;
+        story.write("gate", "");
+        runner.start().await;
+        let end = follow.end().await;
+        end.expect_failed("exit", &["7"]);
+
+        assert_clean("the followed log", &follow.log);
+        assert_clean("the stored log", &client.log(&run).await);
+        assert_clean("the run", client.show(&run).await.0.to_string().as_bytes());
+        assert_clean("the list", client.get("/runs").await.to_string().as_bytes());
+        let text = follow.text();
+        assert!(text.contains("***"), "{text}");
+        assert!(text.contains("url=mysql://u:***@db/orders"), "{text}");
+        let reported = runner.ask("metrics").await.1;
+        assert_clean("the metrics", reported.as_bytes());
+        assert!(assert_folder_clean(story.folder()) > 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn private_files_are_gone_with_the_run() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let _runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        story.write("secrets/key", "the-private-key");
+        let script = "echo $WORKFLOW_CONFIG > $STORY/paths; echo $KEY >> $STORY/paths; stat -c %a $KEY; cat $KEY > /dev/null";
+        let workflow = story
+            .sh("private", script)
+            .with("files", json!({"KEY": "secret:/key"}))
+            .with("config", json!({"a": "secret:/key"}));
+        let run = client.submit(&workflow, "runner-1").await;
+        client.finished(&run).await.expect("succeeded");
+        assert!(["600\n", "400\n"].contains(&client.text(&run).await.as_str()));
+        let paths = story.read("paths");
+        assert_eq!(paths.lines().count(), 2);
+        for path in paths.lines() {
+            assert!(!Path::new(path).exists(), "{path} is left");
+        }
+    })
+    .await;
+}

@@ -11,15 +11,27 @@
 //!
 //! Your executor passes when this does:
 //!
-//! ```ignore
-//! struct Mine { /* a place of its own for the backend */ }
-//! #[async_trait]
+//! ```
+//! use std::sync::Arc;
+//!
+//! use hybrid_runner_core::Executor;
+//! use hybrid_runner_core::testing::{FakeBackend, Harness};
+//!
+//! struct Mine {
+//!     backend: FakeBackend, // a place of its own for yours: a folder, a namespace
+//! }
+//!
+//! #[async_trait::async_trait]
 //! impl Harness for Mine {
-//!     async fn executor(&self) -> Arc<dyn Executor> { /* a new one over the same backend */ }
+//!     async fn executor(&self) -> Arc<dyn Executor> {
+//!         self.backend.executor() // a new one over the same backend
+//!     }
 //! }
+//!
 //! mod contract {
-//!     hybrid_runner_core::executor_contract_tests!(super::Mine::new());
+//!     hybrid_runner_core::executor_contract_tests!(super::Mine { backend: Default::default() });
 //! }
+//! # fn main() {}
 //! ```
 
 mod executor;

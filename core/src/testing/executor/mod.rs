@@ -190,12 +190,21 @@ crate::__executor_cases!(table {});
 
 /// Makes one test of each promise of the executor contract.
 ///
-/// ```ignore
-/// executor_contract_tests!(MyHarness::new());
-/// executor_contract_tests!(#[tokio::test(start_paused = true)] FakeBackend::new());
+/// ```
+/// # use hybrid_runner_core::testing::FakeBackend;
+/// mod contract {
+///     hybrid_runner_core::executor_contract_tests!(super::FakeBackend::new());
+/// }
+/// mod contract_under_a_paused_clock {
+///     hybrid_runner_core::executor_contract_tests!(
+///         #[tokio::test(start_paused = true)]
+///         super::FakeBackend::new()
+///     );
+/// }
+/// # fn main() {}
 /// ```
 ///
-/// The expression makes a [`Harness`](crate::testing::Harness); it is evaluated anew in each test, inside its runtime.
+/// Without an attribute each is a `#[tokio::test]`. The expression makes a [`Harness`](crate::testing::Harness); it is evaluated anew in each test, inside its runtime.
 #[macro_export]
 macro_rules! executor_contract_tests {
     (# $test:tt $harness:expr) => {

@@ -132,8 +132,12 @@ crate::__provider_cases!(table {});
 
 /// Makes one test of each promise of the contract of secret stores.
 ///
-/// ```ignore
-/// provider_contract_tests!(MyHarness::new());
+/// ```
+/// # use hybrid_runner_core::testing::FakeProvider;
+/// mod contract {
+///     hybrid_runner_core::provider_contract_tests!(super::FakeProvider::new());
+/// }
+/// # fn main() {}
 /// ```
 ///
 /// The expression makes a [`ProviderHarness`](crate::testing::ProviderHarness); it is evaluated anew in each test.

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`error`] | the one error of all contracts: what the caller can do, what happened, why |
-//! | [`id`], [`unit`] | identifiers, durations and sizes as people write them |
+//! | [`id`], [`mod@unit`] | identifiers, durations and sizes as people write them |
 //! | [`workflow`], [`run`] | the workflow file, the run made of it, its status and outcome |
 //! | [`executor`], [`log`] | the contract of everything that runs work, and of its output |
 //! | [`secret`] | references, values, and the contract of secret stores |

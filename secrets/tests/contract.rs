@@ -1,5 +1,10 @@
 //! The contract of secret stores, for each store that needs no service.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a harness of tests: a failure is the test's"
+)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

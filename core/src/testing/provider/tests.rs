@@ -139,3 +139,18 @@ async fn each_broken_store_is_caught_by_the_case_meant_for_it() {
         assert_eq!(caught, [case]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_gives_one_answer_to_all_is_caught_by_every_read() {
+    let always: Break = |_| Ok(Secret::new("the same for all"));
+    let verdicts = provider_contract(Arc::new(Broken(FakeProvider::new(), always))).await;
+    let passed = |(case, verdict): &&(&ProviderCase, Verdict)| {
+        case.method == "get" && *verdict == Verdict::Kept
+    };
+    let passed: Vec<&str> = verdicts
+        .iter()
+        .filter(passed)
+        .map(|(case, _)| case.name)
+        .collect();
+    assert!(passed.is_empty(), "{passed:?}");
+}

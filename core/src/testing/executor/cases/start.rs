@@ -112,7 +112,8 @@ pub(in super::super) async fn a_start_after_the_stop_of_a_running_run_is_refused
 ) -> Tried {
     let spec = t.spec(short().hold());
     let handle = t.start(&spec).await?;
-    t.running(&handle).await?;
+    let mut chunks = t.executor.logs(&handle, None);
+    t.read_until(&mut chunks, BEGAN).await?;
     t.stop(&handle, Duration::ZERO).await?;
     t.ends_stopped(&handle).await?;
     let started = t.try_start(&spec, &Secrets::none()).await?;

@@ -74,7 +74,7 @@ impl Server {
         let address = listener.local_addr().map_err(|error| {
             Error::internal("failed to read the address that was bound").with_source(error)
         })?;
-        let app = Arc::new(App::open(config).await?);
+        let app = Arc::new(Box::pin(App::open(config)).await?);
         Ok(Self {
             app,
             listener,

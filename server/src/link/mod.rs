@@ -18,6 +18,8 @@ mod hello;
 mod job;
 mod retry;
 mod roster;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod work;
 

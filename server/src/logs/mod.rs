@@ -27,6 +27,8 @@ mod index;
 mod read;
 pub(crate) mod recover;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use batch::{Batch, attempt_of};

@@ -536,7 +536,12 @@ async fn a_disk_that_fills_up_costs_output_and_not_the_run() {
     );
     let chunks = read(&*here, &run, None).await;
     assert!(text(&chunks).starts_with("first\n"));
-    assert_eq!(gaps(&chunks), [GapReason::DiskFull]);
+    let gaps = gaps(&chunks);
+    assert!(!gaps.is_empty());
+    assert!(
+        gaps.iter().all(|why| *why == GapReason::DiskFull),
+        "{gaps:?}"
+    );
 }
 
 #[tokio::test]

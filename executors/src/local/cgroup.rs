@@ -22,24 +22,33 @@ pub(super) struct Groups {
     controllers: Vec<String>,
 }
 
+/// Another runner may sweep it away before there is a run in it.
+const TRIES: usize = 3;
+const PREFIX: &str = "hybrid-runner-";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 impl Groups {
     /// Finds or makes our part, or says why there is none.
     pub(super) fn open(owner: &Owner) -> Result<Self, String> {
         let base = base()?;
-        let folder = base.join(format!("hybrid-runner-{owner}"));
+        sweep(&base);
+        let folder = base.join(format!("{PREFIX}{owner}"));
         let mut groups = Self {
             kill: false,
             controllers: Vec::new(),
             base,
             folder,
         };
-        groups
-            .prepare()
-            .map_err(|error| format!("`{}`: {error}", groups.folder.display()))?;
-        groups.kill = groups.folder.join("cgroup.kill").exists();
-        groups.controllers = words(&groups.folder.join("cgroup.subtree_control"));
+        for _ in 0..TRIES {
+            groups
+                .prepare()
+                .map_err(|error| format!("`{}`: {error}", groups.folder.display()))?;
+            groups.kill = groups.folder.join("cgroup.kill").exists();
+            groups.controllers = words(&groups.folder.join("cgroup.subtree_control"));
+            if groups.folder.exists() {
+                break;
+            }
+        }
         Ok(groups)
     }
 
@@ -143,6 +152,19 @@ pub(super) fn remove(group: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(group)
+}
+
+/// Removes the parts of owners that were killed. Those with runs in them stay; whoever misses an empty one makes it again.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
+            fs::remove_dir(entry.path()).ok();
+        }
+    }
 }
 
 fn make(group: &Path) -> io::Result<()> {

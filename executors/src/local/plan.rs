@@ -20,6 +20,8 @@ const MODE: u32 = 0o600;
 /// Everything that the helper of one run is told.
 pub(super) struct Plan {
     payload: Payload,
+    /// Whether it starts in the empty folder of its own.
+    pub(super) needs_workdir: bool,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
         let workdir = spec.workdir.as_ref().map(PathBuf::from);
         let cwd = workdir.or_else(|| settings.workdir.clone());
         Ok(Self {
+            needs_workdir: cwd.is_none(),
             payload: Payload {
                 nonce,
                 argv: [rendered.command, rendered.args]

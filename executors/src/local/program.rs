@@ -168,4 +168,19 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), HELPER);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+
+    #[tokio::test]
+    async fn where_memory_cannot_be_executed_the_helper_runs_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = Program::new(folder.path().to_owned());
+        let refused = rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC).unwrap();
+        *program.slot() = Some(Arc::new(Source::Memory(refused)));
+        let child = program.spawn(&folder.path().join("no such run")).unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        assert!(output.stdout.starts_with(b"failed "), "{output:?}");
+        assert!(matches!(
+            **program.slot().as_ref().unwrap(),
+            Source::File(_)
+        ));
+    }
 }

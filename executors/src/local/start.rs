@@ -41,29 +41,33 @@ pub(super) async fn start(
 ) -> Result<Handle> {
     let folder = shared.folder(spec.run);
     let handle = super::handle(spec.run, spec.name.as_str());
-    let looked = folder.clone();
-    if blocking(move || stands(&looked)).await? == Stands::Started {
-        return Ok(handle);
-    }
-    shared.refuse_limits(spec).await?;
-    let mut claim = Claim::new(shared, spec, secrets)?;
-    if let Some(note) = &claim.note {
+    // Wrong or not: a run that was started before needs none.
+    let mut claim = Claim::new(shared, spec, secrets);
+    if let Ok(Claim {
+        note: Some(note), ..
+    }) = &claim
+    {
         progress.report(note);
     }
     let deadline = Instant::now() + PATIENCE;
     let mut pause = PAUSE;
     while Instant::now() < deadline {
         let alone = shared.turns.take(spec.run).await;
-        let (same, spawned) = blocking(move || {
+        let looked = folder.clone();
+        let spawned = blocking(move || {
             let _alone = alone;
-            let spawned = claim.spawn()?;
-            Ok((claim, spawned))
-        })
-        .await?;
-        claim = same;
-        let Some((child, payload)) = spawned else {
+            if stands(&looked)? == Stands::Started {
+                return Ok(None);
+            }
+            let mut claim = claim?;
+            claim.refuse_limits()?;
+            let (child, payload) = claim.spawn()?;
+            Ok(Some((claim, child, payload)))
+        });
+        let Some((same, child, payload)) = spawned.await? else {
             return Ok(handle);
         };
+        claim = Ok(same);
         fault::step("local.start.spawned");
         let Ok(answer) = tokio::time::timeout_at(deadline, feed(child, &payload)).await else {
             break;
@@ -133,18 +137,16 @@ impl Claim {
         })
     }
 
-    /// Makes the folder, what the helper needs in it, and the helper. Each step may have been done before. `None`: the
-    /// run was started meanwhile.
-    fn spawn(&mut self) -> Result<Option<(Child, Private)>> {
+    /// Makes the folder, what the helper needs in it, and the helper. Each step may have been done before.
+    fn spawn(&mut self) -> Result<(Child, Private)> {
         let folder = &self.folder;
-        if stands(folder)? == Stands::Started {
-            return Ok(None);
-        }
         folder.create()?;
         fault::step("local.start.claimed");
         folder.write(SPEC, &self.spec)?;
         fault::step("local.start.described");
-        make_workdir(folder)?;
+        if self.plan.needs_workdir {
+            make_workdir(folder)?;
+        }
         if let Some(note) = &self.note {
             say(folder, note)?;
         }
@@ -159,7 +161,26 @@ impl Claim {
         let child = self.shared.program.spawn(&folder.path).map_err(|error| {
             Error::unavailable("failed to start the helper of the run").with_source(error)
         })?;
-        Ok(Some((child, payload)))
+        Ok((child, payload))
+    }
+
+    /// Refuses limits that cannot be enforced here, unless they are to be ignored.
+    fn refuse_limits(&self) -> Result<()> {
+        if self.limits.is_empty() || self.shared.settings.ignore_resources {
+            return Ok(());
+        }
+        let why = match self.shared.groups() {
+            Err(why) => why.clone(),
+            Ok(groups) => match groups.missing(&self.limits) {
+                None => return Ok(()),
+                Some(name) => format!("the controller `{name}` is not there"),
+            },
+        };
+        Err(Error::unsupported(format!(
+            "`resources.limits` cannot be enforced on this machine; to run without them set `ignore = [\"resources\"]` in [executors.{}]",
+            self.shared.name
+        ))
+        .with_source(why))
     }
 }
 
@@ -251,31 +272,6 @@ fn is_final(folder: &Folder, answer: Option<Report>) -> Result<bool> {
 }
 
 impl Shared {
-    /// Refuses limits that cannot be enforced here, unless they are to be ignored.
-    async fn refuse_limits(self: &Arc<Self>, spec: &RunSpec) -> Result<()> {
-        if spec.resources.limits.is_empty() || self.settings.ignore_resources {
-            return Ok(());
-        }
-        let (shared, limits) = (Arc::clone(self), spec.resources.limits.clone());
-        let why = blocking(move || {
-            Ok(match shared.groups() {
-                Err(why) => Some(why.clone()),
-                Ok(groups) => groups
-                    .missing(&limits)
-                    .map(|name| format!("the controller `{name}` is not there")),
-            })
-        })
-        .await?;
-        match why {
-            None => Ok(()),
-            Some(why) => Err(Error::unsupported(format!(
-                "`resources.limits` cannot be enforced on this machine; to run without them set `ignore = [\"resources\"]` in [executors.{}]",
-                self.name
-            ))
-            .with_source(why)),
-        }
-    }
-
     /// How runs stand over all methods: dead helpers are settled on the way.
     pub(super) async fn observe(&self, folder: &Folder) -> Result<Level> {
         let looked = folder.clone();

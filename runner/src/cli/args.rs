@@ -1,6 +1,5 @@
 //! What can be typed.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -121,7 +120,7 @@ pub(crate) struct Dev {
     pub(crate) data_dir: Option<PathBuf>,
     /// Where the control plane listens; else a free port of this machine
     #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::Dev;
 use super::exec::{add_demo_store, local_unless_configured, read_workflow};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, local};
 use super::output::Output;
 use super::runs::{OnSignal, Run};
 use super::scratch::Scratch;
@@ -46,7 +46,7 @@ pub(crate) async fn dev(args: Dev, output: Output, interrupt: &Interrupt) -> Don
         .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let mut settings = hybrid_runner_server::Config::new(scratch.path().join("server"));
     settings.listen = listen;
-    let server = Server::bind(settings).await?;
+    let server = Server::bind(settings).await.map_err(local)?;
     let config = runner_config(loaded.config, &server, &agent, scratch.path()).await?;
     let client = admin_client(&server)?;
     tell(&server, &scratch, args.once, output);

@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::args::Exec;
-use super::exit::{Exit, Failure};
-use super::follow::{self, describe};
+use super::exit::{Exit, Failure, local};
+use super::follow;
 use super::output::Output;
+use super::runs;
 use super::scratch::Scratch;
 use super::{Done, Interrupt, offline};
 use crate::app::parts;
@@ -158,7 +159,9 @@ async fn run_once(
     output: Output,
     interrupt: &Interrupt,
 ) -> Done {
-    let (runner, driver) = Runner::open(parts(config, built, agent, data_dir)?).await?;
+    let (runner, driver) = Runner::open(parts(config, built, agent, data_dir)?)
+        .await
+        .map_err(local)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(driver);
     spec.first_sent = Some(runner.incarnation().await?);
@@ -167,7 +170,7 @@ async fn run_once(
     let status = follow::local(&runner, &handle, &spec, output, interrupt).await?;
     if let Some(outcome) = status.outcome() {
         runner.remove(&handle).await?;
-        describe(spec.run, &spec.name, &status, output)?;
+        runs::finish(&follow::as_run(&spec, &status), output)?;
         runner.drain();
         if timeout(GOODBYE, tasks.join_next()).await.is_err() {
             tracing::debug!("the runner did not end in time");

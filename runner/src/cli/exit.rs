@@ -75,6 +75,18 @@ impl Failure {
     }
 }
 
+/// What something of this machine answered: an address or a folder that somebody else holds is a matter
+/// of configuration here, and no refusal by a control plane.
+pub(crate) fn local(error: Error) -> Failure {
+    let failure = Failure::from(error);
+    let exit = if failure.exit == Exit::Refused {
+        Exit::Usage
+    } else {
+        failure.exit
+    };
+    Failure { exit, ..failure }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::new(Exit::of_kind(error.kind()), error.report())

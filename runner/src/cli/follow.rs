@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_core::RunId;
+use hybrid_runner_core::Outcome;
 use hybrid_runner_core::executor::{Executor, Handle};
-use hybrid_runner_core::id::WorkflowName;
 use hybrid_runner_core::run::{RunSpec, Status};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -13,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::Interrupt;
 use super::exit::Failure;
 use super::output::Output;
+use super::runs::Run;
 
 /// After the end of a run, its log may take this long to come to its own.
 const LOG_AFTER_END: Duration = Duration::from_secs(30);
@@ -122,39 +122,34 @@ pub(crate) fn in_words(status: &Status) -> String {
     format!("{state}{attempt}{message}")
 }
 
-/// The last line: how it ended, and how long it took.
-pub(crate) fn describe(
-    run: RunId,
-    name: &WorkflowName,
-    status: &Status,
-    output: Output,
-) -> Result<(), Failure> {
-    if output.json {
-        output.record(&json!({ "id": run, "name": name, "status": status }))?;
-        return Ok(());
+/// The run in the shape in which the control plane's API shows runs.
+pub(crate) fn as_run(spec: &RunSpec, status: &Status) -> Run {
+    let (mut failure, mut stopped_by, mut why) = (None, None, None);
+    match status.outcome() {
+        Some(Outcome::Failed(failed)) => failure = Some(failed),
+        Some(Outcome::Stopped { by }) => stopped_by = by.as_ref(),
+        Some(Outcome::Lost { why: known }) => why = Some(known),
+        _ => {}
     }
-    let state = output.state_err(status.state.name());
-    let why = status
-        .outcome()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let why = why
-        .strip_prefix(status.state.name())
-        .unwrap_or(&why)
-        .trim()
-        .to_owned();
-    let took = match (
-        status.times.running.or(status.times.starting),
-        status.times.finished,
-    ) {
-        (Some(from), Some(to)) => format!(" after {:.1} s", to.duration_since(from).as_secs_f64()),
-        _ => String::new(),
-    };
-    let why = if why.is_empty() {
-        String::new()
-    } else {
-        format!(" {why}")
-    };
-    output.note(format!("run {run} {state}{why}{took}"));
-    Ok(())
+    let mut raw = json!({
+        "id": spec.run,
+        "name": spec.name,
+        "runner": spec.runner,
+        "executor": spec.executor,
+        "state": status.state.name(),
+        "attempt": status.attempt,
+        "message": status.message,
+        "times": status.times,
+        "failure": failure,
+        "stopped_by": stopped_by,
+        "why": why,
+    });
+    if let Some(members) = raw.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    Run {
+        id: spec.run.to_string(),
+        name: spec.name.to_string(),
+        raw,
+    }
 }

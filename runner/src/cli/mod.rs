@@ -65,9 +65,19 @@ pub async fn main(args: impl IntoIterator<Item = OsString>, interrupt: &Interrup
 }
 
 async fn dispatch(command: Command, look: Look, output: Output, interrupt: &Interrupt) -> Done {
-    if !matches!(command, Command::Run(_)) && !is_server(&command) {
+    if !logs_as_configured(&command) {
         log_quietly(look, output);
     }
+    if minds_signals(&command) {
+        return obey(command, look, output, interrupt).await;
+    }
+    tokio::select! {
+        done = obey(command, look, output, interrupt) => done,
+        () = interrupt.raised() => Ok(interrupt.exit().unwrap_or(Exit::No)),
+    }
+}
+
+async fn obey(command: Command, look: Look, output: Output, interrupt: &Interrupt) -> Done {
     match command {
         #[cfg(feature = "server")]
         Command::Dev(args) => dev::dev(args, output, interrupt).await,
@@ -89,13 +99,25 @@ async fn dispatch(command: Command, look: Look, output: Output, interrupt: &Inte
     }
 }
 
-fn is_server(command: &Command) -> bool {
-    #[cfg(feature = "server")]
-    return matches!(command, Command::Server(_));
-    #[cfg(not(feature = "server"))]
-    {
-        let _never = command;
-        false
+/// Those that stay log as `[runner] log` says.
+fn logs_as_configured(command: &Command) -> bool {
+    match command {
+        Command::Run(_) => true,
+        #[cfg(feature = "server")]
+        Command::Server(_) => true,
+        _ => false,
+    }
+}
+
+/// Those that have something to put in order before they leave; the others leave at once.
+fn minds_signals(command: &Command) -> bool {
+    match command {
+        Command::Exec(_) => true,
+        #[cfg(feature = "server")]
+        Command::Dev(_) => true,
+        Command::Submit(args) => args.follow,
+        Command::Logs(args) => args.follow,
+        other => logs_as_configured(other),
     }
 }
 

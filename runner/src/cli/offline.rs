@@ -181,8 +181,14 @@ fn names<T: ?Sized>(kinds: &[Kind<T>]) -> Vec<&'static str> {
 
 /// `completions SHELL`
 pub(crate) fn completions(shell: Shell) -> Done {
+    const NAME: &str = "hybrid-runner";
+    // The script for bash takes a dash in the name for a subcommand; only its last lines need the real one.
+    const IN_BASH: &str = "hybrid_runner";
+    let name = if shell == Shell::Bash { IN_BASH } else { NAME };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "hybrid-runner", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    clap_complete::generate(shell, &mut Cli::command(), name, &mut script);
+    let script =
+        String::from_utf8_lossy(&script).replace(&format!(" {IN_BASH}\n"), &format!(" {NAME}\n"));
+    std::io::Write::write_all(&mut std::io::stdout(), script.as_bytes())?;
     Ok(Exit::Done)
 }

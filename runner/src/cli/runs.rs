@@ -323,6 +323,7 @@ pub(crate) enum OnSignal {
     /// It goes on.
     Leave,
     /// It is stopped, and followed to that end.
+    #[cfg(feature = "server")]
     Stop,
 }
 
@@ -339,12 +340,15 @@ pub(crate) async fn follow(
     let ended = tokio::select! {
         ended = &mut end => ended?,
         () = interrupt.raised() => {
-            if on_signal == OnSignal::Leave {
-                return Ok(left(run, output, interrupt));
+            match on_signal {
+                OnSignal::Leave => return Ok(left(run, output, interrupt)),
+                #[cfg(feature = "server")]
+                OnSignal::Stop => {
+                    output.note("stopping the run; a second Ctrl-C leaves it");
+                    client.post::<Run>(&format!("{}/stop", path(run)?), &json!({})).await?;
+                    end.await?
+                }
             }
-            output.note("stopping the run; a second Ctrl-C leaves it");
-            client.post::<Run>(&format!("{}/stop", path(run)?), &json!({})).await?;
-            end.await?
         }
     };
     Ok(interrupt.exit().unwrap_or(finish(&ended, output)?))
@@ -358,7 +362,8 @@ fn left(run: &str, output: Output, interrupt: &Interrupt) -> Exit {
     interrupt.exit().unwrap_or(Exit::Done)
 }
 
-fn finish(run: &Run, output: Output) -> Result<Exit, Failure> {
+/// The end of a run that was followed.
+pub(crate) fn finish(run: &Run, output: Output) -> Result<Exit, Failure> {
     if output.json {
         output.record(&run.raw)?;
     }

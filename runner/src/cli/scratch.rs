@@ -34,6 +34,7 @@ impl Scratch {
     }
 
     /// Whether the user named it.
+    #[cfg(feature = "server")]
     pub(crate) fn is_kept(&self) -> bool {
         !self.ours
     }

@@ -1,7 +1,7 @@
 //! `run` and `server`: the two that stay.
 
 use super::args::{Look, Run};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, local};
 use super::output::Output;
 use super::{Done, Interrupt, offline};
 use crate::config::{Config, Inputs};
@@ -21,7 +21,9 @@ pub(crate) async fn run(args: Run, look: Look, output: Output, interrupt: &Inter
     if !lines.is_empty() {
         return Err(Failure::usage(lines));
     }
-    crate::run(config, interrupt.raised()).await?;
+    crate::run(config, interrupt.raised())
+        .await
+        .map_err(local)?;
     Ok(Exit::Done)
 }
 
@@ -65,7 +67,9 @@ pub(crate) async fn server(
 ) -> Done {
     let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
     log(&loaded.config, look, output);
-    let server = hybrid_runner_server::Server::bind(server_config(&loaded.config)).await?;
+    let server = hybrid_runner_server::Server::bind(server_config(&loaded.config))
+        .await
+        .map_err(local)?;
     output.note(format!("control plane   {}", server.url()));
     output.note(format!(
         "admin's token   {}",

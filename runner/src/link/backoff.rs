@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use hybrid_runner_core::ErrorKind;
+use tokio::time::Instant;
 
-/// The first waits are up to this long, then twice as long each time.
-const BASE: Duration = Duration::from_millis(200);
+/// The first waits are up to this long.
+const BASE: Duration = Duration::from_millis(500);
+
+/// Later ones up to this part of the outage so far: whoever was away for a minute is found within a quarter of one.
+const PART: u32 = 4;
 
 /// No wait for something that may pass is longer.
 const CAP: Duration = Duration::from_secs(30);
@@ -17,66 +21,65 @@ const REFUSED: Duration = Duration::from_mins(1);
 const HELD: Duration = Duration::from_secs(20);
 
 /// A session that lived this long is followed by a connect at once.
-pub(crate) const LIVED: Duration = Duration::from_secs(5);
+pub(super) const LIVED: Duration = Duration::from_secs(5);
 
-/// Full jitter, capped: `random(0 … min(cap, base · 2ⁿ))`, so that thousands of runners do not come at once.
+/// Full jitter, so that thousands of runners do not come at once: `random(0 … most)`, where `most` grows
+/// with the outage and not with the number of tries.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    failures: u32,
+pub(super) struct Backoff {
+    since: Option<Instant>,
 }
 
 impl Backoff {
-    /// Starts again from the shortest wait.
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+    /// The outage is over.
+    pub(super) fn reset(&mut self) {
+        self.since = None;
     }
 
     /// The wait after an error. `fraction` is a random number from 0 to 1.
-    pub(crate) fn after(&mut self, kind: ErrorKind, fraction: f64) -> Duration {
+    pub(super) fn after(&mut self, kind: ErrorKind, fraction: f64) -> Duration {
+        let outage = self.since.get_or_insert_with(Instant::now).elapsed();
         let slow = |period: Duration| period.mul_f64(0.9 + 0.2 * fraction);
-        if is_refusal(kind) {
-            return slow(if kind == ErrorKind::Conflict {
-                HELD
-            } else {
-                REFUSED
-            });
+        match kind {
+            ErrorKind::Conflict => slow(HELD),
+            kind if is_refusal(kind) => slow(REFUSED),
+            _ => (outage / PART).clamp(BASE, CAP).mul_f64(fraction),
         }
-        let most = BASE.saturating_mul(1 << self.failures.min(16)).min(CAP);
-        self.failures = self.failures.saturating_add(1);
-        most.mul_f64(fraction)
     }
 }
 
 /// Whether the same request will be refused again until somebody changes something.
-pub(crate) fn is_refusal(kind: ErrorKind) -> bool {
+pub(super) fn is_refusal(kind: ErrorKind) -> bool {
     !matches!(kind, ErrorKind::Unavailable | ErrorKind::Internal)
 }
 
 /// A random number from 0 to 1.
-pub(crate) fn random() -> f64 {
+pub(super) fn random() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
-    #[test]
-    fn waits_grow_to_the_cap_and_start_again() {
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_with_the_outage_up_to_the_cap_and_start_again() {
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..10)
-            .map(|_| backoff.after(ErrorKind::Unavailable, 1.0))
-            .collect();
-        assert_eq!(waits[0], BASE);
-        assert_eq!(waits[1], BASE * 2);
-        assert_eq!(waits[9], CAP);
+        let mut most = || backoff.after(ErrorKind::Unavailable, 1.0);
+        assert_eq!(most(), BASE);
+        advance(Duration::from_secs(8)).await;
+        assert_eq!(most(), Duration::from_secs(2));
+        advance(Duration::from_hours(1)).await;
+        assert_eq!(most(), CAP);
         assert_eq!(backoff.after(ErrorKind::Unavailable, 0.0), Duration::ZERO);
         backoff.reset();
         assert_eq!(backoff.after(ErrorKind::Unavailable, 1.0), BASE);
     }
 
-    #[test]
-    fn a_refusal_is_never_hammered() {
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_never_hammered() {
         for kind in [
             ErrorKind::Denied,
             ErrorKind::Unsupported,
@@ -84,10 +87,8 @@ mod tests {
             ErrorKind::Conflict,
         ] {
             for fraction in [0.0, 0.5, 1.0] {
-                assert!(
-                    Backoff::default().after(kind, fraction) >= Duration::from_secs(15),
-                    "{kind}"
-                );
+                let wait = Backoff::default().after(kind, fraction);
+                assert!(wait >= Duration::from_secs(15), "{kind}");
             }
         }
     }

@@ -35,6 +35,8 @@ mod logs;
 mod server;
 mod store;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
 pub use access::{NewToken, Role, Token};

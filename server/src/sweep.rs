@@ -44,7 +44,7 @@ async fn sync(app: &App) {
     }
 }
 
-async fn once(app: &App) {
+pub(crate) async fn once(app: &App) {
     let done = async {
         note_presence(app).await?;
         give_up_on_the_lost(app).await?;

@@ -35,6 +35,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
             .await
             .map(|why| format!("tokens cannot be stored: {why}")),
     );
+    let segments = Arc::clone(&app.segments);
+    let logs = tokio::task::spawn_blocking(move || segments.trouble())
+        .await
+        .ok()
+        .flatten();
+    reasons.extend(logs.map(|why| format!("logs cannot be stored: {why}")));
     if reasons.is_empty() {
         return "ready\n".into_response();
     }

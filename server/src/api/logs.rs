@@ -95,7 +95,7 @@ pub(super) async fn read(
     }
     let (end, _) = app.db.read(move |tx| place_of(tx, seq)).await?;
     let lines = accept.contains("ndjson") || accept.contains("application/json");
-    Ok(whole(app, reader, view, end, lines))
+    Ok(whole(app, reader.until(end), view, end, lines))
 }
 
 fn position(text: &str) -> Result<u64> {

@@ -287,9 +287,7 @@ impl<'a> Follower<'a> {
                 Some(Followed::Gone)
             }
             Ok((Stored::NotTheLog(error), _)) => {
-                let error = StoreError::from(error);
-                app.db.note(Some(&error));
-                self.put_back(&error, batch, level);
+                self.put_back(&StoreError::from(error), batch, level);
                 None
             }
             Err(error) => {

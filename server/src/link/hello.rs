@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hybrid_runner_core::session::{Hello, Items, Service, Session, Welcome, unknown_method};
-use hybrid_runner_core::{Error, Progress, Result};
+use hybrid_runner_core::{Error, Progress, Result, fault};
 use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -20,7 +20,7 @@ use crate::store::{self, runners};
 /// A runner that names no limit is given this many runs at a time.
 const SLOTS: usize = 1024;
 
-/// A holder that does not answer within this time has left without a word.
+/// A holder that does not answer within this time, or a heartbeat if that is shorter, has left without a word.
 const PROBE: Duration = Duration::from_secs(3);
 
 /// What a runner may ask of the server: to be let in.
@@ -32,6 +32,8 @@ pub(super) struct Door(mpsc::Sender<Knock>);
 pub(super) struct Knock {
     pub(super) hello: Hello,
     pub(super) answer: oneshot::Sender<Result<Welcome>>,
+    /// Ends when the answer is made, so that nothing else is sent before it.
+    pub(super) answered: oneshot::Receiver<()>,
 }
 
 impl Door {
@@ -50,8 +52,15 @@ impl Service for Door {
             Error::invalid(format!("the parameters of `hello` do not fit: {error}"))
         })?;
         let (answer, wait) = oneshot::channel();
+        let (_until_answered, answered) = oneshot::channel();
         let again = |_| Error::conflict("`hello` comes once, and first");
-        self.0.try_send(Knock { hello, answer }).map_err(again)?;
+        self.0
+            .try_send(Knock {
+                hello,
+                answer,
+                answered,
+            })
+            .map_err(again)?;
         let gone = |_| Error::unavailable("the link is closing");
         let welcome = wait.await.map_err(gone)??;
         to_raw_value(&welcome)
@@ -63,8 +72,8 @@ impl Service for Door {
     }
 }
 
-/// Gives the driver time to send a refusal before the session is closed.
-pub(super) async fn answered(session: &Session) {
+/// Lets a runner that was refused hang up first.
+pub(super) async fn hung_up(session: &Session) {
     drop(tokio::time::timeout(Duration::from_millis(200), session.closed()).await);
 }
 
@@ -85,7 +94,7 @@ pub(super) async fn admit(
     let chair = app.roster.chair(&hello.agent);
     let _gate = chair.gate.lock().await;
     if let Some(holder) = chair.holder() {
-        make_room(&holder, hello).await?;
+        make_room(&holder, hello, PROBE.min(app.config.heartbeat.get())).await?;
     }
     let said = hello.clone();
     let greeted = app
@@ -94,6 +103,7 @@ pub(super) async fn admit(
         .await?
         .synced()
         .await?;
+    fault::step("server.greeted");
     if greeted.rolled_back {
         warn!(runner = %hello.agent, seq = hello.incarnation.seq, "its state is an older copy; what it was sent and does not list is lost");
     }
@@ -132,9 +142,9 @@ pub(super) async fn admit(
 }
 
 /// Asks the holder to leave if the newcomer follows it, or if it is not there any more.
-async fn make_room(holder: &Arc<Seat>, hello: &Hello) -> Result<()> {
+async fn make_room(holder: &Arc<Seat>, hello: &Hello, probe: Duration) -> Result<()> {
     let follows = hello.incarnation.follows(&holder.incarnation);
-    if !follows && is_alive(&holder.session).await {
+    if !follows && is_alive(&holder.session, probe).await {
         return Err(Error::conflict(format!(
             "the runner id `{}` is held by another runner on host `{}` since {}; stop that one, or give this one its own id and token",
             holder.agent,
@@ -148,11 +158,11 @@ async fn make_room(holder: &Arc<Seat>, hello: &Hello) -> Result<()> {
     Ok(())
 }
 
-async fn is_alive(session: &Session) -> bool {
+async fn is_alive(session: &Session, within: Duration) -> bool {
     let nothing = serde_json::json!({});
     let ping = session.call::<_, IgnoredAny>("ping", &nothing);
     !session.is_closed()
-        && tokio::time::timeout(PROBE, ping)
+        && tokio::time::timeout(within, ping)
             .await
             .is_ok_and(|pong| pong.is_ok())
 }

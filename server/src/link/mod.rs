@@ -107,10 +107,10 @@ async fn live(
         () = session.closed() => None,
         () = app.shutdown.cancelled() => None,
     };
-    if let Some((seat, orders)) = seated {
+    if let Some((seated, orders)) = seated {
+        let seat = &seated.seat;
         info!(runner = %seat.agent, host = %seat.about.host, epoch = seat.epoch, "runner connected");
-        work::work(&app, &seat, orders).await;
-        app.roster.leave(&seat);
+        work::work(&app, seat, orders).await;
         let agents = [seat.agent.clone()];
         drop(
             app.db
@@ -118,9 +118,21 @@ async fn live(
                 .await,
         );
         info!(runner = %seat.agent, epoch = seat.epoch, "runner disconnected");
-        seat.gone.cancel();
     }
     session.close();
+}
+
+/// A seat that is left however its session ends: whoever comes next waits for that.
+struct Seated {
+    app: Arc<App>,
+    seat: Arc<Seat>,
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.app.roster.leave(&self.seat);
+        self.seat.gone.cancel();
+    }
 }
 
 /// Waits for a hello that is accepted.
@@ -129,23 +141,26 @@ async fn greet(
     caller: &Caller,
     session: &Session,
     knocks: &mut mpsc::Receiver<hello::Knock>,
-) -> Option<(Arc<Seat>, mpsc::UnboundedReceiver<Order>)> {
+) -> Option<(Seated, mpsc::UnboundedReceiver<Order>)> {
     let Ok(Some(knock)) = tokio::time::timeout(HELLO, knocks.recv()).await else {
         debug!(token = caller.token, "no hello in time");
         return None;
     };
     match admit(app, caller, session, &knock.hello).await {
         Ok((seat, orders, welcome)) => {
-            Counters::add(&app.counters.hellos, 1);
+            let app = Arc::clone(app);
+            let seated = Seated { app, seat };
+            Counters::add(&seated.app.counters.hellos, 1);
             drop(knock.answer.send(Ok(welcome)));
-            Some((seat, orders))
+            let _answered = knock.answered.await;
+            Some((seated, orders))
         }
         Err(error) => {
             Counters::add(&app.counters.refused, 1);
             info!(runner = %knock.hello.agent, %error, "refused a runner");
             drop(knock.answer.send(Err(error)));
-            // The answer goes out first: closing sends what is queued, so give the service its turn.
-            hello::answered(session).await;
+            let _answered = knock.answered.await;
+            hello::hung_up(session).await;
             None
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Reader {
     run: i64,
     /// What was delivered already.
     position: u64,
+    /// Nothing from here on is delivered.
+    end: u64,
     /// Where to go on inside an extent, which may have grown.
     inside: Option<Inside>,
 }
@@ -53,8 +55,14 @@ impl Reader {
         Self {
             run,
             position,
+            end: u64::MAX,
             inside: None,
         }
+    }
+
+    /// A reader that stops at a position.
+    pub(crate) fn until(self, end: u64) -> Self {
+        Self { end, ..self }
     }
 
     /// The position behind what was delivered.
@@ -69,7 +77,7 @@ impl Reader {
         segments: &Segments,
     ) -> rusqlite::Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
-        while chunks.is_empty() {
+        while chunks.is_empty() && self.position < self.end {
             let Some((extent, from)) = self.next_extent(tx)? else {
                 break;
             };
@@ -138,19 +146,21 @@ impl Reader {
 
     /// Delivers what of the item is behind the position.
     fn deliver(&mut self, frame: Frame, position: u64, next: u64, chunks: &mut Vec<Chunk>) {
-        if next <= self.position {
+        if next <= self.position || position >= self.end {
             return;
         }
+        let next = next.min(self.end);
+        let length = usize::try_from(next - position).unwrap_or(usize::MAX);
         let known = usize::try_from(self.position.saturating_sub(position)).unwrap_or(usize::MAX);
         let item = match frame.item {
             LogItem::Data {
                 stream,
                 time,
                 bytes,
-            } if known > 0 => LogItem::Data {
+            } => LogItem::Data {
                 stream,
                 time,
-                bytes: bytes.slice(known..),
+                bytes: bytes.slice(known..length.min(bytes.len())),
             },
             item => item,
         };

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub(crate) struct Segments {
     dir: PathBuf,
     full: u64,
     current: Mutex<Option<Current>>,
+    /// Why the last append failed, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -49,12 +51,29 @@ impl Segments {
             dir: dir.to_owned(),
             full,
             current: Mutex::default(),
+            trouble: Mutex::default(),
         })
     }
 
     /// Appends bytes to the segment that is being filled.
     pub(super) fn append(&self, bytes: &[u8]) -> io::Result<Place> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.put(bytes);
+        *lock(&self.trouble) = result.as_ref().err().map(ToString::to_string);
+        result
+    }
+
+    /// Why logs cannot be written now, after trying to.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).as_ref()?;
+        let path = self.dir.join("probe");
+        let tried = fs::write(&path, [0; 4096]).and_then(|()| fs::remove_file(&path));
+        let mut trouble = lock(&self.trouble);
+        *trouble = tried.err().map(|error| error.to_string());
+        trouble.clone()
+    }
+
+    fn put(&self, bytes: &[u8]) -> io::Result<Place> {
+        let mut current = lock(&self.current);
         let before = match current.take() {
             Some(known) => Some(known),
             None => self.reopen()?,
@@ -80,7 +99,7 @@ impl Segments {
 
     /// The segment that is being filled, if one is.
     pub(crate) fn filling(&self) -> Option<u64> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = lock(&self.current);
         current.as_ref().map(|current| current.number)
     }
 
@@ -194,6 +213,10 @@ impl Segments {
     fn path(&self, number: u64) -> PathBuf {
         self.dir.join(name(number))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn name(number: u64) -> String {

@@ -4,6 +4,7 @@ use super::support::{Plane, Runner, boot, open, try_connect, within};
 use std::sync::Arc;
 
 use hybrid_runner_core::testing::FakeBackend;
+use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{ErrorKind, Executor as _, RunId};
 use hybrid_runner_server::Role;
 use reqwest::{Method, StatusCode};
@@ -204,6 +205,26 @@ async fn a_link_without_the_subprotocol_is_refused_before_the_upgrade() {
             .unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
         assert!(answer.text().await.unwrap().contains("hybrid-runner.v1"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_holder_that_is_silent_makes_room_for_a_stranger() {
+    within(async {
+        let plane = Plane::start_with(|config| config.heartbeat = Period::millis(200)).await;
+        let token = plane.runner_token("a").await;
+        let executor = FakeBackend::new().executor();
+        let life = boot("a");
+        // Says hello, and then nothing more, as behind a cable that was pulled.
+        let mut silent = open(&plane.link, &token).await.unwrap();
+        let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "hello", "params": {
+            "versions": ["v1-preview"], "agent": "a", "incarnation": life.incarnation,
+            "capabilities": hybrid_runner_core::Capabilities::least(),
+        }});
+        assert!(say(&mut silent, &hello.to_string()).await.contains("epoch"));
+        let second = Runner::connect(&plane, &token, &life.stranger("there"), executor).await;
+        assert_eq!(second.welcome.epoch, 2);
     })
     .await;
 }

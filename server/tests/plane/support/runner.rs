@@ -13,6 +13,7 @@ use hybrid_runner_core::{Capabilities, Error, Executor, Result};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use uuid::Uuid;
@@ -138,7 +139,11 @@ pub(crate) async fn open(link: &str, token: &str) -> Result<Ws, u16> {
     let headers = request.headers_mut();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
     headers.insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-    match Box::pin(tokio_tungstenite::connect_async(request)).await {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4 << 10)
+        .write_buffer_size(4 << 10);
+    let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
+    match Box::pin(connecting).await {
         Ok((ws, _)) => Ok(ws),
         Err(WsError::Http(answer)) => Err(answer.status().as_u16()),
         Err(error) => panic!("failed to connect: {error}"),

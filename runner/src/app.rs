@@ -1,5 +1,8 @@
 //! The runner as a program: link, supervisor and HTTP in one place.
 
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,81 +47,112 @@ impl Side for Runner {
 /// Runs the runner until `shutdown`, then drains it within `[runner] drain`.
 ///
 /// Runs that survive are let go of, not ended: the exit of the runner is never the exit of the work.
+///
+/// # Errors
+///
+/// `Invalid` for a configuration that cannot be used, `Conflict` if another process has the data folder or the address,
+/// `Unavailable` if the disk refuses. A control plane that cannot be reached, or refuses, is no error: see `/readyz`.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
     let agent = config.runner.id.clone().unwrap_or_else(default_agent);
-    let missing = |what: &str, how: &str| Error::invalid(format!("{what} is not set: {how}"));
-    let url = config.link.url.as_ref();
-    let url = url.ok_or_else(|| {
-        missing(
-            "[link] url",
-            "add `url = \"wss://…\"` under `[link]`, or set SERVER_URL",
+    let url = config.link.url.as_ref().ok_or_else(|| {
+        Error::invalid(
+            "[link] url is not set: add `url = \"wss://…\"` under `[link]`, or set SERVER_URL",
         )
     })?;
-    let owner = Owner::of(&url.authority(), &agent);
-    let data_dir = config.runner.data_dir.clone();
+    let listener = match config.runner.listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
+    let data_dir = &config.runner.data_dir;
+    let owner = owner(data_dir, &url.authority(), &agent)?;
     let built = config
-        .build(&data_dir, &owner)
+        .build(data_dir, &owner)
         .map_err(|error| Error::invalid(error.to_string()))?;
     let stores = Arc::clone(&built.stores);
     let counts = Arc::new(Counts::default());
-    let mut parts = parts(&config, built, agent.clone(), &data_dir)?;
+    let mut parts = parts(&config, built, agent.clone(), data_dir)?;
     for executor in parts.executors.values_mut() {
         *executor = Arc::new(Measured::new(Arc::clone(executor), Arc::clone(&counts)));
     }
     let (runner, driver) = Runner::open(parts).await?;
+    let side = Arc::new(runner.clone());
     let link = Link::new(
         &config.link,
         agent.clone(),
-        Arc::new(runner.clone()),
+        side,
         stores,
         Arc::clone(&counts),
     )?;
-    let observed = Observed::new(Arc::new(runner.clone()), link.state(), counts);
+
+    let close = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let leave = CancellationToken::new();
-    if let Some(address) = config.runner.listen {
-        let listener = http::bind(address).await?;
-        tasks.spawn(http::serve(listener, observed, leave.clone()));
+    if let Some(listener) = listener {
+        let observed = Observed::new(Arc::new(runner.clone()), link.state(), counts);
+        tasks.spawn(http::serve(listener, observed, close.clone()));
     }
+    tasks.spawn(link.run(close.clone()));
     info!(%agent, server = %url, data_dir = %data_dir.display(), version = env!("CARGO_PKG_VERSION"), "runner started");
-    serve(
-        runner,
-        driver,
-        link,
-        tasks,
-        leave,
-        config.runner.drain,
-        shutdown,
-    )
-    .await;
+    let ended = until(shutdown, &runner, driver, &mut tasks, config.runner.drain).await;
+    close.cancel();
+    while tasks.join_next().await.is_some() {}
     info!("runner ended");
-    Ok(())
+    ended
 }
 
-/// Runs the tasks until `shutdown`; then: accept nothing more, let go, flush, close.
-pub(crate) async fn serve(
-    runner: Runner,
-    driver: supervisor::Driver,
-    link: Link,
-    mut tasks: JoinSet<()>,
-    leave: CancellationToken,
-    drain: Duration,
+/// Waits for `shutdown`; then accepts nothing more and lets go of the runs. The link is still up meanwhile.
+async fn until(
     shutdown: impl Future<Output = ()> + Send,
-) {
+    runner: &Runner,
+    driver: supervisor::Driver,
+    tasks: &mut JoinSet<()>,
+    drain: Duration,
+) -> Result<()> {
     let mut driver = JoinSet::from_iter([driver]);
-    let close = CancellationToken::new();
-    tasks.spawn(link.run(close.clone()));
-    tokio::select! {
-        () = shutdown => info!(within = ?drain, "draining; a second signal leaves at once"),
-        _ = driver.join_next() => warn!("the supervisor ended"),
-    }
+    // Neither ends by itself: a runner that does half of its work helps nobody.
+    let broken = |part: &str| Err(Error::internal(format!("{part} broke down")));
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        _ = driver.join_next() => return broken("the supervisor"),
+        Some(_) = tasks.join_next() => broken("the link or the listener"),
+    };
+    info!(within = ?drain, "draining; a second signal leaves at once");
     runner.drain();
     if timeout(drain, driver.join_next()).await.is_err() {
         warn!(within = ?drain, "not everything could be let go of in time");
     }
-    close.cancel();
-    leave.cancel();
-    while tasks.join_next().await.is_some() {}
+    ended
+}
+
+/// Whose our backend objects are: the control plane that this data folder was first used with.
+///
+/// It is remembered, so that an address that changes orphans nothing; a folder that was lost finds its own again as long
+/// as the address is the same.
+fn owner(data_dir: &Path, server: &str, agent: &AgentId) -> Result<Owner> {
+    let path = data_dir.join("owner");
+    let failed = |what: &str, error: std::io::Error| {
+        Error::unavailable(format!("failed to {what} `{}`", path.display())).with_source(error)
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(known) if !known.trim().is_empty() => return Ok(Owner::of(known.trim(), agent)),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("read", error)),
+    }
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir);
+    made.map_err(|error| failed("make the folder of", error))?;
+    // Under another name first: half of it would be another owner.
+    let fresh = data_dir.join("owner.new");
+    let written = File::create(&fresh).and_then(|mut file| {
+        writeln!(file, "{server}")?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, &path)?;
+        File::open(data_dir)?.sync_all()
+    });
+    written.map_err(|error| failed("write", error))?;
+    Ok(Owner::of(server, agent))
 }
 
 /// What a runner is made of.
@@ -175,4 +209,29 @@ pub(crate) fn default_agent() -> AgentId {
     clean
         .parse()
         .unwrap_or_else(|_| "runner".parse().expect("a runner id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_outlives_the_address_and_is_found_again_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent: AgentId = "a".parse().unwrap();
+        let of =
+            |folder: &str, server: &str| owner(&dir.path().join(folder), server, &agent).unwrap();
+        let first = of("one", "127.0.0.1:1");
+        assert_eq!(
+            of("one", "127.0.0.1:2"),
+            first,
+            "another address, the same folder"
+        );
+        assert_eq!(
+            of("two", "127.0.0.1:1"),
+            first,
+            "the folder was lost, the address is the same"
+        );
+        assert_ne!(of("three", "127.0.0.1:2"), first);
+    }
 }

@@ -116,24 +116,20 @@ impl Executor for Runner {
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let run = run.run;
-        match self.shared.registry.find(run) {
-            Some(entry) => levels::watch(entry.view),
-            None => {
-                let this = self.clone();
-                stream::once(async move { this.level_of_unknown(run).await }).boxed()
-            }
+        if let Some(entry) = self.shared.registry.find(run) {
+            return levels::watch(entry.view);
         }
+        let this = self.clone();
+        stream::once(async move { this.level_of_unknown(run).await }).boxed()
     }
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         let run = run.run;
-        match self.shared.registry.find(run) {
-            Some(entry) => logs::read(Arc::clone(&self.shared), run, entry.view, from.as_ref()),
-            None => {
-                let error = Error::not_found(format!("this runner does not know the run `{run}`"));
-                stream::once(async { Err(error) }).boxed()
-            }
+        if let Some(entry) = self.shared.registry.find(run) {
+            return logs::read(Arc::clone(&self.shared), run, entry.view, from.as_ref());
         }
+        let error = Error::not_found(format!("this runner does not know the run `{run}`"));
+        stream::once(async { Err(error) }).boxed()
     }
 
     /// Writes the wish down and answers; the run's task, or the next life's, carries it out.

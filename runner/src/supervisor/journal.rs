@@ -281,7 +281,7 @@ impl Journal {
                         run,
                         error = error.report(),
                         "the journal's entry of a run cannot be read"
-                    )
+                    );
                 })
                 .ok()
         };
@@ -402,4 +402,36 @@ fn grave(db: &Connection, run: &str) -> rusqlite::Result<Option<Grave>> {
 
 fn exists(db: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<bool> {
     db.prepare_cached(sql)?.exists(params)
+}
+
+/// What goes wrong with disks.
+#[cfg(test)]
+impl Journal {
+    pub(super) fn stats(&self) -> hybrid_runner_store::Stats {
+        self.store.stats()
+    }
+
+    /// Makes a run's record unreadable.
+    pub(super) async fn damage(&self, run: RunId) {
+        let written = self.store.write(move |tx| {
+            tx.execute(
+                "UPDATE runs SET record = '{' WHERE run = ?",
+                [run.to_string()],
+            )
+            .map(drop)
+        });
+        drop(written.await.unwrap());
+    }
+
+    /// Lets the file grow or not.
+    pub(super) async fn set_room(&self, room: bool) {
+        let written = self.store.write(move |tx| {
+            // A smaller number than there are pages means as many as there are.
+            let most: i64 = if room { 1 << 30 } else { 1 };
+            tx.query_row(&format!("PRAGMA max_page_count = {most}"), [], |row| {
+                row.get::<_, i64>(0)
+            })
+        });
+        drop(written.await.unwrap());
+    }
 }

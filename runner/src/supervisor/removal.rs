@@ -112,7 +112,7 @@ async fn clean_attempt(
             // It lives on after its run's end: it is put down first.
             ErrorKind::Conflict => drop(executor.stop(handle, Duration::ZERO).await),
             _ => {
-                tracing::warn!(run = %handle.run, error = error.report(), "failed to remove an attempt; trying again")
+                tracing::warn!(run = %handle.run, error = error.report(), "failed to remove an attempt; trying again");
             }
         }
         sleep(backoff.next()).await;

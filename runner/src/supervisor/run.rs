@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::fault;
@@ -222,7 +222,11 @@ impl Run {
     ) -> Step<Option<Outcome>> {
         let mut backoff = Backoff::new();
         let mut stopping = self.stopping(executor, handle, Duration::ZERO);
-        let mut levels = executor.watch(handle);
+        // The stop comes first: before it, a start that was broken off may not be there yet and look like lost.
+        let mut levels = match stopping {
+            Some(_) => stream::pending().boxed(),
+            None => executor.watch(handle),
+        };
         loop {
             let deadline = self.start_deadline();
             tokio::select! {
@@ -254,9 +258,11 @@ impl Run {
                     Ok(()) => {
                         fault::step("supervisor.stopped");
                         stopping = None;
+                        levels = executor.watch(handle);
                     }
                     Err(error) if self.gave_up_before_start() => return Ok(Some(Outcome::lost(error.report()))),
                     Err(error) => {
+                        levels = executor.watch(handle);
                         self.say(format!("the backend refuses to stop it: {}", error.report()));
                         stopping = self.stopping(executor, handle, backoff.next());
                     }

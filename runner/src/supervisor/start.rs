@@ -8,6 +8,7 @@ use hybrid_runner_core::fault;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec, State};
 use hybrid_runner_core::{Executor, Handle, Progress, Secrets};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
@@ -237,7 +238,7 @@ impl Run {
             .shared
             .surveys
             .get(&self.executor)
-            .map(|survey| survey.subscribe())
+            .map(watch::Sender::subscribe)
         else {
             // A run of this life never comes here: its executor was configured once.
             return self.wait_for_executor().await;

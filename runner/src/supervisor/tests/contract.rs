@@ -25,7 +25,12 @@ impl Outer {
         let elsewhere = World::new();
         elsewhere.backend.set_reachable(false);
         let unreachable = elsewhere.open().await;
-        Self { world, life, unreachable, _elsewhere: elsewhere }
+        Self {
+            world,
+            life,
+            unreachable,
+            _elsewhere: elsewhere,
+        }
     }
 }
 
@@ -52,7 +57,7 @@ impl Harness for Outer {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 
     async fn starts(&self, run: RunId) -> Option<u32> {
@@ -71,10 +76,16 @@ impl Harness for Outer {
     fn declines(&self) -> &[(&'static str, &'static str)] {
         const FAILS: &str = "what is wrong with a run is an accepted run that fails";
         &[
-            ("a_field_that_cannot_be_honoured_is_refused_before_anything_is_made", FAILS),
+            (
+                "a_field_that_cannot_be_honoured_is_refused_before_anything_is_made",
+                FAILS,
+            ),
             ("a_missing_value_is_refused_before_anything_is_made", FAILS),
         ]
     }
 }
 
-hybrid_runner_core::executor_contract_tests!(#[tokio::test(start_paused = true)] Outer::new().await);
+hybrid_runner_core::executor_contract_tests!(
+    #[tokio::test(start_paused = true)]
+    Outer::new().await
+);

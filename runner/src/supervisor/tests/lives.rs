@@ -1,1 +1,318 @@
-//! todo
+//! What a new life of the runner goes on with, after `kill -9` of the one before.
+
+use std::time::Duration;
+
+use hybrid_runner_core::run::{Outcome, State};
+use hybrid_runner_core::testing::Script;
+use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, Secrets};
+
+use super::{World, held, start, within};
+
+#[tokio::test(start_paused = true)]
+async fn a_run_outlives_its_runner_and_its_log_goes_on_where_it_was() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    world.first(spec.run).emit("one\n");
+    let mut chunks = life.runner.logs(&Handle::of(spec.run), None);
+    let first = within(futures::StreamExt::next(&mut chunks))
+        .await
+        .unwrap()
+        .unwrap();
+    drop(chunks);
+    life.kill().await;
+    world.first(spec.run).emit("two\n");
+    let life = world.open().await;
+    life.running(spec.run).await;
+    world.first(spec.run).emit("three\n");
+    world.first(spec.run).finish(Outcome::Succeeded);
+    assert_eq!(life.log(spec.run, Some(first.next)).await.0, "two\nthree\n");
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_came_while_nobody_looked_is_told() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    world.first(spec.run).finish(Outcome::Succeeded);
+    let life = world.open().await;
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    life.kill().await;
+    let life = world.open().await;
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_resolved_again_for_an_attempt_that_lives() {
+    let world = World::new();
+    let life = world.open().await;
+    let mut spec = held();
+    spec.env.insert("A".to_owned(), "secret:/a".to_owned());
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    world.provider.set_reachable(false);
+    let life = world.open().await;
+    life.running(spec.run).await;
+    world.first(spec.run).finish(Outcome::Succeeded);
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    assert_eq!(world.provider.reads_of("/a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_while_resolving_the_run_is_begun_by_the_next_life() {
+    let world = World::new();
+    let life = world.open().await;
+    world.provider.hold_reads();
+    let mut spec = held();
+    spec.env.insert("A".to_owned(), "secret:/a".to_owned());
+    life.start(&spec).await.unwrap();
+    life.level(spec.run, |level| level.state == State::Starting)
+        .await;
+    life.kill().await;
+    world.provider.release_reads();
+    let life = world.open().await;
+    life.running(spec.run).await;
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_while_starting_the_half_done_start_is_completed() {
+    let world = World::new();
+    let life = world.open().await;
+    world.backend.hold_starts();
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    within(world.first(spec.run).known()).await;
+    life.kill().await;
+    world.backend.release_starts();
+    let life = world.open().await;
+    life.running(spec.run).await;
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_any_moment_of_a_start_nothing_begins_twice_and_all_ends() {
+    for polls in 0..60 {
+        let world = World::new();
+        let life = world.open().await;
+        let spec = Script::new().out("x").spec(RunId::generate());
+        let mut starting = Box::pin(start(life.runner.clone(), spec.clone()));
+        let mut accepted = false;
+        for _ in 0..polls {
+            tokio::select! {
+                biased;
+                answer = &mut starting, if !accepted => accepted = answer.is_ok(),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(starting);
+        life.kill().await;
+        let life = world.open().await;
+        if !accepted {
+            life.start(&spec).await.unwrap();
+        }
+        assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+        assert_eq!(life.log(spec.run, None).await.0, "x");
+        assert_eq!(
+            world.first(spec.run).starts(),
+            1,
+            "killed after {polls} polls"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_goes_away_ends_no_run() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    world.backend.set_reachable(false);
+    let told = life.level(spec.run, |level| level.message.is_some()).await;
+    assert_eq!(told.state, State::Running);
+    world.first(spec.run).finish(Outcome::Succeeded);
+    world.backend.set_reachable(true);
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_its_backend_has_lost_is_lost() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    world.first(spec.run).vanish();
+    let life = world.open().await;
+    assert!(matches!(life.outcome(spec.run).await, Outcome::Lost { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_runs_are_taken_up_with_one_list_and_without_a_write() {
+    let world = World::new();
+    let life = world.open().await;
+    let specs: Vec<_> = (0..100).map(|_| held()).collect();
+    for spec in &specs {
+        life.start(spec).await.unwrap();
+        life.running(spec.run).await;
+    }
+    life.kill().await;
+    let lists = world
+        .backend
+        .calls()
+        .iter()
+        .filter(|call| call.method == "list")
+        .count();
+    let life = world.open().await;
+    let before = life.runner.shared.journal.stats();
+    for spec in &specs {
+        life.running(spec.run).await;
+    }
+    let after = life.runner.shared.journal.stats();
+    assert_eq!((before.writes, before.syncs), (after.writes, after.syncs));
+    assert_eq!(
+        world
+            .backend
+            .calls()
+            .iter()
+            .filter(|call| call.method == "list")
+            .count(),
+        lists + 1
+    );
+    world.assert_nothing_began_twice();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_is_set_aside_and_what_lives_is_adopted() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.drain().await;
+    std::fs::write(
+        world.disk.path().join("state.db"),
+        "not a database, but long enough to be looked at",
+    )
+    .unwrap();
+    let life = world.open().await;
+    let set_aside = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains("unreadable")
+    };
+    assert!(std::fs::read_dir(world.disk.path()).unwrap().any(set_aside));
+    life.running(spec.run).await;
+    let listed = life.listed().await;
+    assert_eq!(listed[0].run, spec.run);
+    assert_eq!(
+        (&listed[0].state["spec"], &listed[0].state["adopted"]),
+        (&serde_json::Value::Null, &true.into())
+    );
+    // The server tells the spec; the run is known then, and not started again.
+    life.start(&spec).await.unwrap();
+    assert_eq!(life.listed().await[0].state["spec"]["name"], "a");
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_done_start_that_was_adopted_is_completed_once_its_spec_is_told() {
+    let world = World::new();
+    let spec = held();
+    // Left behind by a runner whose disk is gone.
+    world.backend.hold_starts();
+    let executor = world.backend.executor();
+    let (none, nobody, attempt) = (Secrets::none(), Progress::none(), spec.attempt(1));
+    let starting = executor.start(&attempt, &none, &nobody);
+    tokio::select! {
+        _ = starting => unreachable!("starts are held"),
+        () = within(async { world.backend.control(attempt.run).known().await }) => {}
+    }
+    world.backend.release_starts();
+    let life = world.open().await;
+    life.level(spec.run, |level| level.state == State::Starting)
+        .await;
+    assert_eq!(world.first(spec.run).starts(), 0);
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_costs_no_run_that_lives() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.runner.shared.journal.damage(spec.run).await;
+    life.kill().await;
+    let life = world.open().await;
+    life.running(spec.run).await;
+    world.first(spec.run).finish(Outcome::Succeeded);
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_executor_is_configured_no_more_waits_for_it() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    let mut parts = world.parts(world.disk.path());
+    let executor = parts.executors.pop_first().unwrap().1;
+    parts.executors.insert("renamed".parse().unwrap(), executor);
+    let life = world.open_with(parts).await;
+    let told = life.level(spec.run, |level| level.message.is_some()).await;
+    assert!(told.message.unwrap().contains("`fake` is not configured"));
+    life.kill().await;
+    let life = world.open().await;
+    world.first(spec.run).finish(Outcome::Succeeded);
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_data_directory_has_one_runner() {
+    let world = World::new();
+    let _life = world.open().await;
+    let second = within(super::Runner::open_in(
+        world.parts(world.disk.path()),
+        world.boot.clone(),
+    ))
+    .await;
+    assert_eq!(
+        second.unwrap_err().kind(),
+        hybrid_runner_core::ErrorKind::Conflict
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn opening_does_not_wait_for_a_backend_that_hangs() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    world.backend.set_latency(Duration::from_hours(1));
+    let began = tokio::time::Instant::now();
+    let life = world.open().await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    world.backend.set_latency(Duration::ZERO);
+    life.running(spec.run).await;
+}

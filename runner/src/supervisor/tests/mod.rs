@@ -33,10 +33,12 @@ use crate::config::Resolve;
 use crate::policy::Policy;
 
 /// On the paused clock, so that it costs nothing; some waits of the runner are minutes.
-const LIMIT: Duration = Duration::from_secs(24 * 3600);
+const LIMIT: Duration = Duration::from_hours(24);
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, work).await.expect("it comes to an end in time")
+    tokio::time::timeout(LIMIT, work)
+        .await
+        .expect("it comes to an end in time")
 }
 
 /// What outlives a runner: its machine, its disk, its backend, its store of secrets.
@@ -90,7 +92,9 @@ impl World {
     }
 
     async fn open_with(&self, parts: Parts) -> Life {
-        let (runner, driver) = within(Runner::open_in(parts, self.boot.clone())).await.unwrap();
+        let (runner, driver) = within(Runner::open_in(parts, self.boot.clone()))
+            .await
+            .unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(driver);
         Life { runner, tasks }
@@ -103,18 +107,25 @@ impl World {
 
     /// How often any attempt began more than once: never.
     fn assert_nothing_began_twice(&self) {
-        let twice: Vec<_> = self.backend.starts().into_iter().filter(|(_, times)| *times > 1).collect();
+        let twice: Vec<_> = self
+            .backend
+            .starts()
+            .into_iter()
+            .filter(|(_, times)| *times > 1)
+            .collect();
         assert_eq!(twice, []);
     }
 }
 
 impl Life {
     async fn start(&self, spec: &RunSpec) -> Result<Handle> {
-        within(self.runner.start(spec, &Secrets::none(), &Progress::none())).await
+        within(start(self.runner.clone(), spec.clone())).await
     }
 
     async fn stop(&self, run: RunId) {
-        within(self.runner.stop(&Handle::of(run), Duration::from_secs(1))).await.unwrap();
+        within(self.runner.stop(&Handle::of(run), Duration::from_secs(1)))
+            .await
+            .unwrap();
     }
 
     async fn remove(&self, run: RunId) -> Result<()> {
@@ -122,7 +133,7 @@ impl Life {
     }
 
     /// The first level for which that holds.
-    async fn level(&self, run: RunId, wanted: impl Fn(&Status) -> bool) -> Status {
+    async fn level(&self, run: RunId, wanted: impl Fn(&Status) -> bool + Send) -> Status {
         let mut levels = self.runner.watch(&Handle::of(run));
         let looking = async {
             while let Some(level) = levels.next().await {
@@ -142,7 +153,11 @@ impl Life {
     }
 
     async fn outcome(&self, run: RunId) -> Outcome {
-        self.level(run, Status::is_finished).await.outcome().unwrap().clone()
+        self.level(run, Status::is_finished)
+            .await
+            .outcome()
+            .unwrap()
+            .clone()
     }
 
     async fn failure(&self, run: RunId) -> Failure {
@@ -179,11 +194,11 @@ impl Life {
     /// Ends this life as `kill -9` does: wherever each task stands.
     async fn kill(mut self) {
         within(self.tasks.shutdown()).await;
-        let gone = Arc::downgrade(&self.runner.shared);
+        let lock = self.runner.shared.journal.path().with_extension("db.lock");
         drop(self.runner);
         // The journal's last write is in the hands of a thread, as it would be in those of the kernel.
         let waiting = async {
-            while gone.strong_count() > 0 {
+            while std::fs::File::open(&lock).unwrap().try_lock().is_err() {
                 tokio::task::yield_now().await;
             }
         };
@@ -195,6 +210,13 @@ impl Life {
         self.runner.drain();
         within(self.tasks.join_next()).await.unwrap().unwrap();
     }
+}
+
+/// A start that borrows nothing, so that a test may drop it where it likes.
+async fn start(runner: Runner, spec: RunSpec) -> Result<Handle> {
+    runner
+        .start(&spec, &Secrets::none(), &Progress::none())
+        .await
 }
 
 /// A run that lives until it is ended by hand.

@@ -30,7 +30,8 @@ pub fn step(name: &'static str) {
     });
     let count = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
     if let Some(mut log) = LOG.as_ref() {
-        drop(writeln!(log, "{count} {name}"));
+        // One write a line: steps of several threads must not mix.
+        drop(log.write_all(format!("{count} {name}\n").as_bytes()));
     }
     if *AT == Some(count) {
         std::process::abort();

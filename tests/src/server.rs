@@ -67,7 +67,7 @@ impl Server {
 
     /// Where it keeps its data.
     pub fn data_dir(&self) -> PathBuf {
-        self.story.path(&format!("{}.data", self.name))
+        self.story.path(&format!("{}-server.data", self.name))
     }
 
     /// Starts it, and waits until it is ready.
@@ -84,7 +84,9 @@ impl Server {
             self.data_dir().display(),
             self.settings.join("\n")
         );
-        let config = self.story.write(&format!("{}.toml", self.name), config);
+        let config = self
+            .story
+            .write(&format!("{}-server.toml", self.name), config);
         let config = config.display().to_string();
         let mut start = self
             .story

@@ -206,7 +206,10 @@ async fn a_run_whose_helper_is_killed_is_lost_and_leaves_no_orphan() {
         assert!(end.why().contains("helper"), "{}", end.0);
         processes::gone(&mark, SOON).await;
         assert!(runner.is_running());
-        assert_eq!(client.text(&run).await, "up\n");
+        // What it had read and not yet written is gone with it, and that is said.
+        let mut follow = client.follow(&run);
+        follow.end().await;
+        assert_eq!((follow.text().as_str(), follow.gaps.as_slice()), ("up\n", &["crashed".to_owned()][..]));
     })
     .await;
 }

@@ -57,7 +57,8 @@ async fn a_polite_workload_may_clean_up_before_it_ends() {
         client.follow(&run).lines(1).await;
         client.stop(&run).await;
         client.finished(&run).await.expect("stopped");
-        assert_eq!(client.text(&run).await, "up\nbye\n");
+        // The shell may tell of its `sleep` too.
+        assert!(client.text(&run).await.starts_with("up\nbye\n"));
     })
     .await;
 }
@@ -183,7 +184,7 @@ async fn a_time_limit_stops_the_tree_although_the_runner_is_away() {
         client
             .finished(&run)
             .await
-            .expect_failed("timeout", &["3s"]);
+            .expect_failed("timeout", &["`timeout`"]);
     })
     .await;
 }

@@ -286,7 +286,7 @@ pub(crate) async fn logs(args: Logs, output: Output, interrupt: &Interrupt) -> D
     );
     if args.follow {
         return tokio::select! {
-            ended = to_end(&client, &args.run, query, output) => finish(&ended?, output),
+            ended = to_end(&client, &args.run, false, query, output) => finish(&ended?, output),
             () = interrupt.raised() => Ok(left(&args.run, output, interrupt)),
         };
     }
@@ -335,7 +335,7 @@ pub(crate) async fn follow(
     output: Output,
     interrupt: &Interrupt,
 ) -> Done {
-    let end = to_end(client, run, Vec::new(), output);
+    let end = to_end(client, run, true, Vec::new(), output);
     tokio::pin!(end);
     let ended = tokio::select! {
         ended = &mut end => ended?,
@@ -372,9 +372,12 @@ pub(crate) fn finish(run: &Run, output: Output) -> Result<Exit, Failure> {
 }
 
 /// Reads events until `end`, through breaks of the stream and restarts of the control plane.
+///
+/// A run that was just `made` is there, so that a control plane that is not is waited for.
 async fn to_end(
     client: &Client,
     run: &str,
+    made: bool,
     mut query: Vec<(&'static str, String)>,
     output: Output,
 ) -> Result<Run, Failure> {
@@ -383,7 +386,7 @@ async fn to_end(
     let mut last: Option<String> = None;
     let mut shown = String::new();
     let mut wait = AGAIN.0;
-    let mut was_there = false;
+    let mut was_there = made;
     loop {
         match client.events(&path, &query, last.as_deref()).await {
             Ok(mut events) => {

@@ -133,6 +133,7 @@ fn message(error: &figment::Error) -> String {
             };
             let expected = match expected.as_str() {
                 "u16" | "u32" | "u64" => "a whole number",
+                other if other.starts_with("struct ") || other == "a map" => "a table",
                 other => other,
             };
             format!("expected {expected}, found {actual}{hint}")

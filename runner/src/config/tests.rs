@@ -376,6 +376,14 @@ fn each_error_says_where_what_and_what_to_do() {
             "wrong type in a variable",
             variable("HYBRID_RUNNER__RUNNER__MAX_RUNS", "many"),
         ),
+        (
+            "a value where a table belongs",
+            variable("HYBRID_RUNNER__RUNNER", "x"),
+        ),
+        (
+            "a value where the sections belong",
+            file("executors = 'docker'"),
+        ),
         ("negative number", file("[runner]\nmax_runs = -1")),
         ("no runs at all", file("[runner]\nmax_runs = 0")),
         ("duration without unit", file("[runner]\ndrain = '30'")),

@@ -5,97 +5,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use futures::future::join_all;
 use futures::stream::{self, BoxStream};
-use hybrid_runner_core::error::{Error, ErrorKind, Result};
-use hybrid_runner_core::executor::LogKeeping;
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
 use hybrid_runner_core::{Capabilities, Executor, Handle, Progress, RunId, Secrets};
-use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::oneshot;
 
+use super::acceptance::Acceptance;
 use super::journal::{Grave, Listed};
-use super::record::{Record, Row, Stop};
-use super::redelivery::{Decision, decide};
-use super::registry::{Command, Entry, new_entry};
-use super::run::{Run, buried};
+use super::record::Stop;
+use super::registry::Command;
 use super::shared::shut_down;
-use super::{Runner, levels, logs, removal};
+use super::{Runner, capabilities, levels, logs, removal};
 
 #[async_trait]
 impl Executor for Runner {
     async fn capabilities(&self) -> Result<Capabilities> {
-        let asked = self
-            .shared
-            .executors
-            .iter()
-            .map(|(name, executor)| async move { (name, executor.capabilities().await) });
-        let mut all = Capabilities::least();
-        all.contained = true;
-        all.max_runs = Some(self.shared.registry.slots().1);
-        for (name, answer) in join_all(asked).await {
-            match answer {
-                Ok(one) => {
-                    if one.logs == LogKeeping::Volatile {
-                        all.logs = LogKeeping::Volatile;
-                    }
-                    all.streams |= one.streams;
-                    all.resources |= one.resources;
-                    all.images |= one.images;
-                    all.contained &= one.contained;
-                    all.notes.extend(
-                        one.notes
-                            .into_iter()
-                            .map(|note| format!("executor `{name}`: {note}")),
-                    );
-                }
-                Err(error) => {
-                    all.contained = false;
-                    all.notes.push(format!(
-                        "executor `{name}` does not answer: {}",
-                        error.report()
-                    ));
-                }
-            }
-        }
-        Ok(all)
+        Ok(capabilities::all(&self.shared).await)
     }
 
     async fn check(&self) -> Result<()> {
-        let checked = self
-            .shared
-            .executors
-            .iter()
-            .map(|(name, executor)| async move { (name, executor.check().await) });
-        let mut wrong = Vec::new();
-        for (name, answer) in join_all(checked).await {
-            match answer {
-                Ok(()) => self.shared.health.answered(name),
-                Err(error) => {
-                    self.shared.health.failed(name, &error);
-                    wrong.push((name, error));
-                }
-            }
-        }
-        match wrong.pop() {
-            None => Ok(()),
-            Some((name, error)) if wrong.is_empty() => Err(Error::new(
-                error.kind(),
-                format!("executor `{name}` cannot be used"),
-            )
-            .with_source(error)),
-            Some(last) => {
-                let kind = last.1.kind();
-                wrong.push(last);
-                let all = wrong
-                    .iter()
-                    .map(|(name, error)| format!("`{name}`: {}", error.report()));
-                let all = all.collect::<Vec<_>>().join("; ");
-                Err(Error::new(kind, format!("executors cannot be used: {all}")))
-            }
-        }
+        capabilities::check(&self.shared).await
     }
 
     /// Accepts a run; answers once that survives power loss, while its work begins already.
@@ -108,8 +39,8 @@ impl Executor for Runner {
                 None => self.take_up(spec).await?,
             };
             match answer {
-                Answer::Accepted => return Ok(Handle::of(run)),
-                Answer::LookAgain => tokio::task::yield_now().await,
+                Acceptance::Accepted => return Ok(Handle::of(run)),
+                Acceptance::LookAgain => tokio::task::yield_now().await,
             }
         }
     }
@@ -195,101 +126,7 @@ impl Executor for Runner {
     }
 }
 
-/// What a start comes to.
-enum Answer {
-    Accepted,
-    /// Somebody was faster, or it was refused to somebody else.
-    LookAgain,
-}
-
 impl Runner {
-    /// Answers for a run that is known, once that survives power loss.
-    async fn answer_for(&self, run: RunId, mut entry: Entry, spec: &RunSpec) -> Result<Answer> {
-        if entry.removing {
-            return Err(buried(run, &Grave::Removed));
-        }
-        let Ok(view) = entry
-            .view
-            .wait_for(|view| view.level.is_some())
-            .await
-            .map(|view| view.clone())
-        else {
-            return if self.shared.shutdown.is_cancelled() {
-                Err(shut_down())
-            } else {
-                Ok(Answer::LookAgain)
-            };
-        };
-        if view.stop_asked {
-            return Err(Error::conflict(format!(
-                "the run `{run}` was stopped; it cannot be started again"
-            )));
-        }
-        if !view.has_spec {
-            let told = entry
-                .ask(|answer| Command::Spec(Box::new(spec.clone()), answer))
-                .await;
-            match told {
-                Some(answer) => answer.map_err(unavailable)?,
-                None => drop(
-                    self.shared
-                        .journal
-                        .set_spec(run, spec)
-                        .await
-                        .map_err(unavailable)?,
-                ),
-            }
-        }
-        self.shared.journal.sync().await.map_err(unavailable)?;
-        Ok(Answer::Accepted)
-    }
-
-    /// Takes up a run that nothing here knows; if it may have run, only to say that it is lost.
-    async fn take_up(&self, spec: &RunSpec) -> Result<Answer> {
-        let shared = &self.shared;
-        let now = Timestamp::now();
-        let record = match decide(shared, spec.first_sent.as_ref())
-            .await
-            .map_err(unavailable)?
-        {
-            Decision::Start => Record::accepted(now, &shared.boot()),
-            Decision::Lost(why) => Record::ended(now, Outcome::lost(why)),
-        };
-        let executor = spec
-            .executor
-            .clone()
-            .unwrap_or_else(|| shared.default_executor.clone());
-        let (entry, view, commands) = new_entry(&executor);
-        let place = shared.jobs.reserve().await.map_err(|_| shut_down())?;
-        // Nothing is awaited between the two: a run that is known has its task.
-        let known = if record.is_live() {
-            shared.registry.claim(spec.run, entry)?
-        } else {
-            !shared.registry.add(spec.run, entry, false)
-        };
-        if known {
-            return Ok(Answer::LookAgain);
-        }
-        let row = Row {
-            run: spec.run,
-            executor,
-            spec: Some(Arc::new(spec.clone())),
-            has_spec: true,
-            accepted_at: now,
-            record,
-        };
-        let (answer, answered) = oneshot::channel();
-        place.send(Box::pin(
-            Run::of(shared, row, view, commands).take_up(now, answer),
-        ));
-        let commit = answered.await.map_err(|_| shut_down())??;
-        commit
-            .synced()
-            .await
-            .map_err(|error| unavailable(error.into()))?;
-        Ok(Answer::Accepted)
-    }
-
     /// The one level of a run that nothing here knows.
     async fn level_of_unknown(&self, run: RunId) -> Result<Status> {
         let grave = self.shared.journal.grave(run).await?;
@@ -314,12 +151,4 @@ fn refuse_attempt(run: RunId) -> Result<()> {
     Err(Error::invalid(format!(
         "`{run}` is an attempt, and only the runner makes attempts: give the run's id"
     )))
-}
-
-/// Whatever stands in the way of accepting a run here, the server may try again.
-fn unavailable(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Invalid => error,
-        _ => Error::unavailable("the runner cannot take runs up now").with_source(error),
-    }
 }

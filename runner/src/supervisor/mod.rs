@@ -4,8 +4,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `executor` | the runner as its server sees it: an [`Executor`](hybrid_runner_core::Executor) |
+//! | `capabilities` | what all executors together can do, and whether they can be used |
+//! | `acceptance` | what becomes of a start |
 //! | `redelivery` | whether a run that nothing here knows may be started |
-//! | `run`, `start` | one task a run: from acceptance to outcome; handing an attempt over |
+//! | `run` | one task a run, from acceptance to outcome: |
+//! | `start`, `follow`, `requests` | handing an attempt over; following it to its end; what a run is asked meanwhile |
 //! | `levels`, `logs` | what watchers and readers of a run get |
 //! | `removal` | acknowledged outcomes |
 //! | `recover` | what a new life finds: its journal, and what the backends still have |
@@ -25,8 +28,11 @@
 //!
 //! What the journal does not hold after a crash, the backend does: the next life asks it once (`recover`), and goes on.
 
+mod acceptance;
 mod backoff;
+mod capabilities;
 mod executor;
+mod follow;
 mod health;
 mod journal;
 mod levels;
@@ -36,6 +42,7 @@ mod recover;
 mod redelivery;
 mod registry;
 mod removal;
+mod requests;
 mod run;
 mod shared;
 mod snapshot;

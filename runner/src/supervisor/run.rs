@@ -12,14 +12,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::fault;
 use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec, State, Status};
-use hybrid_runner_core::{Executor, Handle, RunId};
 use hybrid_runner_store::Commit;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,6 +26,7 @@ use super::backoff::Backoff;
 use super::journal::{Grave, Verdict};
 use super::record::{Phase, Record, Row, Stop, Why};
 use super::registry::{Command, View};
+use super::requests::First;
 use super::shared::Shared;
 
 /// A live run.
@@ -50,15 +48,6 @@ pub(super) struct Run {
 pub(super) struct LetGo;
 
 pub(super) type Step<T = ()> = Result<T, LetGo>;
-
-/// What came first.
-pub(super) enum First<T> {
-    Done(T),
-    /// A request changed what is to be done: look at the record again.
-    Changed,
-    /// The attempt has not begun in its time.
-    Late,
-}
 
 impl Run {
     /// The task of a run that is in the journal.
@@ -214,126 +203,6 @@ impl Run {
         Ok(())
     }
 
-    /// Follows an attempt's levels, and stops it when it is to end. `None`: look at the record again.
-    async fn follow(
-        &mut self,
-        executor: &Arc<dyn Executor>,
-        handle: &Handle,
-    ) -> Step<Option<Outcome>> {
-        let mut backoff = Backoff::new();
-        let mut stopping = self.stopping(executor, handle, Duration::ZERO);
-        // The stop comes first: before it, a start that was broken off may not be there yet and look like lost.
-        let mut levels = match stopping {
-            Some(_) => stream::pending().boxed(),
-            None => executor.watch(handle),
-        };
-        loop {
-            let deadline = self.start_deadline();
-            tokio::select! {
-                biased;
-                () = self.shared.shutdown.cancelled() => return Err(LetGo),
-                Some(command) = self.commands.recv() => {
-                    if self.obey(command).await {
-                        if self.record.stop.is_none() {
-                            return Ok(None);
-                        }
-                        stopping = self.stopping(executor, handle, Duration::ZERO);
-                    }
-                }
-                level = levels.next() => match level {
-                    Some(Ok(status)) => {
-                        backoff.reset();
-                        self.shared.health.answered(&self.executor);
-                        if let Some(outcome) = self.advance(status).await {
-                            return Ok(Some(outcome));
-                        }
-                    }
-                    ended => {
-                        let pause = backoff.next();
-                        self.unanswered(ended.and_then(Result::err));
-                        levels = watch_later(executor, handle, pause);
-                    }
-                },
-                Some(stopped) = OptionFuture::from(stopping.as_mut()) => match stopped {
-                    Ok(()) => {
-                        fault::step("supervisor.stopped");
-                        stopping = None;
-                        levels = executor.watch(handle);
-                    }
-                    Err(error) if self.gave_up_before_start() => return Ok(Some(Outcome::lost(error.report()))),
-                    Err(error) => {
-                        levels = executor.watch(handle);
-                        self.say(format!("the backend refuses to stop it: {}", error.report()));
-                        stopping = self.stopping(executor, handle, backoff.next());
-                    }
-                },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    let failure = self.not_begun();
-                    self.give_up(failure).await;
-                    stopping = self.stopping(executor, handle, Duration::ZERO);
-                }
-            }
-        }
-    }
-
-    /// Takes a level of the backend's over; the outcome, if it is the last.
-    async fn advance(&mut self, level: Status) -> Option<Outcome> {
-        let times = &mut self.record.status.times;
-        times.starting = level.times.starting.or(times.starting);
-        let now = Timestamp::now();
-        let state = match level.state {
-            State::Finished(outcome) => {
-                times.running = level.times.running.or(times.running);
-                times.finished = level.times.finished.or(Some(now));
-                return Some(outcome);
-            }
-            State::Running => {
-                times.running = level.times.running.or(times.running).or(Some(now));
-                State::Running
-            }
-            // What the backend calls queued is, seen from outside, on its way.
-            _ => State::Starting,
-        };
-        let moved = state.rank() > self.record.status.state.rank();
-        if moved {
-            self.record.status.state = state;
-        }
-        self.record.status.message = level.message;
-        if moved {
-            self.save_soon().await;
-        }
-        self.publish();
-        None
-    }
-
-    /// Asks the backend to end the attempt, if it is to end, until it answers. An error is its refusal.
-    fn stopping(
-        &self,
-        executor: &Arc<dyn Executor>,
-        handle: &Handle,
-        pause: Duration,
-    ) -> Option<BoxFuture<'static, Result<()>>> {
-        let grace = self.record.stop.as_ref()?.grace.get();
-        let (executor, handle, shared, name) = (
-            Arc::clone(executor),
-            handle.clone(),
-            Arc::clone(&self.shared),
-            self.executor.clone(),
-        );
-        let stopping = async move {
-            sleep(pause).await;
-            let mut backoff = Backoff::new();
-            loop {
-                match executor.stop(&handle, grace).await {
-                    Err(error) if error.is_transient() => shared.health.failed(&name, &error),
-                    answer => return answer,
-                }
-                sleep(backoff.next()).await;
-            }
-        };
-        Some(stopping.boxed())
-    }
-
     /// An attempt has ended: the run goes on with the next one, or ends.
     pub(super) async fn attempt_ended(&mut self, attempt: u32, outcome: Outcome) -> Step {
         let outcome = match (self.record.stop.as_ref().map(|stop| &stop.why), outcome) {
@@ -427,7 +296,7 @@ impl Run {
         fault::step("supervisor.gave_up");
     }
 
-    fn gave_up_before_start(&self) -> bool {
+    pub(super) fn gave_up_before_start(&self) -> bool {
         let gave_up = matches!(
             self.record.stop,
             Some(Stop {
@@ -477,95 +346,6 @@ impl Run {
         }
     }
 
-    /// Carries a request out in the journal and answers it. Whether it changes what is to be done.
-    async fn obey(&mut self, command: Command) -> bool {
-        match command {
-            Command::Stop(stop, answer) => {
-                if !self.record.is_live() {
-                    drop(answer.send(Ok(())));
-                    return false;
-                }
-                let changed = self.tighten(stop);
-                fault::step("supervisor.stop");
-                let saved = self.save().await;
-                fault::step("supervisor.stopping");
-                self.publish();
-                drop(answer.send(saved));
-                changed
-            }
-            Command::Spec(spec, answer) => {
-                let known = self.spec.is_some();
-                let saved = match self.shared.journal.set_spec(self.id, &spec).await {
-                    Ok(commit) => commit.synced().await.map_err(Into::into),
-                    Err(error) => Err(error),
-                };
-                self.spec = Some(Arc::from(spec));
-                if self.record.is_live() {
-                    self.publish();
-                }
-                drop(answer.send(saved));
-                !known && self.complete_half_done()
-            }
-        }
-    }
-
-    /// Takes a stop over: the first one's author, the shortest grace.
-    fn tighten(&mut self, stop: Stop) -> bool {
-        match &mut self.record.stop {
-            Some(known) if known.is_asked() => {
-                let tighter = stop.grace < known.grace;
-                known.grace = known.grace.min(stop.grace);
-                tighter
-            }
-            other => {
-                tracing::info!(run = %self.id, grace = %stop.grace, "stop asked for");
-                *other = Some(stop);
-                true
-            }
-        }
-    }
-
-    /// An adopted attempt that has not begun may be a half-done start: with its spec it can be completed.
-    fn complete_half_done(&mut self) -> bool {
-        let Phase::Started { attempt, since } = self.record.phase else {
-            return false;
-        };
-        if self.record.stop.is_some() || self.record.status.state.rank() >= State::Running.rank() {
-            return false;
-        }
-        self.unclear = true;
-        self.record.phase = Phase::Starting {
-            attempt,
-            since,
-            boot: self.shared.boot(),
-        };
-        true
-    }
-
-    /// Waits for `work`, obeying requests meanwhile. `work` is dropped unless it is done.
-    pub(super) async fn race<T>(
-        &mut self,
-        work: impl Future<Output = T> + Send,
-        deadline: Option<Instant>,
-    ) -> Step<First<T>> {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.shared.shutdown.cancelled() => return Err(LetGo),
-                Some(command) = self.commands.recv() => {
-                    if self.obey(command).await {
-                        return Ok(First::Changed);
-                    }
-                }
-                done = &mut work => return Ok(First::Done(done)),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Ok(First::Late);
-                }
-            }
-        }
-    }
-
     /// The configuration has lost the run's executor: only it could tell how the run stands.
     pub(super) async fn wait_for_executor(&mut self) -> Step {
         let name = self.executor.clone();
@@ -605,7 +385,7 @@ impl Run {
     }
 
     /// Writes the record and waits until it survives power loss.
-    async fn save(&self) -> Result<()> {
+    pub(super) async fn save(&self) -> Result<()> {
         let saved = match self.shared.journal.save(self.id, &self.record).await {
             Ok(commit) => commit.synced().await.map_err(Error::from),
             Err(error) => Err(error),
@@ -655,20 +435,6 @@ pub(super) fn buried(run: RunId, grave: &Grave) -> Error {
             "the run `{run}` has ended and its outcome was acknowledged; it cannot be started again"
         ),
     })
-}
-
-/// Watches again after a pause.
-pub(super) fn watch_later(
-    executor: &Arc<dyn Executor>,
-    handle: &Handle,
-    pause: Duration,
-) -> BoxStream<'static, Result<Status>> {
-    let (executor, handle) = (Arc::clone(executor), handle.clone());
-    let later = async move {
-        sleep(pause).await;
-        executor.watch(&handle)
-    };
-    later.flatten_stream().boxed()
 }
 
 /// Whether an error of a start says that nothing was made.

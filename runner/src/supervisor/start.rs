@@ -13,7 +13,8 @@ use tokio::time::sleep;
 
 use super::backoff::Backoff;
 use super::record::Phase;
-use super::run::{First, Run, Step, made_nothing};
+use super::requests::First;
+use super::run::{Run, Step, made_nothing};
 use crate::config::Resolve;
 
 impl Run {

@@ -133,7 +133,7 @@ impl Life {
     }
 
     /// The first level for which that holds.
-    async fn level(&self, run: RunId, wanted: impl Fn(&Status) -> bool + Send) -> Status {
+    async fn level(&self, run: RunId, wanted: impl Fn(&Status) -> bool + Send + Sync) -> Status {
         let mut levels = self.runner.watch(&Handle::of(run));
         let looking = async {
             while let Some(level) = levels.next().await {

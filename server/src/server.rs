@@ -56,6 +56,7 @@ impl Server {
     /// `Unavailable` when the disk refuses.
     pub async fn bind(config: Config) -> Result<Self> {
         config.validate()?;
+        raise_descriptor_limit();
         let tls = config
             .tls
             .as_ref()
@@ -143,6 +144,19 @@ impl Server {
             info!(links = app.links.len(), "some links did not end in time");
         }
         app.close().await;
+    }
+}
+
+/// A link needs a descriptor, and the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "failed to raise the limit of open files");
     }
 }
 

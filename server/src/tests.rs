@@ -244,3 +244,37 @@ async fn a_reader_stops_where_it_was_told_to() {
         .read(move |tx| Reader::new(seq, 0).until(0).read(tx, &segments));
     assert!(read.await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn what_an_attempt_that_is_over_says_is_not_taken() {
+    let (_dir, app) = app(|_| {}).await;
+    let seq = run(&app, "run", true).await;
+    let say = async |attempt, state| {
+        let status = Status::new(attempt, state);
+        let write = app.db.write(move |tx| {
+            if status.is_finished() {
+                runs::finish(tx, seq, &status)
+            } else {
+                runs::advance(tx, seq, &status)
+            }
+        });
+        write.await.unwrap().into_value()
+    };
+    let done = || State::Finished(Outcome::Succeeded);
+    assert!(say(1, State::Running).await);
+    assert!(!say(1, State::Starting).await, "levels never go back");
+    assert!(say(2, State::Starting).await);
+    assert!(!say(1, State::Running).await);
+    assert!(!say(1, done()).await);
+    assert_eq!(state(&app, seq).await, "starting");
+    assert!(say(2, done()).await);
+    assert!(
+        !say(3, State::Running).await,
+        "nothing comes after the outcome"
+    );
+    assert!(
+        say(3, State::Finished(Outcome::lost("late"))).await,
+        "it has one"
+    );
+    assert_eq!(state(&app, seq).await, "succeeded");
+}

@@ -9,10 +9,12 @@
 //! | `logs` | reading and following output |
 //! | `runners`, `tokens` | who is connected; who may ask |
 //! | `health` | liveness, readiness, metrics |
+//! | `document` | the description of all this |
 //!
 //! What is acknowledged is on disk: every answer to a change waits for the sync, the change itself does not.
 
 mod auth;
+mod document;
 mod error;
 mod extract;
 mod health;
@@ -67,7 +69,7 @@ impl utoipa::Modify for Bearer {
 /// Everything that the server answers.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let (api, document) = documented().split_for_parts();
-    let document = Json(document);
+    let document = Json(document::document(&document));
     let clients = api
         .route(
             "/api/v1/openapi.json",

@@ -55,6 +55,7 @@ enum Started {
 impl Job {
     /// Does what is to be done until the runner has let go of the run, or the session is over.
     pub(super) async fn run(mut self, context: &Context, begin: Begin) {
+        let seq = self.run.seq;
         let started = match begin {
             Begin::Start(spec) => self.start(context, *spec).await,
             Begin::Follow => Started::Yes,
@@ -65,7 +66,7 @@ impl Job {
             Started::Failed(error) => self.failed(context, &error).await,
         };
         let Followed::Ended { run, commit } = ended else {
-            return;
+            return settle_if_ended(context, seq).await;
         };
         fault::step("server.outcome");
         if let Err(error) = context.app.db.synced(&commit).await {
@@ -169,6 +170,19 @@ pub(super) async fn settle(context: &Context, run: &Run) {
             .write(move |tx| runs::set_removed(tx, seq))
             .await,
     );
+}
+
+/// Settles a run that was given an outcome elsewhere while its job followed it.
+async fn settle_if_ended(context: &Context, seq: i64) {
+    if context.seat.session.is_closed() {
+        return;
+    }
+    if let Ok(run) = context.app.db.read(move |tx| runs::by_seq(tx, seq)).await
+        && run.finished.is_some()
+        && context.app.db.store().sync().await.is_ok()
+    {
+        settle(context, &run).await;
+    }
 }
 
 /// Stops a run that lives on without anybody, and waits for its end.

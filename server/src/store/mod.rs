@@ -19,7 +19,7 @@ pub(crate) mod runs;
 pub(crate) mod tokens;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use hybrid_runner_store::rusqlite::{self, Connection, Transaction};
 use hybrid_runner_store::{Commit, Committed, Error, Options, Result, Store};
@@ -35,6 +35,8 @@ pub(crate) struct Db {
     store: Store,
     /// Why the last write failed, if it did.
     trouble: Mutex<Option<String>>,
+    /// Why nothing can be made durable any more, until the file is opened anew.
+    broken: OnceLock<String>,
 }
 
 /// A state file, and what opening it found.
@@ -73,6 +75,7 @@ impl Db {
             db: Self {
                 store: opened.store,
                 trouble: Mutex::default(),
+                broken: OnceLock::new(),
             },
             set_aside: opened.set_aside,
             created: opened.created,
@@ -102,7 +105,12 @@ impl Db {
     /// Waits until a commit survives power loss.
     pub(crate) async fn synced(&self, commit: &Commit) -> Result<()> {
         let result = commit.synced().await;
-        self.note(result.as_ref().err());
+        if let Err(error) = &result
+            && error.is_storage()
+        {
+            // The first reason stays.
+            let _known = self.broken.set(error.to_string());
+        }
         result
     }
 
@@ -118,6 +126,9 @@ impl Db {
 
     /// Why writes fail now, after trying one.
     pub(crate) async fn trouble(&self) -> Option<String> {
+        if let Some(why) = self.broken.get() {
+            return Some(format!("{why}; mend the disk and start the server anew"));
+        }
         if self.noted().is_some() {
             drop(self.write(probe).await);
         }

@@ -386,6 +386,17 @@ async fn the_document_of_the_api_names_every_path() {
         let mut paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
         paths.sort_unstable();
         insta::assert_json_snapshot!(paths);
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(
+            schemas["Submit"]["properties"]["workflow"]["$ref"],
+            "#/components/schemas/Workflow"
+        );
+        let text = document.to_string();
+        let references = text.match_indices("#/components/schemas/");
+        for (at, start) in references {
+            let name = text[at + start.len()..].split('"').next().unwrap();
+            assert!(schemas[name].is_object(), "`{name}` is described");
+        }
         assert!(
             plane
                 .text("/metrics")
@@ -436,6 +447,24 @@ async fn a_damaged_state_file_is_set_aside_and_tokens_live_on() {
                     .contains("unreadable")
             });
         assert!(aside);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_state_file_of_a_newer_version_is_left_alone() {
+    within(async {
+        let dir = Plane::start().await.end().await;
+        let file = dir.path().join("data/server.db");
+        let mut bytes = std::fs::read(&file).unwrap();
+        // SQLite's `user_version`.
+        bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
+        std::fs::write(&file, &bytes).unwrap();
+        let mut config = Config::new(dir.path().join("data"));
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        let error = Server::bind(config).await.unwrap_err();
+        assert!(error.message().contains("newer version"), "{error}");
+        assert!(std::fs::read(&file).unwrap() == bytes);
     })
     .await;
 }

@@ -72,7 +72,7 @@ async fn follow(client: &mut crate::client::Client, run: &str) -> Result<Vec<f64
 /// The text of a chunk of a log.
 fn printed(chunk: &Value) -> Result<&str> {
     chunk
-        .pointer("/item/data/text")
+        .get("text")
         .and_then(Value::as_str)
         .with_context(|| format!("no text in {chunk}"))
 }

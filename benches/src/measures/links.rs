@@ -54,6 +54,7 @@ pub(crate) async fn measure(tools: &Tools) -> Result<Vec<Row>> {
     if let Some(ended) = links.try_join_next() {
         anyhow::bail!("a link has ended: {}", ended?);
     }
+    let mut client = server.client().await?;
     let seen = client.get("/runners").await?;
     let connected = seen["runners"]
         .as_array()

@@ -8,6 +8,9 @@ use tokio::time::{Instant, sleep};
 use crate::stage::{Runner, Server, Tools};
 use crate::table::{Row, Sample};
 
+/// Only after a session that lived for more than 5 s the runner dials again at once.
+const LIVED: Duration = Duration::from_secs(6);
+
 pub(crate) async fn measure(tools: &Tools) -> Result<Vec<Row>> {
     let room = tools.room("reconnect")?;
     let mut server = Server::start(tools, &room).await?;
@@ -16,8 +19,7 @@ pub(crate) async fn measure(tools: &Tools) -> Result<Vec<Row>> {
     for (away, times) in [(Duration::ZERO, 20), (Duration::from_secs(5), 10)] {
         let mut returned = Vec::new();
         for _ in 0..times {
-            // A session that lived: only then it is dialed again at once.
-            sleep(Duration::from_secs(1)).await;
+            sleep(LIVED).await;
             server = server.restart(away).await?;
             let start = Instant::now();
             let mut client = server.client().await?;

@@ -245,6 +245,27 @@ fn redact(error: &serde_json::Error) -> String {
     }
 }
 
+/// Keeps a list within one message: a handle works without its state, so the longest states are left out.
+fn fit(mut runs: Vec<Handle>) -> Vec<Handle> {
+    let length = |value: &serde_json::Value| value.to_string().len();
+    // The id and what stands around it take less than 100 bytes; the message around all of it less than 1 KiB.
+    let room = super::MAX_MESSAGE - 1024;
+    let mut total: usize = runs.iter().map(|run| length(&run.state) + 100).sum();
+    if total <= room {
+        return runs;
+    }
+    let mut longest: Vec<usize> = (0..runs.len()).collect();
+    longest.sort_by_key(|&at| std::cmp::Reverse(length(&runs[at].state)));
+    for at in longest {
+        if total <= room {
+            break;
+        }
+        total -= length(&runs[at].state);
+        runs[at] = Handle::of(runs[at].run);
+    }
+    runs
+}
+
 fn answer(value: &impl Serialize) -> Result<Box<RawValue>> {
     serde_json::value::to_raw_value(value)
         .map_err(|error| Error::internal("failed to write an answer").with_source(error))
@@ -280,7 +301,7 @@ impl Service for ExecutorService {
                 answer(&Empty {})
             }
             "list" => answer(&Listed {
-                runs: self.executor.list().await?,
+                runs: fit(self.executor.list().await?),
             }),
             _ => Err(unknown_method(method)),
         }
@@ -300,5 +321,26 @@ impl Service for ExecutorService {
             ),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RunId;
+
+    #[test]
+    fn a_list_that_is_too_long_for_a_message_leaves_out_the_longest_states() {
+        let handle = |length: usize| {
+            Handle::with_state(RunId::generate(), 1, serde_json::json!("x".repeat(length)))
+        };
+        let mut runs: Vec<Handle> = (0..20).map(|_| handle(10)).collect();
+        runs.extend((0..3).map(|_| handle(500_000)));
+        let fitted = fit(runs.clone());
+        let ids = |runs: &[Handle]| runs.iter().map(|run| run.run).collect::<Vec<_>>();
+        assert_eq!(ids(&fitted), ids(&runs));
+        assert_eq!(fitted[..20], runs[..20]);
+        assert!(serde_json::to_string(&fitted).unwrap().len() < super::super::MAX_MESSAGE);
+        assert_eq!(fitted.iter().filter(|run| run.state.is_null()).count(), 1);
     }
 }

@@ -1,16 +1,24 @@
 //! Appends records to the spool, and keeps it whole on a full disk.
 //!
 //! The workload must not wait for a disk: what cannot be written is dropped and counted, and becomes one gap record as
-//! soon as there is room again.
+//! soon as there is room again. A log never takes the last room: whoever shares the disk, the runner's journal before
+//! all, must still be able to say how the run ended.
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 
 use crate::clock;
 use crate::spool::{GapReason, HEADER_LEN, Header, Item, Kind, MAX_PAYLOAD, Record};
+use crate::sys;
 
 /// Length of a gap record.
 const GAP: u64 = HEADER_LEN as u64 + 9;
+
+/// So much of the disk is left to others, but no more than a sixteenth of it.
+const LEFT_TO_OTHERS: u64 = 4 << 20;
+/// After so many bytes the disk is looked at again.
+const LOOK: u64 = 256 << 10;
 
 /// Where records go.
 pub(crate) trait Sink {
@@ -18,6 +26,8 @@ pub(crate) trait Sink {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Cuts to `len`.
     fn cut(&mut self, len: u64) -> io::Result<()>;
+    /// How many bytes more may be written, if that is known.
+    fn room(&self) -> Option<u64>;
 }
 
 impl Sink for File {
@@ -27,6 +37,12 @@ impl Sink for File {
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    fn room(&self) -> Option<u64> {
+        let (free, all) = sys::room(self.as_fd()).ok()?;
+        // Some file systems do not say.
+        (all > 0).then(|| free.saturating_sub(LEFT_TO_OTHERS.min(all / 16)))
     }
 }
 
@@ -38,6 +54,8 @@ pub(crate) struct Writer<S> {
     limit: u64,
     /// A write was cut, and the rest of it not removed yet.
     torn: bool,
+    /// How many bytes may be written before the disk is looked at again.
+    allowed: u64,
     /// How many bytes did not fit on the disk since the last record.
     lost: u64,
     limited: Limited,
@@ -63,6 +81,7 @@ impl<S: Sink> Writer<S> {
             len,
             limit,
             torn: false,
+            allowed: 0,
             lost: 0,
             limited: Limited::No,
             disk_full: 0,
@@ -109,8 +128,11 @@ impl<S: Sink> Writer<S> {
             return;
         }
         let len = u32::try_from(payload).expect("at most 64 KiB");
+        let fits = self.fits(framed.len() as u64 + GAP);
         framed[..HEADER_LEN].copy_from_slice(&Header { len, kind, time }.encode());
-        let written = if self.lost == 0 {
+        let written = if !fits {
+            false
+        } else if self.lost == 0 {
             self.whole(framed)
         } else {
             // Together, so that a disk that stays nearly full is not filled up with gaps.
@@ -124,6 +146,18 @@ impl<S: Sink> Writer<S> {
             self.disk_full += payload as u64;
             self.lost += payload as u64;
         }
+    }
+
+    /// Whether so many bytes leave enough of the disk to others.
+    fn fits(&mut self, bytes: u64) -> bool {
+        if self.allowed < bytes {
+            self.allowed = self.sink.room().map_or(LOOK, |room| room.min(LOOK));
+        }
+        let fits = self.allowed >= bytes;
+        if fits {
+            self.allowed -= bytes;
+        }
+        fits
     }
 
     /// Writes the gap records that are due; whether none is left.
@@ -182,6 +216,8 @@ mod tests {
         bytes: Vec<u8>,
         room: usize,
         cuts: bool,
+        /// What is kept for others.
+        kept: Option<usize>,
     }
 
     impl Sink for &mut Disk {
@@ -200,6 +236,11 @@ mod tests {
             }
             self.bytes.truncate(usize::try_from(len).expect("small"));
             Ok(())
+        }
+
+        fn room(&self) -> Option<u64> {
+            let room = self.room.saturating_sub(self.bytes.len());
+            Some(room.saturating_sub(self.kept?) as u64)
         }
     }
 
@@ -229,6 +270,7 @@ mod tests {
                 bytes: Vec::new(),
                 room,
                 cuts: true,
+                kept: None,
             };
             let mut writer = Writer::new(&mut disk, 0, u64::MAX);
             out(&mut writer, b"0123456789");
@@ -253,11 +295,41 @@ mod tests {
     }
 
     #[test]
+    fn the_last_room_is_left_to_others() {
+        let mut disk = Disk {
+            bytes: Vec::new(),
+            room: 1000,
+            cuts: true,
+            kept: Some(500),
+        };
+        let mut writer = Writer::new(&mut disk, 0, u64::MAX);
+        for _ in 0..100 {
+            out(&mut writer, b"0123456789");
+        }
+        assert!(writer.settle());
+        let (len, dropped) = (writer.len(), writer.disk_full());
+        assert!(len > 400 && len <= 500 + GAP, "{len}");
+        writer.sink.room = 10_000;
+        out(&mut writer, b"after");
+        let items = items(&disk.bytes);
+        let [before @ .., gap, last] = items.as_slice() else {
+            panic!("{items:?}");
+        };
+        assert_eq!(before.len() as u64 * 10 + dropped, 1000);
+        let wanted = Item::Gap {
+            bytes: Some(dropped),
+            reason: GapReason::DiskFull,
+        };
+        assert_eq!((gap, last), (&wanted, &Item::Out(b"after".to_vec())));
+    }
+
+    #[test]
     fn what_could_not_be_cut_is_cut_before_the_next_record() {
         let mut disk = Disk {
             bytes: Vec::new(),
             room: 30,
             cuts: false,
+            kept: None,
         };
         let mut writer = Writer::new(&mut disk, 0, u64::MAX);
         out(&mut writer, b"0123456789");
@@ -287,6 +359,7 @@ mod tests {
                 bytes: Vec::new(),
                 room: 1000,
                 cuts: true,
+                kept: None,
             };
             let mut writer = Writer::new(&mut disk, 0, limit);
             for _ in 0..10 {
@@ -319,6 +392,7 @@ mod tests {
             bytes: Vec::new(),
             room: 1 << 20,
             cuts: true,
+            kept: None,
         };
         let mut writer = Writer::new(&mut disk, 0, u64::MAX);
         let payload: Vec<u8> = (0..150_000_u32).map(|at| at.to_be_bytes()[2]).collect();

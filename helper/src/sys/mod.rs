@@ -9,6 +9,7 @@ mod spawn;
 use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -109,6 +110,17 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What is left for this user of the file system of a file, and how large that is, in bytes.
+pub(crate) fn room(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the descriptor is borrowed and so open; `found` is valid to write.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: all of its fields are numbers, for which zero is a value too.
+    let found = unsafe { found.assume_init() };
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
 }
 
 /// Makes a FIFO that only this user can use.

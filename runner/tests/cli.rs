@@ -1,5 +1,11 @@
 //! The binary as scripts see it: exit codes, stdout, stderr, signals.
 
+#![cfg(feature = "local")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of the functions that clippy takes for tests"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};

@@ -1,5 +1,6 @@
 //! Precedence, the seed's and the chart's variables, and every error in words.
 
+#[cfg(feature = "local")]
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -219,6 +220,7 @@ fn old_names_of_variables_count_and_new_ones_win() {
 }
 
 #[test]
+#[cfg(feature = "local")]
 fn numbers_out_of_variables_reach_a_backends_own_settings() {
     // The local executor has no number of its own to set: an unknown key shows that the section is read.
     let machine = Machine::new(
@@ -348,6 +350,7 @@ fn yaml_scalars_are_taken_as_written() {
 
 /// Every error text in one place: read it as a user would.
 #[test]
+#[cfg(feature = "local")]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn each_error_says_where_what_and_what_to_do() {
     let file = |text: &str| Machine::new(text, &[]);

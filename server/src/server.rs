@@ -84,6 +84,11 @@ impl Server {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> Arc<App> {
+        Arc::clone(&self.app)
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address

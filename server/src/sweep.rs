@@ -10,12 +10,17 @@ use crate::app::App;
 use crate::logs::{drop_segment, recover};
 use crate::store::{now, queries, runners};
 
-/// How often it is looked whether something is old enough.
+/// How often it is looked whether something is old enough, at least.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// Sweeps until the server ends.
 pub(crate) async fn sweep(app: Arc<App>) {
-    let mut often = tokio::time::interval(EVERY);
+    // A bound that is short is kept as well.
+    let short = app.config.runner_lost_after.limit();
+    let every = short.map_or(EVERY, |limit| {
+        EVERY.min(limit / 2).max(Duration::from_secs(1))
+    });
+    let mut often = tokio::time::interval(every);
     often.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

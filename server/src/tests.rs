@@ -210,7 +210,7 @@ async fn a_state_file_without_room_says_so_and_works_again_when_there_is() {
     assert_eq!(ask(&router, &token, "GET", "/readyz", None).await.0, 200);
 }
 
-async fn ask(
+pub(crate) async fn ask(
     router: &axum::Router,
     token: &str,
     method: &str,

@@ -127,9 +127,9 @@ impl<'a> Follower<'a> {
                 }
                 () = &mut stopping => stopping = std::future::pending().boxed(),
                 Ok(()) = self.stop.changed() => {}
-                () = until(self.log_deadline), if !self.log_ended => {
+                () = until(self.log_deadline), if self.waits_for_log() => {
                     warn!(run = %self.run.id, "its log did not end in time after its outcome");
-                    self.log_ended = true;
+                    self.end_log_with_gap(GapReason::Crashed);
                 }
                 () = until(self.hold), if self.hold.is_some() => self.hold = None,
                 () = self.context.seat.session.closed() => return Followed::Gone,
@@ -189,18 +189,23 @@ impl<'a> Follower<'a> {
             }
             Event::Failed(error) => {
                 warn!(run = %self.run.id, error = %error.report(), "its log cannot be read on");
-                if let Some(next) = self.received.clone() {
-                    self.take(&LogChunk {
-                        item: LogItem::Gap {
-                            bytes: None,
-                            why: GapReason::Damaged,
-                        },
-                        next,
-                    });
-                }
-                self.log_ended = true;
+                self.end_log_with_gap(GapReason::Damaged);
             }
         }
+    }
+
+    /// Whether only the runner can bring the log on: what it sent is stored, and the disk takes more.
+    fn waits_for_log(&self) -> bool {
+        !self.log_ended && self.writing.is_none() && self.hold.is_none() && self.batch.is_empty()
+    }
+
+    /// Shows that the rest of the log is missing.
+    fn end_log_with_gap(&mut self, why: GapReason) {
+        let nowhere = || "0:end".parse().expect("a valid cursor");
+        let next = self.received.clone().unwrap_or_else(nowhere);
+        let item = LogItem::Gap { bytes: None, why };
+        self.batch.push(&LogChunk { item, next });
+        self.log_ended = true;
     }
 
     fn take(&mut self, chunk: &LogChunk) {
@@ -210,9 +215,6 @@ impl<'a> Follower<'a> {
         }
         self.received = Some(chunk.next.clone());
         self.batch.push(chunk);
-        if self.log_deadline.is_some() {
-            self.log_deadline = Some(Instant::now() + LOG_END);
-        }
     }
 
     /// Puts a write under way, if there is something to write and none is.
@@ -266,6 +268,9 @@ impl<'a> Follower<'a> {
                     app.segment_full.notify_one();
                 }
                 self.backoff.reset();
+                if self.log_deadline.is_some() {
+                    self.log_deadline = Some(Instant::now() + LOG_END);
+                }
                 app.watchers.tell(self.run.seq);
                 match ended {
                     None => None,

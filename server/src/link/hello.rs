@@ -111,7 +111,8 @@ pub(super) async fn admit(
     let slots = hello
         .capabilities
         .max_runs
-        .map_or(SLOTS, |max| max as usize);
+        .map_or(SLOTS, |max| max as usize)
+        .min(Semaphore::MAX_PERMITS >> 1);
     let seat = Arc::new(Seat {
         agent: hello.agent.clone(),
         epoch: greeted.epoch,
@@ -124,7 +125,8 @@ pub(super) async fn admit(
         since: store::now(),
         token: caller.token.clone(),
         session: session.clone(),
-        slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+        places: slots,
+        slots: Arc::new(Semaphore::new(slots)),
         orders,
         queued: Notify::new(),
         ended: Notify::new(),

@@ -10,7 +10,7 @@ use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{
     Error, ErrorKind, Executor as _, Handle, Outcome, Progress, RunSpec, Secrets, fault,
 };
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::follow::{Followed, Follower};
@@ -25,6 +25,21 @@ pub(super) struct Context {
     pub(super) app: Arc<App>,
     pub(super) seat: Arc<Seat>,
     pub(super) runner: RemoteExecutor,
+    /// One for each run that is followed or settled: more than there are places, and still bounded, so that
+    /// a runner that comes back with thousands of ended runs is not asked for all of them at once.
+    pub(super) turns: Arc<Semaphore>,
+}
+
+impl Context {
+    pub(super) fn new(app: &Arc<App>, seat: &Arc<Seat>) -> Self {
+        const ENDED: usize = 64;
+        Self {
+            app: Arc::clone(app),
+            seat: Arc::clone(seat),
+            runner: RemoteExecutor::new(seat.session.clone()),
+            turns: Arc::new(Semaphore::new(seat.places + ENDED)),
+        }
+    }
 }
 
 /// One run under way.
@@ -60,6 +75,7 @@ impl Job {
             Begin::Start(spec) => self.start(context, *spec).await,
             Begin::Follow => Started::Yes,
         };
+        let _turn = context.turns.acquire().await;
         let ended = match started {
             Started::Gone => return,
             Started::Yes => Follower::new(context, self).follow().await,

@@ -37,7 +37,8 @@ pub(crate) struct Seat {
     /// The id of its token.
     pub(crate) token: String,
     pub(crate) session: Session,
-    /// One permit for each run that it may have under way.
+    /// How many runs it may have under way, and one permit for each.
+    pub(super) places: usize,
     pub(super) slots: Arc<Semaphore>,
     /// Unbounded, but what is in it is not: a run holds a permit, and a stop is made by a request that waits.
     pub(super) orders: mpsc::UnboundedSender<Order>,

@@ -11,18 +11,23 @@ use axum::Router;
 use axum::extract::WebSocketUpgrade;
 use axum::routing::get;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
+use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::session::{
-    Closed, ExecutorService, NoService, Options, RemoteExecutor, Session,
+    Closed, ExecutorService, Hello, NoService, Options, RemoteExecutor, SUBPROTOCOL, Session,
+    Welcome,
 };
 use hybrid_runner_core::testing::{FakeBackend, Harness, Script};
-use hybrid_runner_core::{Error, Executor, Result, RunId, RunSpec, Secrets};
+use hybrid_runner_core::{Capabilities, Error, Executor, Outcome, Result, RunId, RunSpec, Secrets};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::transport::Socket;
+use crate::tests::ask;
+use crate::{Config, NewToken, Role, Server};
 
 /// The runner's end.
 struct Frames(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -156,6 +161,102 @@ impl Harness for OverSocket {
     fn declines(&self) -> &[(&'static str, &'static str)] {
         self.inner.declines()
     }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_stored_is_not_read_on_until_it_can() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path());
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(config).await.unwrap();
+        let (app, link) = (server.app(), server.link_url());
+        let token = |role, agent: Option<&str>| NewToken {
+            role,
+            agent: agent.map(|agent| agent.parse().unwrap()),
+            name: None,
+        };
+        let runner = server
+            .create_token(&token(Role::Runner, Some("a")))
+            .await
+            .unwrap();
+        let client = server
+            .create_token(&token(Role::Client, None))
+            .await
+            .unwrap();
+        let client = client.secret.expose_text().unwrap().to_owned();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve(std::future::pending()));
+        let backend = FakeBackend::new();
+        let session = dial(
+            &link,
+            runner.secret.expose_text().unwrap(),
+            &backend,
+            &mut tasks,
+        )
+        .await;
+        let agent = "a".parse().unwrap();
+        let life = Incarnation::new("boot", uuid::Uuid::new_v4(), 1);
+        let hello = Hello::new(agent, life, Capabilities::least());
+        let _welcome: Welcome = session.call("hello", &hello).await.unwrap();
+
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        let body =
+            serde_json::json!({ "id": run, "workflow": { "name": "w", "command": ["hold"] } });
+        assert_eq!(
+            ask(&router, &client, "POST", "/api/v1/runs", Some(body))
+                .await
+                .0,
+            201
+        );
+        let control = backend.control(run);
+        control.begun().await;
+        let (logs, away) = (dir.path().join("logs"), dir.path().join("away"));
+        std::fs::rename(&logs, &away).unwrap();
+        app.segments.release();
+        control.emit("one\n");
+        control.finish(Outcome::Succeeded);
+        let ready = async || ask(&router, &client, "GET", "/readyz", None).await;
+        let mut now = ready().await;
+        while now.0 == 200 {
+            tokio::task::yield_now().await;
+            now = ready().await;
+        }
+        assert!(now.1.contains("logs cannot be stored"), "{}", now.1);
+        let path = format!("/api/v1/runs/{run}");
+        let look = async |more: &str| {
+            ask(&router, &client, "GET", &format!("{path}{more}"), None)
+                .await
+                .1
+        };
+        assert!(
+            !look("").await.contains("succeeded"),
+            "the outcome waits for the log"
+        );
+        std::fs::rename(&away, &logs).unwrap();
+        assert!(look("?wait=20s").await.contains("succeeded"));
+        assert_eq!(look("/logs").await, "one\n");
+        assert_eq!(ready().await.0, 200);
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
+}
+
+/// A runner's end of a link.
+async fn dial(link: &str, token: &str, backend: &FakeBackend, tasks: &mut JoinSet<()>) -> Session {
+    let mut request = link.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers.insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
+    let (ws, _) = Box::pin(tokio_tungstenite::connect_async(request))
+        .await
+        .unwrap();
+    let service = Arc::new(ExecutorService::new(backend.executor()));
+    let (session, driver) = Session::start(Frames(ws), service, Options::default());
+    tasks.spawn(async move { drop::<Closed>(driver.await) });
+    session
 }
 
 mod contract {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hybrid_runner_core::session::RemoteExecutor;
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{Executor as _, Result, RunSpec, fault};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -65,11 +64,7 @@ struct Worker {
 impl Worker {
     fn new(app: &Arc<App>, seat: &Arc<Seat>) -> Self {
         Self {
-            context: Context {
-                app: Arc::clone(app),
-                seat: Arc::clone(seat),
-                runner: RemoteExecutor::new(seat.session.clone()),
-            },
+            context: Context::new(app, seat),
             jobs: JoinSet::new(),
             running: HashMap::new(),
             waiting: VecDeque::new(),
@@ -116,6 +111,7 @@ impl Worker {
         for run in plan.settle {
             let context = self.context.clone();
             self.jobs.spawn(async move {
+                let _turn = context.turns.acquire().await;
                 settle(&context, &run).await;
                 run.seq
             });

@@ -97,6 +97,12 @@ impl Segments {
         written.map(|()| place)
     }
 
+    /// Lets go of the segment that is being filled: the next append opens it anew.
+    #[cfg(test)]
+    pub(crate) fn release(&self) {
+        lock(&self.current).take();
+    }
+
     /// The segment that is being filled, if one is.
     pub(crate) fn filling(&self) -> Option<u64> {
         let current = lock(&self.current);

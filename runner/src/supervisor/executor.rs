@@ -100,7 +100,7 @@ impl Executor for Runner {
 
     async fn remove(&self, run: &Handle) -> Result<()> {
         let run = run.run;
-        match self.shared.registry.find(run) {
+        match self.shared.registry.find_even_removing(run) {
             Some(entry) => removal::remove(&self.shared, run, entry).await,
             // What was stopped before it was known is forgotten as what has ended is.
             None => match self.shared.journal.grave(run).await? {
@@ -122,7 +122,8 @@ impl Executor for Runner {
                 json!({ "spec": listed.spec, "executor": listed.executor, "adopted": adopted });
             Handle::with_state(listed.run, 1, state)
         };
-        Ok(listed.into_iter().map(handle).collect())
+        let shown = |listed: &Listed| self.shared.registry.find(listed.run).is_some();
+        Ok(listed.into_iter().filter(shown).map(handle).collect())
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId, entry: Entry) -> Re
             "the run `{run}` has not ended; stop it first"
         )));
     }
+    if entry.removing {
+        // Under way; it is answered once it is written down, as the first one is.
+        return write_down(shared, run, &view).await;
+    }
     let (answer, answered) = oneshot::channel();
     let task = {
         let shared = Arc::clone(shared);
@@ -41,7 +45,8 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId, entry: Entry) -> Re
     let place = shared.jobs.reserve().await.map_err(|_| shut_down())?;
     // Nothing is awaited between the two: a removal that has begun has its task.
     if !shared.registry.begin_removal(run) {
-        return Ok(());
+        let view = entry.view.borrow().clone();
+        return write_down(shared, run, &view).await;
     }
     place.send(Box::pin(task));
     match timeout(PATIENCE, answered).await {

@@ -274,10 +274,13 @@ async fn a_run_whose_executor_is_configured_no_more_waits_for_it() {
     life.start(&spec).await.unwrap();
     life.running(spec.run).await;
     life.kill().await;
-    let mut parts = world.parts(world.disk.path());
-    let executor = parts.executors.pop_first().unwrap().1;
-    parts.executors.insert("renamed".parse().unwrap(), executor);
-    let life = world.open_with(parts).await;
+    let renamed = || {
+        let mut parts = world.parts(world.disk.path());
+        let executor = parts.executors.pop_first().unwrap().1;
+        parts.executors.insert("renamed".parse().unwrap(), executor);
+        parts
+    };
+    let life = world.open_with(renamed).await;
     let told = life.level(spec.run, |level| level.message.is_some()).await;
     assert!(told.message.unwrap().contains("`fake` is not configured"));
     life.kill().await;

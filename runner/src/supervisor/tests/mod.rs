@@ -88,13 +88,22 @@ impl World {
     }
 
     async fn open(&self) -> Life {
-        self.open_with(self.parts(self.disk.path())).await
+        self.open_with(|| self.parts(self.disk.path())).await
     }
 
-    async fn open_with(&self, parts: Parts) -> Life {
-        let (runner, driver) = within(Runner::open_in(parts, self.boot.clone()))
-            .await
-            .unwrap();
+    async fn open_with(&self, parts: impl Fn() -> Parts + Send + Sync) -> Life {
+        let opening = async {
+            loop {
+                match Runner::open_in(parts(), self.boot.clone()).await {
+                    // A process that a test beside this one is just starting holds the lock until its `exec`.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
+                        tokio::task::yield_now().await;
+                    }
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let (runner, driver) = within(opening).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(driver);
         Life { runner, tasks }
@@ -191,18 +200,10 @@ impl Life {
         within(self.runner.incarnation()).await.unwrap()
     }
 
-    /// Ends this life as `kill -9` does: wherever each task stands.
+    /// Ends this life as `kill -9` does: wherever each task stands. The journal's last write is in the hands of a
+    /// thread, as it would be in those of the kernel; the next life waits for its lock.
     async fn kill(mut self) {
         within(self.tasks.shutdown()).await;
-        let lock = self.runner.shared.journal.path().with_extension("db.lock");
-        drop(self.runner);
-        // The journal's last write is in the hands of a thread, as it would be in those of the kernel.
-        let waiting = async {
-            while std::fs::File::open(&lock).unwrap().try_lock().is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        within(waiting).await;
     }
 
     /// Ends this life in order.

@@ -5,7 +5,7 @@
 //! | `auth` | who may ask |
 //! | `error`, `extract` | errors in one shape, also of what cannot be read |
 //! | `view` | runs and runners as they are shown |
-//! | `runs` | submit, list, look, wait, stop |
+//! | `submit`, `runs`, `stop` | a run's way in; list, look, wait; asking it to end |
 //! | `logs` | reading and following output |
 //! | `runners`, `tokens` | who is connected; who may ask |
 //! | `health` | liveness, readiness, metrics |
@@ -21,6 +21,8 @@ mod health;
 mod logs;
 mod runners;
 mod runs;
+mod stop;
+mod submit;
 mod tokens;
 mod view;
 
@@ -100,9 +102,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
     let mut document = Document::openapi();
     document.merge(tokens_router().into_openapi());
     OpenApiRouter::with_openapi(document)
-        .routes(routes!(runs::submit, runs::list))
+        .routes(routes!(submit::submit, runs::list))
         .routes(routes!(runs::show))
-        .routes(routes!(runs::stop))
+        .routes(routes!(stop::stop))
         .routes(routes!(logs::read))
         .routes(routes!(runners::list))
         .routes(routes!(runners::show))

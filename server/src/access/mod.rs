@@ -2,65 +2,29 @@
 //!
 //! A token is 256 random bits. Only its SHA-256 is stored; all of them are held in memory, so that a
 //! request costs no read. Whoever holds a connection open watches [`Access::revocations`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `role` | what a token may be used for |
+//! | `file` | making a token, and the one file that holds one |
+
+mod file;
+mod role;
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hybrid_runner_core::secret::SecretValue;
 use hybrid_runner_core::{AgentId, Error, Result};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
 use crate::store::{self, Db, tokens, tokens::Stored};
-
-/// What a token may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Role {
-    /// The link, for one runner id.
-    Runner,
-    /// Runs, logs, runners.
-    Client,
-    /// What a client may, and tokens.
-    Admin,
-}
-
-impl Role {
-    /// The role's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Runner => "runner",
-            Self::Client => "client",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl FromStr for Role {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "runner" => Ok(Self::Runner),
-            "client" => Ok(Self::Client),
-            "admin" => Ok(Self::Admin),
-            _ => Err(Error::invalid(format!(
-                "`{}` is not a role: there are runner, client and admin",
-                hybrid_runner_core::id::shorten(text)
-            ))),
-        }
-    }
-}
+pub(crate) use file::ADMIN_TOKEN;
+use file::{generate, read_token, write_token};
+pub use role::Role;
 
 /// A token that is to be made.
 #[derive(Debug, Clone)]
@@ -282,44 +246,6 @@ impl Access {
     pub(crate) async fn trouble(&self) -> Option<String> {
         self.db.trouble().await
     }
-}
-
-/// The file with the first admin's token, in the data folder.
-pub(crate) const ADMIN_TOKEN: &str = "admin.token";
-
-fn generate() -> Result<SecretValue> {
-    let mut bits = [0; 32];
-    getrandom::fill(&mut bits).map_err(|error| {
-        Error::internal("failed to get random bits").with_source(error.to_string())
-    })?;
-    Ok(SecretValue::new(format!(
-        "hr_{}",
-        URL_SAFE_NO_PAD.encode(bits)
-    )))
-}
-
-fn read_token(path: &Path) -> Result<Option<SecretValue>> {
-    match fs::read_to_string(path) {
-        Ok(text) if text.trim().starts_with("hr_") => Ok(Some(SecretValue::new(text.trim()))),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(
-            Error::unavailable(format!("failed to read `{}`", path.display())).with_source(error),
-        ),
-    }
-}
-
-fn write_token(path: &Path, secret: &SecretValue) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    // The one place where a token is written: the admin's first, for the admin.
-    file.write_all(secret.expose())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }
 
 fn head(hash: &[u8; 32]) -> [u8; 8] {

@@ -152,13 +152,42 @@ impl Client {
         found
     }
 
-    /// The stored log as bytes.
+    /// Waits until a server that did not know the run knows it.
+    pub async fn adopted(&self, run: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self
+            .insist(Method::GET, &format!("/runs/{run}"), None)
+            .await
+            .0
+            == StatusCode::NOT_FOUND
+        {
+            assert!(
+                Instant::now() < deadline,
+                "run {run} was not adopted in {PATIENCE:?}"
+            );
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// The stored log as bytes. Insists.
     pub async fn log(&self, run: &str) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_log(run).await {
+                Ok(log) => return log,
+                Err(error) => assert!(
+                    Instant::now() < deadline,
+                    "no log of {run} in {PATIENCE:?}: {error}"
+                ),
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn try_log(&self, run: &str) -> reqwest::Result<Vec<u8>> {
         let url = format!("{}/api/v1/runs/{run}/logs", self.base);
-        let response = self.http.get(url).bearer_auth(&self.token).send().await;
-        let response = response.and_then(reqwest::Response::error_for_status);
-        let bytes = response.expect("the log can be read").bytes().await;
-        bytes.expect("the log can be read").to_vec()
+        let response = self.http.get(url).bearer_auth(&self.token).send().await?;
+        Ok(response.error_for_status()?.bytes().await?.to_vec())
     }
 
     /// The stored log as text.

@@ -396,6 +396,7 @@ async fn state_that_cannot_be_read_is_set_aside_and_the_runner_takes_up_its_runs
         assert_eq!(story.read("starts"), "start\n");
         let aside: Vec<_> = files(&runner.data_dir, "").into_iter().filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x5a; 1000]))).collect();
         assert_eq!(aside.len(), found.len(), "what could not be read is kept: {aside:?}");
+        assert!(aside.iter().all(|path| path.to_string_lossy().contains(".unreadable-20")), "no date: {aside:?}");
         still_works(&client, &story).await;
     })
     .await;
@@ -418,7 +419,7 @@ async fn a_server_whose_state_cannot_be_read_adopts_what_its_runners_have() {
             fs::write(path, vec![0x5a; 20_000]).unwrap();
         }
         server.start().await;
-        client.runner_is("runner-1", "connected").await;
+        client.adopted(&run).await;
         story.write("gate", "");
 
         client.finished(&run).await.expect("succeeded");

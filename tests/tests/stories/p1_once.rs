@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_tests::{Binary, Client, Runner, Server, Story, Workflow, skipped};
+use hybrid_runner_tests::{Binary, Client, Runner, Server, Story, Workflow, processes, skipped};
 use serde_json::json;
 
 /// Walks that go on at the same time. They mostly wait.
@@ -196,9 +196,9 @@ async fn a_server_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_lo
         server.binary = Binary::Faults;
         server.environment = fault_log(&story, "steps");
         server.start().await;
+        let begun = steps(&story, "steps").len();
         let client = server.client();
         let mut runner = Runner::started(&story, &server).await;
-        let begun = steps(&story, "steps").len();
         Scenario::play(&story, &client, "runner-1", "whole")
             .await
             .check(&story, &client)
@@ -211,6 +211,9 @@ async fn a_server_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_lo
             "too few durable steps to walk over: {steps:?}"
         );
 
+        for step in 1..=begun {
+            first_start_killed_at(&story, step).await;
+        }
         let walked =
             futures::stream::iter(walk(&steps, 40)).map(|step| server_killed_at(&story, step));
         let fired = walked
@@ -226,11 +229,24 @@ async fn a_server_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_lo
     .await;
 }
 
+/// A server that dies while it makes its data: the next life has an admin's token and works.
+async fn first_start_killed_at(story: &Story, step: usize) {
+    let mut server = Server::new(story, &format!("first-{step}"));
+    server.binary = Binary::Faults;
+    server.environment = fault_at(step);
+    server.spawn();
+    server.program().end(Duration::from_mins(1)).await;
+    server.environment.clear();
+    server.start().await;
+    assert_eq!(server.client().get("/runs").await["runs"], json!([]));
+    server.kill().await;
+}
+
 async fn server_killed_at(story: &Story, step: usize) -> bool {
     let name = format!("server-{step}");
     let mut server = Server::new(story, &name);
     server.binary = Binary::Faults;
-    // The first life only makes the data: what the steps of a first start are worth is another story.
+    // The first life only makes the data; its own steps are walked apart.
     server.start().await;
     let client = server.client();
     let mut runner = Runner::new(story, &server, &name).await;
@@ -259,17 +275,22 @@ async fn server_killed_at(story: &Story, step: usize) -> bool {
     fired
 }
 
+/// A run that says how often it was started, and that is held until the story lets it go.
+fn held(story: &Story) -> Workflow {
+    let script = "echo start >> $STORY/starts; echo up; while [ ! -e $STORY/gate ]; do sleep 0.05; done; echo down";
+    story.sh("held", script)
+}
+
 #[tokio::test]
-async fn a_runner_whose_container_layer_was_lost_starts_nothing_again() {
+async fn a_runner_whose_disk_was_lost_starts_nothing_again() {
     Story::told(60, async |story| {
         let server = Server::started(&story).await;
         let mut runner = Runner::started(&story, &server).await;
         let client = server.client();
-        let workflow = story.sh("once", "echo start >> $STORY/starts; exec sleep 600");
-        let run = client.submit(&workflow, "runner-1").await;
-        client.running(&run).await;
+        let run = client.submit(&held(&story), "runner-1").await;
+        client.follow(&run).lines(1).await;
 
-        // The disk of the runner is gone, and with it the folder of the run.
+        // As a container whose writable layer is gone: the same boot, nothing on disk.
         runner.kill().await;
         std::fs::remove_dir_all(&runner.data_dir).unwrap();
         runner.start().await;
@@ -277,6 +298,117 @@ async fn a_runner_whose_container_layer_was_lost_starts_nothing_again() {
         let end = client.finished(&run).await;
         end.expect("lost");
         assert!(!end.why().is_empty(), "{}", end.0);
+        assert_eq!(story.read("starts"), "start\n");
+    })
+    .await;
+}
+
+/// Copies a folder of plain files and folders.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else if path.is_file() {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// Puts an older copy of a folder in its place.
+fn restore(story: &Story, folder: &std::path::Path) {
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::rename(story.path("older"), folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_runner_restored_from_an_older_copy_starts_nothing_again() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        runner.terminate().await;
+        copy(&runner.data_dir, &story.path("older"));
+        runner.start().await;
+        let run = client.submit(&held(&story), "runner-1").await;
+        client.follow(&run).lines(1).await;
+
+        runner.kill().await;
+        restore(&story, &runner.data_dir);
+        runner.start().await;
+
+        client.finished(&run).await.expect("lost");
+        assert_eq!(story.read("starts"), "start\n");
+        let next = client
+            .submit(&Workflow::sh("next", "echo fine"), "runner-1")
+            .await;
+        client.finished(&next).await.expect("succeeded");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_restored_from_an_older_copy_adopts_what_its_runners_have() {
+    Story::told(60, async |story| {
+        let mut server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        server.terminate().await;
+        copy(&server.data_dir(), &story.path("older"));
+        server.start().await;
+        runner.ready().await;
+        let run = client.submit(&held(&story), "runner-1").await;
+        client.follow(&run).lines(1).await;
+
+        server.kill().await;
+        restore(&story, &server.data_dir());
+        server.start().await;
+        client.adopted(&run).await;
+        story.write("gate", "");
+
+        client.finished(&run).await.expect("succeeded");
+        assert_eq!(client.text(&run).await, "up\ndown\n");
+        assert_eq!(story.read("starts"), "start\n");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_given_up_for_lost_stays_lost_and_is_stopped_when_its_runner_returns() {
+    Story::told(90, async |story| {
+        let mut server = Server::new(&story, "server");
+        server
+            .settings
+            .push("runner_lost_after = \"2s\"".to_owned());
+        server.start().await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        let mark = format!("mark-{}", uuid::Uuid::new_v4());
+        let run = client
+            .submit(
+                &held(&story).env("MARK", &mark).with("grace", "1s"),
+                "runner-1",
+            )
+            .await;
+        client.follow(&run).lines(1).await;
+
+        runner.kill().await;
+        let end = client.finished(&run).await;
+        end.expect("lost");
+        assert!(
+            !processes::marked(&mark).is_empty(),
+            "the work itself goes on"
+        );
+        runner.start().await;
+
+        processes::gone(&mark, Duration::from_secs(30)).await;
+        assert_eq!(client.show(&run).await.state(), "lost");
+        assert_eq!(
+            client.text(&run).await,
+            "up\n",
+            "nothing is accepted after the end"
+        );
         assert_eq!(story.read("starts"), "start\n");
     })
     .await;

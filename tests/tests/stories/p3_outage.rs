@@ -125,7 +125,9 @@ async fn a_disk_filled_by_a_log_drops_the_log_and_says_so_and_the_run_ends_as_it
         match end.class() {
             "exit" => {
                 assert_eq!(end.0["failure"]["exit_code"], 5, "{}", end.0);
-                assert_eq!(follow.gaps, ["disk_full"], "the missing part is told once");
+                // Room comes and goes; each missing part is told in its place.
+                let gaps = &follow.gaps;
+                assert!(!gaps.is_empty() && gaps.len() < 100 && gaps.iter().all(|why| why == "disk_full"), "{gaps:?}");
             }
             class => assert_eq!(class, "storage", "{}", end.0),
         }

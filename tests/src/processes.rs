@@ -135,16 +135,23 @@ pub fn signal(pid: i32, signal: Signal) {
 }
 
 /// Waits until a look answers; panics after `limit` with what was waited for.
-pub async fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return found;
+pub fn until<T, L: FnMut() -> Option<T>>(
+    what: &str,
+    limit: Duration,
+    mut look: L,
+) -> impl Future<Output = T> + use<T, L> {
+    let what = what.to_owned();
+    async move {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited {limit:?} in vain: {what}"
+            );
+            sleep(LOOK).await;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {limit:?} in vain: {what}"
-        );
-        sleep(LOOK).await;
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::processes::{self, Process};
 use crate::program::{Binary, Program};
+use crate::rest::http;
 use crate::server::{Server, ready};
 use crate::story::{Story, free_port};
 
@@ -138,10 +139,7 @@ impl Runner {
 
     /// Asks one of its own endpoints: the code and the text.
     pub async fn ask(&self, name: &str) -> (u16, String) {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client without settings can be built");
+        let http = http();
         let response = http
             .get(self.health(name))
             .send()

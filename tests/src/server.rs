@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::program::{Binary, Program};
-use crate::rest::Client;
+use crate::rest::{Client, http};
 use crate::story::{Story, free_port};
 
 /// A readiness that nobody announces is asked for this often.
@@ -137,10 +137,7 @@ impl Server {
 
 /// Waits until `/readyz` says yes; panics if the program ends before.
 pub(crate) async fn ready(url: &str, program: &mut Program) {
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client without settings can be built");
+    let http = http();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = match http.get(url).send().await {

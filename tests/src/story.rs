@@ -144,6 +144,30 @@ impl Drop for Inner {
     }
 }
 
+/// Copies a folder of plain files and folders.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = || {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let (path, to) = (entry.path(), to.join(entry.file_name()));
+            if path.is_dir() {
+                copy(&path, &to);
+            } else if path.is_file() {
+                fs::copy(&path, &to)?;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    copied().unwrap_or_else(|error| panic!("failed to copy `{}`: {error}", from.display()));
+}
+
+/// Puts another folder in the place of one.
+pub fn replace(folder: &Path, by: &Path) {
+    let replaced = fs::remove_dir_all(folder).and_then(|()| fs::rename(by, folder));
+    replaced.unwrap_or_else(|error| panic!("failed to replace `{}`: {error}", folder.display()));
+}
+
 /// A port of this machine that nobody listens to, below those that the system gives away by itself.
 ///
 /// A program that is killed and started again must come back at its address, so the address cannot be left to it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hybrid_runner_tests::processes::until;
+use hybrid_runner_tests::rest::http;
 use hybrid_runner_tests::{Proxy, Runner, Server, Story};
 use reqwest::Method;
 use serde_json::json;
@@ -30,15 +31,7 @@ async fn not_ready(runner: &Runner, words: &[&str]) {
 async fn answers(runner: &mut Runner) {
     let url = runner.health("healthz");
     let deadline = Instant::now() + SOON;
-    while reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .get(&url)
-        .send()
-        .await
-        .is_err()
-    {
+    while http().get(&url).send().await.is_err() {
         assert!(
             runner.is_running(),
             "the runner has left: {}",
@@ -119,12 +112,12 @@ async fn a_revoked_token_ends_the_link_but_no_run_and_a_new_one_is_taken_up_at_o
             .await;
         assert_eq!(status.as_u16(), 204);
         not_ready(&runner, &["token"]).await;
-        let taken = proxy.taken();
+        let before = proxy.taken();
         sleep(Duration::from_secs(2)).await;
         assert!(
-            proxy.taken() - taken <= 2,
+            proxy.taken() - before <= 2,
             "{} connects in 2 s",
-            proxy.taken() - taken
+            proxy.taken() - before
         );
         assert!(runner.is_running());
         story.write("gate", "");

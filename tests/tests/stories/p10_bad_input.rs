@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hybrid_runner_tests::link::End;
 use hybrid_runner_tests::processes::until;
+use hybrid_runner_tests::rest::http;
 use hybrid_runner_tests::{Client, Runner, Server, Story};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -181,7 +182,7 @@ async fn requests_that_are_garbage_are_answered_in_one_shape() {
     Story::told(60, async |story| {
         let server = Server::started(&story).await;
         let client = server.client();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http();
         let deep = "[".repeat(100_000);
         let huge = format!("{{\"workflow\": {{\"name\": \"{}\"}}}}", "x".repeat(3 << 20));
         for (body, codes) in [

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use hybrid_runner_tests::story::{copy, replace};
 use hybrid_runner_tests::{Binary, Client, Runner, Server, Story, Workflow, processes, skipped};
 use serde_json::json;
 
@@ -303,25 +304,6 @@ async fn a_runner_whose_disk_was_lost_starts_nothing_again() {
     .await;
 }
 
-/// Copies a folder of plain files and folders.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &to);
-        } else if path.is_file() {
-            std::fs::copy(&path, &to).unwrap();
-        }
-    }
-}
-
-/// Puts an older copy of a folder in its place.
-fn restore(story: &Story, folder: &std::path::Path) {
-    std::fs::remove_dir_all(folder).unwrap();
-    std::fs::rename(story.path("older"), folder).unwrap();
-}
-
 #[tokio::test]
 async fn a_runner_restored_from_an_older_copy_starts_nothing_again() {
     Story::told(60, async |story| {
@@ -335,7 +317,7 @@ async fn a_runner_restored_from_an_older_copy_starts_nothing_again() {
         client.follow(&run).lines(1).await;
 
         runner.kill().await;
-        restore(&story, &runner.data_dir);
+        replace(&runner.data_dir, &story.path("older"));
         runner.start().await;
 
         client.finished(&run).await.expect("lost");
@@ -362,7 +344,7 @@ async fn a_server_restored_from_an_older_copy_adopts_what_its_runners_have() {
         client.follow(&run).lines(1).await;
 
         server.kill().await;
-        restore(&story, &server.data_dir());
+        replace(&server.data_dir(), &story.path("older"));
         server.start().await;
         client.adopted(&run).await;
         story.write("gate", "");

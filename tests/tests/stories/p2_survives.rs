@@ -37,17 +37,14 @@ impl Printing {
         }
     }
 
-    fn beats(&self) -> usize {
-        self.story.read("beats").lines().count()
-    }
-
     /// Waits until it has printed so many lines more, whether anybody reads them or not.
-    async fn goes_on(&self, lines: usize) {
-        let goal = self.beats() + lines;
-        until("the workload goes on", SOON, || {
-            (self.beats() >= goal).then_some(())
+    fn goes_on(&self, lines: usize) -> impl Future<Output = ()> + use<> {
+        let story = self.story.clone();
+        let beats = move || story.read("beats").lines().count();
+        let goal = beats() + lines;
+        until("the workload goes on", SOON, move || {
+            (beats() >= goal).then_some(())
         })
-        .await;
     }
 
     /// It ends well, was started once, and every line has arrived once, at the follower and in the store.

@@ -62,7 +62,9 @@ fn needles() -> Vec<(String, Vec<u8>)> {
     let mut needles = Vec::new();
     for (name, value) in VALUES {
         let bytes = value.as_bytes();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let quoted = json!(value).to_string();
         let forms = [
             value.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hybrid_runner_tests::rest::http;
 use hybrid_runner_tests::{Runner, Server, Story};
 use tokio::time::{Instant, sleep};
 
@@ -53,7 +54,7 @@ async fn a_full_house_is_ready_and_a_draining_one_is_not() {
             .await;
         client.follow(&run).lines(1).await;
         assert_eq!(runner.ask("readyz").await.0, 200);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http();
         for path in ["healthz", "readyz"] {
             let answer = http
                 .get(format!("{}/{path}", server.url()))

@@ -37,16 +37,18 @@ pub(super) fn read_token(path: &Path) -> Result<Option<SecretValue>> {
     }
 }
 
-/// Writes a token where only its owner can read it.
+/// Writes a token where only its owner can read it: all of it, or nothing.
 pub(super) fn write_token(path: &Path, secret: &SecretValue) -> io::Result<()> {
+    let new = path.with_extension("token.new");
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)?;
+        .open(&new)?;
     // The one place where a token is written: the admin's first, for the admin.
     file.write_all(secret.expose())?;
     file.write_all(b"\n")?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(&new, path)
 }

@@ -125,10 +125,11 @@ impl Access {
             return Ok(());
         }
         let secret = generate()?;
-        self.store(&new, &secret).await?;
+        // The file first: a token that counts and that nobody knows would lock everybody out.
         write_token(path, &secret).map_err(|error| {
             Error::unavailable(format!("failed to write `{}`", path.display())).with_source(error)
-        })
+        })?;
+        self.store(&new, &secret).await.map(drop)
     }
 
     /// Makes a token; it is safe on disk when this returns.

@@ -36,6 +36,16 @@ fn databases(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().filter(is_database).collect()
 }
 
+/// Puts garbage in the place of a database and of its log, from which alone SQLite could make it anew.
+fn spoil(database: &Path) {
+    for end in ["", "-wal"] {
+        let path = PathBuf::from(format!("{}{end}", database.display()));
+        if path.exists() {
+            fs::write(path, vec![0x5a; 20_000]).expect("the state can be written to");
+        }
+    }
+}
+
 async fn still_works(client: &Client, story: &Story) {
     let run = client
         .submit(&story.sh("still-works", "echo fine"), "runner-1")
@@ -387,7 +397,7 @@ async fn state_that_cannot_be_read_is_set_aside_and_the_runner_takes_up_its_runs
         runner.kill().await;
         let found = databases(&runner.data_dir);
         for path in &found {
-            fs::write(path, vec![0x5a; 20_000]).unwrap();
+            spoil(path);
         }
         runner.start().await;
         story.write("gate", "");
@@ -396,7 +406,7 @@ async fn state_that_cannot_be_read_is_set_aside_and_the_runner_takes_up_its_runs
         assert_eq!(client.text(&run).await, "up\ndown\n");
         assert_eq!(story.read("starts"), "start\n");
         let aside: Vec<_> = files(&runner.data_dir, "").into_iter().filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x5a; 1000]))).collect();
-        assert_eq!(aside.len(), found.len(), "what could not be read is kept: {aside:?}");
+        assert!(aside.len() >= found.len(), "what could not be read is not kept: {aside:?}");
         assert!(aside.iter().all(|path| path.to_string_lossy().contains(".unreadable-20")), "no date: {aside:?}");
         still_works(&client, &story).await;
     })
@@ -417,7 +427,7 @@ async fn a_server_whose_state_cannot_be_read_adopts_what_its_runners_have() {
         let state: Vec<_> = databases(&server.data_dir()).into_iter().filter(|path| !path.to_string_lossy().contains("access")).collect();
         assert!(!state.is_empty());
         for path in &state {
-            fs::write(path, vec![0x5a; 20_000]).unwrap();
+            spoil(path);
         }
         server.start().await;
         client.adopted(&run).await;

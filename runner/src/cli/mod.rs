@@ -2,12 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`args`] | what can be typed |
-//! | [`exit`] | exit codes, and errors that carry one |
-//! | [`output`] | data to stdout; progress, hints and errors to stderr |
-//! | [`dev`], [`serve`], [`exec`] | `dev`; `run` and `server`; `exec` |
-//! | [`submit`], [`runs`], [`token`] | clients of the REST API |
-//! | [`offline`] | `validate`, `config`, `version`, `completions` |
+//! | `args` | what can be typed |
+//! | `exit` | exit codes, and errors that carry one |
+//! | `output` | data to stdout; progress, hints and errors to stderr |
+//! | `dev`, `serve`, `exec` | `dev`; `run` and `server`; `exec` |
+//! | `submit`, `runs`, `token` | clients of the REST API |
+//! | `offline` | `validate`, `config`, `version`, `completions` |
 
 mod args;
 #[cfg(feature = "server")]

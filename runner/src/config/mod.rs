@@ -2,13 +2,13 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`layer`] | where settings come from, lowest first |
-//! | [`variables`] | the seed's and the chart's variables, and what each becomes |
-//! | [`raw`] | what a file may hold, and every default |
-//! | [`check`] | raw → [`Config`] |
-//! | [`build`] | [`Config`] → executors and stores |
-//! | [`show`] | `config show`, `config env`, `config schema` |
-//! | [`problem`] | errors with section, key and source |
+//! | `layer` | where settings come from, lowest first |
+//! | `variables` | the seed's and the chart's variables, and what each becomes |
+//! | `raw` | what a file may hold, and every default |
+//! | `check` | raw → [`Config`] |
+//! | `build` | [`Config`] → executors and stores |
+//! | `show` | `config show`, `config env`, `config schema` |
+//! | `problem` | errors with section, key and source |
 
 mod build;
 mod check;

@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `executor` | the runner as its server sees it: an [`Executor`](hybrid_runner_core::Executor) |
+//! | `executor` | the runner as its server sees it: an [`Executor`] |
 //! | `capabilities` | what all executors together can do, and whether they can be used |
 //! | `acceptance` | what becomes of a start |
 //! | `redelivery` | whether a run that nothing here knows may be started |

@@ -401,3 +401,42 @@ async fn version_names_the_features_and_completions_complete() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_runner_needs_no_file_but_the_variables_of_the_seed() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let client = server.client();
+        let (_, token) = client.token("runner", Some("seed")).await;
+        let mut start = story.start("seed", Binary::Product, &["run"]);
+        for (name, value) in [
+            ("AGENT_ID", "seed"),
+            ("AUTH_TOKEN", &token),
+            ("SERVER_URL", &server.url().replace("http", "ws")),
+            ("ARGO_EXTRA_ENVS_NOOP", "[A:1, B:2]"),
+            ("EXECUTOR_TYPE", "local"),
+            (
+                "HYBRID_RUNNER__RUNNER__DATA_DIR",
+                &story.path("seed.data").display().to_string(),
+            ),
+            ("HYBRID_RUNNER__RUNNER__LISTEN", "none"),
+        ] {
+            start.environment.insert(name.to_owned(), value.to_owned());
+        }
+        let mut runner = start.spawn();
+        client.runner_is("seed", "connected").await;
+        let run = client
+            .submit(&story.sh("seeded", "echo [$AUTH_TOKEN]"), "seed")
+            .await;
+        client.finished(&run).await.expect("succeeded");
+        assert_eq!(
+            client.text(&run).await,
+            "[]\n",
+            "the runner's own token reached a workload"
+        );
+        runner.signal(Signal::TERM);
+        assert_eq!(runner.end(SOON).await.code(), Some(0));
+        assert!(!runner.errors().contains(&token));
+    })
+    .await;
+}

@@ -171,3 +171,28 @@ async fn submitting_twice_with_one_key_runs_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn bytes_arrive_as_they_were_written() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let _runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        let script = "head -c 300000 /dev/urandom > $STORY/random; \
+                      { printf 'ünï\\302'; cat $STORY/random; printf '\\n\\000\\r\\n'; \
+                        head -c 1000000 /dev/zero | tr '\\0' y; } > $STORY/written; cat $STORY/written";
+        let run = client.submit(&story.sh("bytes", script), "runner-1").await;
+        let mut follow = client.follow(&run);
+        follow.end().await.expect("succeeded");
+
+        let written = std::fs::read(story.path("written")).unwrap();
+        assert!(written.len() > 1_300_000, "{}", written.len());
+        assert!(client.log(&run).await == written, "what is stored differs");
+        assert!(follow.log == written, "what the follower was told differs");
+        let quiet = client.submit(&Workflow::sh("quiet", "true"), "runner-1").await;
+        let mut follow = client.follow(&quiet);
+        follow.end().await.expect("succeeded");
+        assert_eq!(follow.text(), "");
+    })
+    .await;
+}

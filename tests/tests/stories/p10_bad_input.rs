@@ -448,7 +448,7 @@ async fn a_truncated_or_damaged_spool_gives_a_gap_or_an_end_and_the_runner_lives
         let mut runner = Runner::started(&story, &server).await;
         let client = server.client();
         let script = "echo up; while [ ! -e $STORY/gate ]; do sleep 0.05; done; \
-                      i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; echo x > $STORY/ended";
+                      i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i; done; echo x > $STORY/ended";
         let mut runs = Vec::new();
         for name in ["truncated", "damaged"] {
             let run = client.submit(&story.sh(name, script), "runner-1").await;
@@ -466,17 +466,18 @@ async fn a_truncated_or_damaged_spool_gives_a_gap_or_an_end_and_the_runner_lives
                 bytes.truncate(bytes.len() / 2 + 3);
             } else {
                 let middle = bytes.len() / 2;
-                bytes[middle..middle + 400].fill(0xff);
+                // Longer than a record can be, so that the head of one is hit.
+                bytes[middle..middle + (70 << 10)].fill(0xff);
             }
             fs::write(&spool, bytes).unwrap();
         }
         runner.start().await;
-        for run in &runs {
+        for (run, name) in runs.iter().zip(["truncated", "damaged"]) {
             let mut follow = client.follow(run);
             let end = follow.end().await;
             assert_eq!(end.state(), "succeeded", "the end was recorded: {}", end.0);
             assert!(follow.text().starts_with("up\nline 1\nline 2\n"));
-            assert!(follow.gaps.iter().any(|why| why == "damaged" || why == "crashed"), "{:?}", follow.gaps);
+            assert!(follow.gaps.iter().any(|why| why == "damaged" || why == "crashed"), "{name}: {:?}", follow.gaps);
         }
         still_works(&client, &story).await;
         no_panic(&runner.program().errors());

@@ -212,6 +212,44 @@ async fn a_run_whose_helper_is_killed_is_lost_and_leaves_no_orphan() {
 }
 
 #[tokio::test]
+async fn helpers_killed_at_any_moment_of_a_start_leave_no_orphan_and_no_second_start() {
+    Story::told(90, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        let mark = format!("mark-{}", uuid::Uuid::new_v4());
+        for number in 0..12 {
+            let name = format!("helped-{number}");
+            let script = format!("echo $$ >> $STORY/{name}.starts; sleep 603 & exec sleep 604");
+            let workflow = story.sh(&name, &script).env("MARK", &mark);
+            let run = client.submit(&workflow, "runner-1").await;
+            let helper = until("a helper is there", SOON, || {
+                runner
+                    .helpers()
+                    .into_iter()
+                    .find(|process| !process.mentions(&mark))
+            });
+            let helper = helper.await;
+            // Some are killed before they have begun, some after.
+            tokio::time::sleep(Duration::from_millis(number)).await;
+            processes::signal(helper.pid, rustix::process::Signal::KILL);
+
+            let end = client.finished(&run).await;
+            assert!(
+                ["lost", "failed"].contains(&end.state()),
+                "{name}: {}",
+                end.0
+            );
+            let starts = story.read(&format!("{name}.starts")).lines().count();
+            assert!(starts <= 1, "{name} was started {starts} times");
+            processes::gone(&mark, SOON).await;
+        }
+        assert!(runner.is_running());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drained_runner_lets_go_of_its_runs_and_its_next_life_takes_them_up() {
     Story::told(60, async |story| {
         let server = Server::started(&story).await;

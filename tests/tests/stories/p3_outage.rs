@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use hybrid_runner_tests::processes::until;
-use hybrid_runner_tests::workflow::numbered;
+use hybrid_runner_tests::workflow::{numbered, numbered_lines};
 use hybrid_runner_tests::{Runner, Server, Story, skipped};
 
 const SOON: Duration = Duration::from_secs(40);
@@ -172,6 +172,44 @@ async fn on_a_full_disk_running_work_goes_on_and_new_work_waits_or_is_refused_in
         assert!(runner.is_running());
         let third = client.submit(&story.sh("third", "echo fine"), "runner-1").await;
         client.finished(&third).await.expect("succeeded");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_with_a_full_disk_refuses_in_words_and_misses_nothing() {
+    Story::told(110, async |story| {
+        let mut server = Server::new(&story, "server");
+        let Some(small) = Small::mount(&server.data_dir(), "8m") else {
+            return skipped("a small disk cannot be mounted: that needs root");
+        };
+        server.start().await;
+        let mut runner = Runner::started(&story, &server).await;
+        let client = server.client();
+        let script = format!(
+            "echo up; while [ ! -e $STORY/gate ]; do sleep 0.05; done; {}",
+            numbered(20, 10, "echo done >> $STORY/evidence; head -c 200000 /dev/zero | tr '\\0' z; exit 3")
+        );
+        let run = client.submit(&story.sh("running", &script), "runner-1").await;
+        client.follow(&run).lines(1).await;
+
+        small.fill();
+        let body = serde_json::json!({"workflow": story.sh("refused", &format!("true {}", "x".repeat(100_000))).to_value(), "runner": "runner-1"});
+        let (status, answer) = client.insist(reqwest::Method::POST, "/runs", Some(&body)).await;
+        assert_eq!(status.as_u16(), 507, "{answer}");
+        assert!(answer["error"]["message"].as_str().is_some_and(|words| words.contains("disk")), "{answer}");
+        story.write("gate", "");
+        until("the running work goes on", SOON, || story.path("evidence").exists().then_some(())).await;
+        assert!(server.program().is_running() && runner.is_running());
+        small.free();
+
+        let end = client.finished(&run).await;
+        end.expect_failed("exit", &["3"]);
+        let log = client.text(&run).await;
+        assert!(log.starts_with("up\nline 1\nline 2\n") && log.ends_with("zzz"));
+        assert_eq!(log.len(), 3 + numbered_lines(20).len() + 200_000);
+        let next = client.submit(&story.sh("next", "echo fine"), "runner-1").await;
+        client.finished(&next).await.expect("succeeded");
     })
     .await;
 }

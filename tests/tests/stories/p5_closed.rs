@@ -33,6 +33,16 @@ async fn a_reference_that_cannot_be_resolved_fails_the_run_before_it_starts() {
             let run = client.submit(&workflow, "runner-1").await;
             client.finished(&run).await.expect_failed("secret", &words);
         }
+        // Why it failed is told without the value.
+        story.write("secrets/no-json", "a-value-that-is-no-json");
+        let workflow = story
+            .sh("closed", "touch $STORY/started")
+            .env("A", "secret:/no-json#user");
+        let run = client.submit(&workflow, "runner-1").await;
+        let end = client.finished(&run).await;
+        end.expect_failed("secret", &["no-json", "files"]);
+        assert!(!end.0.to_string().contains("a-value-that"), "{}", end.0);
+        assert!(!runner.program().errors().contains("a-value-that"));
         assert!(!story.path("started").exists());
 
         let workflow = story

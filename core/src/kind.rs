@@ -24,6 +24,8 @@ pub struct Context {
     pub owner: Owner,
     /// The most bytes that one run's spooled log may take.
     pub spool_per_run: u64,
+    /// The most bytes that all spooled logs may take together, if there is a limit.
+    pub spool_total: Option<u64>,
 }
 
 impl Context {
@@ -41,7 +43,15 @@ impl Context {
             data_dir: data_dir.into(),
             owner,
             spool_per_run,
+            spool_total: None,
         }
+    }
+
+    /// Limits what all spooled logs may take together.
+    #[must_use]
+    pub fn with_spool_total(mut self, bytes: u64) -> Self {
+        self.spool_total = Some(bytes);
+        self
     }
 
     /// Reads the section's settings; an error names the section and the key.

@@ -75,3 +75,10 @@ executor_contract_tests!(
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     Here::new()
 );
+
+mod over_a_session {
+    hybrid_runner_core::executor_contract_tests!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        hybrid_runner_core::testing::OverSession::new(super::Here::new())
+    );
+}

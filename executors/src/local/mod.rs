@@ -11,6 +11,7 @@
 //! | `plan`, `program`, `start` | what the helper is told; its program; claim, spawn, answer |
 //! | `bell`, `watch`, `status` | who waits hears of changes; the levels; the words of the contract |
 //! | `spool`, `cursor`, `logs` | reading output; a place in it; following it |
+//! | `room` | what the logs of all runs may take together |
 //! | `stop`, `turns` | stop and remove; one at a time for each run |
 //! | `settle`, `process`, `cgroup` | a helper that was killed: what it left is killed, and the loss recorded |
 //!
@@ -30,6 +31,7 @@ mod logs;
 mod plan;
 mod process;
 mod program;
+mod room;
 mod settle;
 mod spool;
 mod start;
@@ -63,6 +65,7 @@ use cgroup::Groups;
 use config::{CgroupUse, PrivatePlace, Settings};
 use folder::{Folder, SPEC, io_error};
 use program::Program;
+use room::Room;
 use turns::Turns;
 
 /// The executor's entry in [`crate::KINDS`].
@@ -90,7 +93,7 @@ struct Shared {
     owner: Owner,
     /// The folders of all runs of this owner.
     root: PathBuf,
-    spool_per_run: u64,
+    room: Room,
     program: Program,
     groups: OnceLock<Result<Groups, String>>,
     bells: Bells,
@@ -108,7 +111,7 @@ impl Local {
             settings,
             owner: context.owner.clone(),
             root: data_dir.join("runs").join(context.owner.as_str()),
-            spool_per_run: context.spool_per_run,
+            room: Room::new(context.spool_per_run, context.spool_total),
             program: Program::new(data_dir),
             groups: OnceLock::new(),
             bells: Bells::default(),

@@ -31,7 +31,6 @@ impl Plan {
         secrets: &Secrets,
         settings: &Settings,
         folder: &Folder,
-        spool_limit: u64,
     ) -> Result<Self> {
         spec.validate()?;
         if spec.command.as_ref().is_none_or(Vec::is_empty) {
@@ -65,9 +64,12 @@ impl Plan {
             });
         }
         let workdir = spec.workdir.as_ref().map(PathBuf::from);
-        let cwd = workdir.or_else(|| settings.workdir.clone());
+        let given = workdir.or_else(|| settings.workdir.clone());
+        // A relative one is taken below the run's own folder, which nobody else reads.
+        let needs_workdir = given.as_ref().is_none_or(|path| path.is_relative());
+        let cwd = folder.path.join(WORK).join(given.unwrap_or_default());
         Ok(Self {
-            needs_workdir: cwd.is_none(),
+            needs_workdir,
             payload: Payload {
                 nonce,
                 argv: [rendered.command, rendered.args]
@@ -77,7 +79,7 @@ impl Plan {
                     .map(String::into_bytes)
                     .collect(),
                 env: environment(settings, &rendered.env, &spec.files),
-                cwd: Some(bytes(&cwd.unwrap_or_else(|| folder.path.join(WORK)))),
+                cwd: Some(bytes(&cwd)),
                 private_dir: (!files.is_empty()).then(|| bytes(&private)),
                 files,
                 // The helper masks what it was given; it needs the values for that.
@@ -88,10 +90,16 @@ impl Plan {
                 timeout: spec.limits.timeout.limit(),
                 stall_timeout: spec.limits.stall_timeout.limit(),
                 grace: Period::get(spec.limits.grace),
-                spool_limit,
+                // Until it is known what the others take.
+                spool_limit: u64::MAX,
                 cgroup: None,
             },
         })
+    }
+
+    /// How long its log may become.
+    pub(super) fn limit_log(&mut self, bytes: u64) {
+        self.payload.spool_limit = bytes;
     }
 
     /// The control group that the command enters.

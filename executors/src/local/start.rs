@@ -123,8 +123,7 @@ impl Claim {
     /// Refuses what cannot be run, before anything is made.
     fn new(shared: &Arc<Shared>, spec: &RunSpec, secrets: &Secrets) -> Result<Self> {
         let folder = shared.folder(spec.run);
-        let limit = shared.spool_per_run;
-        let plan = Plan::of(spec, secrets, &shared.settings, &folder, limit)?;
+        let plan = Plan::of(spec, secrets, &shared.settings, &folder)?;
         plan.encode()?;
         Ok(Self {
             shared: Arc::clone(shared),
@@ -156,6 +155,8 @@ impl Claim {
                 .map_err(|error| folder.failed("make the control group of", error))?;
             self.plan.enter(&group);
         }
+        self.plan
+            .limit_log(self.shared.room.limit(&self.shared.root));
         let payload = self.plan.encode()?;
         fault::step("local.start.prepared");
         let child = self.shared.program.spawn(&folder.path).map_err(|error| {

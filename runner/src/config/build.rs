@@ -38,6 +38,7 @@ impl Config {
                 owner.clone(),
                 self.runner.spool.per_run.get(),
             )
+            .with_spool_total(self.runner.spool.total.get())
         };
         let executors = build_all(
             "executors",

@@ -85,7 +85,7 @@ async fn runs_stopped_while_they_start_or_finish_end_once_and_leave_nothing() {
                     .with("grace", "2s");
                 let run = client.submit(&workflow, "runner-1").await;
                 if number % 2 == 1 {
-                    client.running(&run).await;
+                    client.wait(&run, "running").await;
                 }
                 tokio::time::sleep(Duration::from_millis(number * 6)).await;
                 client.stop(&run).await;

@@ -11,11 +11,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hybrid_runner_core::log::GapReason;
 use hybrid_runner_core::run::State;
+use hybrid_runner_core::session::Session;
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{
     ErrorKind, Executor as _, Handle, LogChunk, LogCursor, LogItem, Outcome, Status,
 };
 use hybrid_runner_store::{Commit, Error as StoreError, rusqlite};
+use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -28,6 +30,9 @@ use crate::store::runs::{self, Run};
 
 /// After an outcome the rest of the log may pause for this long; then it is stored without.
 const LOG_END: Duration = Duration::from_secs(30);
+
+/// What a living link has under way arrives within this.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// How following a run ended.
 pub(super) enum Followed {
@@ -52,7 +57,12 @@ pub(super) struct Follower<'a> {
     level: Option<Status>,
     outcome: Option<Status>,
     log_ended: bool,
-    log_deadline: Option<Instant>,
+    /// The runner has no log of the run. Of one that was stopped before it began, nothing is missing then.
+    log_unknown: bool,
+    /// Resolves when the log has paused for too long after the outcome.
+    overdue: Option<BoxFuture<'static, ()>>,
+    /// A runner that may not know the run would call it lost: nothing is asked before it has written the stop down.
+    stop_first: bool,
     writing: Option<Writing>,
     /// After trouble with the disk: not before.
     hold: Option<Instant>,
@@ -91,11 +101,19 @@ impl<'a> Follower<'a> {
             level: None,
             outcome: None,
             log_ended: false,
-            log_deadline: None,
+            log_unknown: false,
+            overdue: None,
+            stop_first: false,
             writing: None,
             hold: None,
             backoff: Backoff::new(),
         }
+    }
+
+    /// Has the runner stop the run before anything else is asked of it.
+    pub(super) fn stop_first(mut self) -> Self {
+        self.stop_first = true;
+        self
     }
 
     /// Follows the run until its outcome is stored.
@@ -119,15 +137,18 @@ impl<'a> Follower<'a> {
                         return end;
                     }
                 }
-                event = levels.next(|| runner.watch(&handle)), if self.outcome.is_none() => {
+                event = levels.next(|| runner.watch(&handle)), if self.outcome.is_none() && !self.stop_first => {
                     self.on_level(event);
                 }
-                event = chunks.next(|| runner.logs(&handle, from)), if !self.log_ended && !self.batch.is_full() => {
+                event = chunks.next(|| runner.logs(&handle, from)), if self.reads_log() => {
                     self.on_chunk(event);
                 }
-                () = &mut stopping => stopping = std::future::pending().boxed(),
+                () = &mut stopping => {
+                    stopping = std::future::pending().boxed();
+                    self.stop_first = false;
+                }
                 Ok(()) = self.stop.changed() => {}
-                () = until(self.log_deadline), if self.waits_for_log() => {
+                () = passed(self.overdue.as_mut()), if self.waits_for_log() => {
                     warn!(run = %self.run.id, "its log did not end in time after its outcome");
                     self.end_log_with_gap(GapReason::Crashed);
                 }
@@ -171,7 +192,7 @@ impl<'a> Follower<'a> {
             // Its place is free before its log is stored.
             self.place = None;
             self.context.seat.ended.notify_waiters();
-            self.log_deadline = Some(Instant::now() + LOG_END);
+            self.expect_log();
             self.outcome = Some(status);
         } else {
             self.level = Some(status);
@@ -187,11 +208,32 @@ impl<'a> Follower<'a> {
             {
                 debug!(run = %self.run.id, error = %error.report(), "lost sight of its log");
             }
+            Event::Failed(error)
+                if error.kind() == ErrorKind::NotFound && self.received.is_none() =>
+            {
+                self.log_ended = true;
+                self.log_unknown = true;
+            }
             Event::Failed(error) => {
                 warn!(run = %self.run.id, error = %error.report(), "its log cannot be read on");
                 self.end_log_with_gap(GapReason::Damaged);
             }
         }
+    }
+
+    fn was_stopped(&self) -> bool {
+        let state = self.outcome.as_ref().map(|status| &status.state);
+        matches!(state, Some(State::Finished(Outcome::Stopped { .. })))
+    }
+
+    fn reads_log(&self) -> bool {
+        !self.log_ended && !self.stop_first && !self.batch.is_full()
+    }
+
+    /// From now on the log may pause for a while, and no longer.
+    fn expect_log(&mut self) {
+        let session = self.context.seat.session.clone();
+        self.overdue = Some(overdue(session, Instant::now() + LOG_END).boxed());
     }
 
     /// Whether only the runner can bring the log on: what it sent is stored, and the disk takes more.
@@ -206,6 +248,7 @@ impl<'a> Follower<'a> {
         let item = LogItem::Gap { bytes: None, why };
         self.batch.push(&LogChunk { item, next });
         self.log_ended = true;
+        self.log_unknown = false;
     }
 
     fn take(&mut self, chunk: &LogChunk) {
@@ -220,6 +263,9 @@ impl<'a> Follower<'a> {
     /// Puts a write under way, if there is something to write and none is.
     fn write(&mut self) {
         let ends = self.outcome.is_some() && self.log_ended;
+        if ends && self.log_unknown && !self.was_stopped() {
+            self.end_log_with_gap(GapReason::Damaged);
+        }
         let nothing = self.batch.is_empty() && self.level.is_none() && !ends;
         if nothing || self.writing.is_some() || self.hold.is_some() {
             return;
@@ -268,8 +314,8 @@ impl<'a> Follower<'a> {
                     app.segment_full.notify_one();
                 }
                 self.backoff.reset();
-                if self.log_deadline.is_some() {
-                    self.log_deadline = Some(Instant::now() + LOG_END);
+                if self.overdue.is_some() {
+                    self.expect_log();
                 }
                 app.watchers.tell(self.run.seq);
                 match ended {
@@ -338,6 +384,29 @@ async fn until(time: Option<Instant>) {
     }
 }
 
+async fn passed(overdue: Option<&mut BoxFuture<'static, ()>>) {
+    match overdue {
+        Some(overdue) => overdue.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The deadline has passed, and the runner was heard after it: a link that is dead, or a process that slept, is no
+/// pause of the log's.
+async fn overdue(session: Session, deadline: Instant) {
+    tokio::time::sleep_until(deadline).await;
+    let nothing = serde_json::json!({});
+    if session
+        .call::<_, IgnoredAny>("ping", &nothing)
+        .await
+        .is_err()
+    {
+        // The session is over; the next one reads on.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(UNDER_WAY).await;
+}
+
 /// One write: the batch behind `before`, and the level or outcome.
 async fn store(
     app: Arc<App>,
@@ -367,4 +436,39 @@ async fn store(
         .write(write)
         .await
         .map(hybrid_runner_store::Committed::into_parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use hybrid_runner_core::session::{NoService, Options, memory_pair};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_is_overdue_only_while_the_runner_is_heard() {
+        let (here, there) = memory_pair();
+        let start = |end| Session::start(end, Arc::new(NoService), Options::default());
+        let (session, driver) = start(here);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { drop(driver.await) });
+        // As a link that is half open: nothing answers, and nothing says that it is over.
+        let (_runner, frozen) = start(there);
+        let deadline = Instant::now() + LOG_END;
+        let mut waits = overdue(session, deadline).boxed();
+        let long = Duration::from_hours(1);
+        assert!(tokio::time::timeout(long, &mut waits).await.is_err());
+        tasks.spawn(async move { drop(frozen.await) });
+        assert!(tokio::time::timeout(long, &mut waits).await.is_ok());
+        tasks.shutdown().await;
+        assert!(
+            tokio::time::timeout(long, overdue(closed(), deadline))
+                .await
+                .is_err()
+        );
+    }
+
+    fn closed() -> Session {
+        let (here, _there) = memory_pair();
+        Session::start(here, Arc::new(NoService), Options::default()).0
+    }
 }

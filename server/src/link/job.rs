@@ -62,6 +62,8 @@ pub(super) enum Begin {
 /// What a start came to.
 enum Started {
     Yes,
+    /// It is to stop, and whether the runner has taken it is not known.
+    Unclear,
     Failed(Error),
     /// The session is over.
     Gone,
@@ -79,6 +81,7 @@ impl Job {
         let ended = match started {
             Started::Gone => return,
             Started::Yes => Follower::new(context, self).follow().await,
+            Started::Unclear => Follower::new(context, self).stop_first().follow().await,
             Started::Failed(error) => self.failed(context, &error).await,
         };
         let Followed::Ended { run, commit } = ended else {
@@ -101,7 +104,7 @@ impl Job {
         loop {
             if self.stop.borrow().is_some() {
                 // Never started, or half: the stop that follows settles it either way.
-                return Started::Yes;
+                return Started::Unclear;
             }
             let ended = context.seat.ended.notified();
             let result = tokio::select! {

@@ -1,6 +1,6 @@
 //! The contract of executors, through a real WebSocket: the server's end of it as it is, a fake behind it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::WebSocketUpgrade;
 use axum::routing::get;
+use futures::stream::BoxStream;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::session::{
@@ -17,7 +18,10 @@ use hybrid_runner_core::session::{
     Welcome,
 };
 use hybrid_runner_core::testing::{FakeBackend, Harness, Script};
-use hybrid_runner_core::{Capabilities, Error, Executor, Outcome, Result, RunId, RunSpec, Secrets};
+use hybrid_runner_core::{
+    Capabilities, Error, Executor, Handle, LogChunk, LogCursor, Outcome, Progress, Result, RunId,
+    RunSpec, Secrets, Status,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +30,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::transport::Socket;
+use crate::app::App;
 use crate::tests::ask;
 use crate::{Config, NewToken, Role, Server};
 
@@ -167,49 +172,13 @@ impl Harness for OverSocket {
 async fn a_log_that_cannot_be_stored_is_not_read_on_until_it_can() {
     let work = async {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::new(dir.path());
-        config.listen = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(config).await.unwrap();
-        let (app, link) = (server.app(), server.link_url());
-        let token = |role, agent: Option<&str>| NewToken {
-            role,
-            agent: agent.map(|agent| agent.parse().unwrap()),
-            name: None,
-        };
-        let runner = server
-            .create_token(&token(Role::Runner, Some("a")))
-            .await
-            .unwrap();
-        let client = server
-            .create_token(&token(Role::Client, None))
-            .await
-            .unwrap();
-        let client = client.secret.expose_text().unwrap().to_owned();
         let mut tasks = JoinSet::new();
-        tasks.spawn(server.serve(std::future::pending()));
         let backend = FakeBackend::new();
-        let session = dial(
-            &link,
-            runner.secret.expose_text().unwrap(),
-            &backend,
-            &mut tasks,
-        )
-        .await;
-        let agent = "a".parse().unwrap();
-        let life = Incarnation::new("boot", uuid::Uuid::new_v4(), 1);
-        let hello = Hello::new(agent, life, Capabilities::least());
-        let _welcome: Welcome = session.call("hello", &hello).await.unwrap();
+        let (app, client, _session) = connected(dir.path(), backend.executor(), &mut tasks).await;
 
         let router = crate::api::router(&app);
         let run = RunId::generate();
-        let body =
-            serde_json::json!({ "id": run, "workflow": { "name": "w", "command": ["hold"] } });
-        assert_eq!(
-            ask(&router, &client, "POST", "/api/v1/runs", Some(body))
-                .await
-                .0,
-            201
-        );
+        submit(&router, &client, run).await;
         let control = backend.control(run);
         control.begun().await;
         let (logs, away) = (dir.path().join("logs"), dir.path().join("away"));
@@ -244,8 +213,113 @@ async fn a_log_that_cannot_be_stored_is_not_read_on_until_it_can() {
         .unwrap();
 }
 
+/// A runner that takes nothing up, has no logs, and is slow to write a stop down.
+#[derive(Debug)]
+struct Busy(Arc<dyn Executor>);
+
+#[async_trait]
+impl Executor for Busy {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.0.capabilities().await
+    }
+    async fn check(&self) -> Result<()> {
+        self.0.check().await
+    }
+    async fn start(&self, _: &RunSpec, _: &Secrets, _: &Progress) -> Result<Handle> {
+        Err(Error::unavailable("no free slot"))
+    }
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        self.0.watch(run)
+    }
+    fn logs(&self, _: &Handle, _: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        let error = Error::not_found("this runner does not know the run");
+        futures::stream::once(async { Err(error) }).boxed()
+    }
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        self.0.stop(run, grace).await
+    }
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        self.0.remove(run).await
+    }
+    async fn list(&self) -> Result<Vec<Handle>> {
+        self.0.list().await
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_sent_and_not_taken_is_stopped_and_not_lost() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let backend = FakeBackend::new();
+        let busy = Arc::new(Busy(backend.executor()));
+        let (app, client, _session) = connected(dir.path(), busy, &mut tasks).await;
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        let path = format!("/api/v1/runs/{run}");
+        submit(&router, &client, run).await;
+        let asked = ask(&router, &client, "POST", &format!("{path}/stop"), None).await;
+        assert_eq!(asked.0, 202, "{}", asked.1);
+        let ended = ask(&router, &client, "GET", &format!("{path}?wait=20s"), None).await;
+        assert!(ended.1.contains(r#""state":"stopped""#), "{}", ended.1);
+        let log = ask(&router, &client, "GET", &format!("{path}/logs"), None).await;
+        assert_eq!(log, (200, String::new()));
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
+}
+
+/// A server, a client's token, and the link of a runner that has been welcomed.
+async fn connected(
+    dir: &Path,
+    executor: Arc<dyn Executor>,
+    tasks: &mut JoinSet<()>,
+) -> (Arc<App>, String, Session) {
+    let mut config = Config::new(dir);
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(config).await.unwrap();
+    let (app, link) = (server.app(), server.link_url());
+    let token = |role, agent: Option<&str>| NewToken {
+        role,
+        agent: agent.map(|agent| agent.parse().unwrap()),
+        name: None,
+    };
+    let runner = server
+        .create_token(&token(Role::Runner, Some("a")))
+        .await
+        .unwrap();
+    let client = server
+        .create_token(&token(Role::Client, None))
+        .await
+        .unwrap();
+    let client = client.secret.expose_text().unwrap().to_owned();
+    tasks.spawn(server.serve(std::future::pending()));
+    let session = dial(&link, runner.secret.expose_text().unwrap(), executor, tasks).await;
+    let agent = "a".parse().unwrap();
+    let life = Incarnation::new("boot", uuid::Uuid::new_v4(), 1);
+    let hello = Hello::new(agent, life, Capabilities::least());
+    let _welcome: Welcome = session.call("hello", &hello).await.unwrap();
+    (app, client, session)
+}
+
+/// Submits a run that holds until it is told to end.
+async fn submit(router: &Router, client: &str, run: RunId) {
+    let body = serde_json::json!({ "id": run, "workflow": { "name": "w", "command": ["hold"] } });
+    let answer = ask(router, client, "POST", "/api/v1/runs", Some(body)).await;
+    assert_eq!(answer.0, 201, "{}", answer.1);
+}
+
 /// A runner's end of a link.
-async fn dial(link: &str, token: &str, backend: &FakeBackend, tasks: &mut JoinSet<()>) -> Session {
+async fn dial(
+    link: &str,
+    token: &str,
+    executor: Arc<dyn Executor>,
+    tasks: &mut JoinSet<()>,
+) -> Session {
     let mut request = link.into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -253,7 +327,7 @@ async fn dial(link: &str, token: &str, backend: &FakeBackend, tasks: &mut JoinSe
     let (ws, _) = Box::pin(tokio_tungstenite::connect_async(request))
         .await
         .unwrap();
-    let service = Arc::new(ExecutorService::new(backend.executor()));
+    let service = Arc::new(ExecutorService::new(executor));
     let (session, driver) = Session::start(Frames(ws), service, Options::default());
     tasks.spawn(async move { drop::<Closed>(driver.await) });
     session

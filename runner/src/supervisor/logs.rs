@@ -140,10 +140,14 @@ fn place(run: RunId, view: &View, cursor: &LogCursor) -> Result<(u32, LogCursor)
     let parts = cursor.as_str().split_once(':');
     let place =
         parts.and_then(|(attempt, inner)| Some((attempt.parse().ok()?, inner.parse().ok()?)));
+    let highest = view
+        .attempts
+        .last()
+        .map_or(0, |last| last.run.attempt_number());
     let known = |attempt: &u32| {
-        view.attempts
-            .iter()
-            .any(|handle| handle.run.attempt_number() == *attempt)
+        let taken = |handle: &Handle| handle.run.attempt_number() == *attempt;
+        // A journal that was put back takes the later attempts up again: their logs are waited for.
+        view.attempts.iter().any(taken) || (!view.is_finished() && *attempt > highest)
     };
     place.filter(|(attempt, _)| known(attempt)).ok_or_else(|| {
         Error::invalid(format!(

@@ -1,10 +1,10 @@
 //! The same run, the next attempt.
 
-use hybrid_runner_core::RunId;
-use hybrid_runner_core::RunSpec;
+use futures::StreamExt as _;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Retries, State};
 use hybrid_runner_core::testing::Script;
 use hybrid_runner_core::unit::Period;
+use hybrid_runner_core::{Executor as _, Handle, RunId, RunSpec};
 
 use super::{World, held, within};
 
@@ -54,6 +54,40 @@ async fn the_log_goes_on_from_any_cursor_across_attempts() {
         assert_eq!(life.log(spec.run, Some(chunk.unwrap().next)).await.0, rest);
     }
     assert_eq!(rest, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_goes_on_in_an_attempt_that_a_restored_journal_does_not_know_yet() {
+    let mut world = World::new();
+    let life = world.open().await;
+    let spec = retried(held(), 1, Period::seconds(600), &[]);
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.drain().await;
+    let copy = tempfile::tempdir().unwrap();
+    let journal = |disk: &tempfile::TempDir| disk.path().join("state.db");
+    std::fs::copy(journal(&world.disk), journal(&copy)).unwrap();
+    let life = world.open().await;
+    world
+        .first(spec.run)
+        .finish(Outcome::Failed(Failure::exit(1)));
+    life.level(spec.run, |level| {
+        level.attempt == 2 && level.state == State::Running
+    })
+    .await;
+    let second = world.backend.control(spec.run.attempt(2));
+    second.emit("one\n");
+    let run = Handle::of(spec.run);
+    let first = within(life.runner.logs(&run, None).next()).await.unwrap();
+    life.kill().await;
+    world.disk = copy;
+    let life = world.open().await;
+    let rest = life.log(spec.run, Some(first.unwrap().next));
+    second.emit("two\n");
+    second.finish(Outcome::Succeeded);
+    assert_eq!(rest.await.0, "two\n");
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    world.assert_nothing_began_twice();
 }
 
 #[tokio::test(start_paused = true)]

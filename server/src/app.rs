@@ -25,7 +25,7 @@ pub(crate) struct App {
     pub(crate) access: Access,
     pub(crate) watchers: Watchers,
     pub(crate) roster: Roster,
-    /// The links; waited for at the end.
+    /// The links, and what must not be broken off; waited for at the end.
     pub(crate) links: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     /// A segment has become full.
@@ -89,6 +89,18 @@ impl App {
             counters: Counters::default(),
             started: crate::store::now(),
         })
+    }
+
+    /// Does `work` to its end, even if whoever asked for it hangs up: what is stored and what its runner is told
+    /// belong together.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self.links.spawn(work).await {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Syncs and closes what is on disk.

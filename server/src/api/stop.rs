@@ -17,7 +17,7 @@ use super::view::RunView;
 use crate::access::Caller;
 use crate::app::App;
 use crate::link::Order;
-use crate::store::runs::{self, Stop};
+use crate::store::runs::{self, Run, Stop};
 
 /// How to stop.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -51,6 +51,20 @@ pub(super) async fn stop(
     } else {
         request.grace
     };
+    let asking = Arc::clone(&app);
+    let run = app
+        .to_the_end(async move { ask(&asking, seq, grace, by).await })
+        .await?;
+    let status = if run.finished.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(RunView::new(run))))
+}
+
+/// Writes the wish down, tells the runner, and waits until it is safe on disk.
+async fn ask(app: &App, seq: i64, grace: Option<Period>, by: Option<String>) -> Result<Run> {
     let committed = app
         .db
         .write(move |tx| {
@@ -72,10 +86,5 @@ pub(super) async fn stop(
             .for_each(|seat| seat.order(Order::Stop(seq, grace)));
     }
     app.db.synced(&commit).await?;
-    let status = if run.finished.is_some() {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
-    Ok((status, Json(RunView::new(run))))
+    Ok(run)
 }

@@ -55,7 +55,10 @@ pub(super) async fn submit(
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<RunView>)> {
     let new = new_run(&app, submit).await?;
     let id = new.spec.run;
-    let (status, run) = store(&app, new).await?;
+    let storing = Arc::clone(&app);
+    let (status, run) = app
+        .to_the_end(async move { store(&storing, new).await })
+        .await?;
     let location = [(header::LOCATION, format!("/api/v1/runs/{id}"))];
     Ok((status, location, Json(RunView::new(run))))
 }

@@ -273,6 +273,53 @@ async fn a_run_that_was_sent_and_not_taken_is_stopped_and_not_lost() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn what_is_stored_is_told_to_the_runner_although_the_client_hung_up() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let backend = FakeBackend::new();
+        let (app, client, _session) = connected(dir.path(), backend.executor(), &mut tasks).await;
+        let router = crate::api::router(&app);
+        for polls in 1..6 {
+            let run = RunId::generate();
+            hang_up(polls, submit(&router, &client, run)).await;
+            // Whether or not it was stored before: now it is.
+            let body =
+                serde_json::json!({ "id": run, "workflow": { "name": "w", "command": ["hold"] } });
+            let (code, said) = ask(&router, &client, "POST", "/api/v1/runs", Some(body)).await;
+            assert!(code < 300, "{said}");
+            backend.control(run).begun().await;
+            let path = format!("/api/v1/runs/{run}");
+            let look = async |state: &str| {
+                let path = format!("{path}?state={state}&wait=10s");
+                ask(&router, &client, "GET", &path, None).await.1
+            };
+            look("running").await;
+            let stop = format!("{path}/stop");
+            hang_up(polls + 3, ask(&router, &client, "POST", &stop, None)).await;
+            let known = look("running").await;
+            if known.contains("stop_requested") {
+                let ended = look("finished").await;
+                assert!(ended.contains(r#""state":"stopped""#), "{ended}");
+            }
+        }
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(60), work))
+        .await
+        .unwrap();
+}
+
+/// Polls a request that often and drops it.
+async fn hang_up<T>(polls: usize, request: impl Future<Output = T>) {
+    let mut request = Box::pin(request);
+    for _ in 0..polls {
+        if futures::poll!(&mut request).is_ready() {
+            return;
+        }
+    }
+}
+
 /// A server, a client's token, and the link of a runner that has been welcomed.
 async fn connected(
     dir: &Path,

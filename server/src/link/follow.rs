@@ -176,7 +176,7 @@ impl<'a> Follower<'a> {
     }
 
     fn on_level(&mut self, event: Event<Status>) {
-        let status = match event {
+        let mut status = match event {
             Event::Item(status) => status,
             Event::Ended => return,
             Event::Failed(error) => {
@@ -185,8 +185,18 @@ impl<'a> Follower<'a> {
         };
         let lost = matches!(status.state, State::Finished(Outcome::Lost { .. }));
         let known = self.level.as_ref().unwrap_or(&self.run.status);
-        if (status.attempt, status.state.rank()) < (known.attempt, known.state.rank()) && !lost {
+        let goes_back =
+            (status.attempt, status.state.rank()) < (known.attempt, known.state.rank()) && !lost;
+        if goes_back && !status.is_finished() {
             return debug!(run = %self.run.id, attempt = status.attempt, "ignored a level that goes back");
+        }
+        if goes_back {
+            // What it says of an attempt that is over is not taken, and nothing else will follow.
+            let why = format!(
+                "attempt {} was under way, and the runner ended the run with attempt {}: its journal was put back to an older copy",
+                known.attempt, status.attempt
+            );
+            status.state = State::Finished(Outcome::lost(why));
         }
         if status.is_finished() {
             // Its place is free before its log is stored.

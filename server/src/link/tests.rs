@@ -13,6 +13,7 @@ use axum::routing::get;
 use futures::stream::BoxStream;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use hybrid_runner_core::incarnation::Incarnation;
+use hybrid_runner_core::run::{Failure, State};
 use hybrid_runner_core::session::{
     Closed, ExecutorService, Hello, NoService, Options, RemoteExecutor, SUBPROTOCOL, Session,
     Welcome,
@@ -217,6 +218,39 @@ async fn a_log_that_cannot_be_stored_is_not_read_on_until_it_can() {
 #[derive(Debug)]
 struct Busy(Arc<dyn Executor>);
 
+/// A runner that gives these levels, one each time that it is watched.
+#[derive(Debug)]
+struct Says(Busy, Mutex<Vec<Status>>);
+
+#[async_trait]
+impl Executor for Says {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.0.capabilities().await
+    }
+    async fn check(&self) -> Result<()> {
+        self.0.check().await
+    }
+    async fn start(&self, spec: &RunSpec, _: &Secrets, _: &Progress) -> Result<Handle> {
+        Ok(Handle::of(spec.run))
+    }
+    fn watch(&self, _: &Handle) -> BoxStream<'static, Result<Status>> {
+        let level = self.1.lock().unwrap().pop().unwrap();
+        futures::stream::iter([Ok(level), Err(Error::unavailable("gone"))]).boxed()
+    }
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        self.0.logs(run, from)
+    }
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        self.0.stop(run, grace).await
+    }
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        self.0.remove(run).await
+    }
+    async fn list(&self) -> Result<Vec<Handle>> {
+        self.0.list().await
+    }
+}
+
 #[async_trait]
 impl Executor for Busy {
     async fn capabilities(&self) -> Result<Capabilities> {
@@ -274,6 +308,28 @@ async fn a_run_that_was_sent_and_not_taken_is_stopped_and_not_lost() {
 }
 
 #[tokio::test]
+async fn a_runner_that_forgot_the_last_attempt_leaves_no_run_without_an_end() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let failed = State::Finished(Outcome::Failed(Failure::exit(3)));
+        let levels = vec![Status::new(2, failed), Status::new(3, State::Queued)];
+        let says = Says(Busy(FakeBackend::new().executor()), Mutex::new(levels));
+        let (app, client, _session) = connected(dir.path(), Arc::new(says), &mut tasks).await;
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        submit(&router, &client, run).await;
+        let path = format!("/api/v1/runs/{run}?wait=20s");
+        let (_, ended) = ask(&router, &client, "GET", &path, None).await;
+        assert!(ended.contains(r#""state":"lost","attempt":3"#), "{ended}");
+        assert!(ended.contains("older copy"), "{ended}");
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn what_is_stored_is_told_to_the_runner_although_the_client_hung_up() {
     let work = async {
         let dir = tempfile::tempdir().unwrap();
@@ -305,7 +361,7 @@ async fn what_is_stored_is_told_to_the_runner_although_the_client_hung_up() {
             }
         }
     };
-    Box::pin(tokio::time::timeout(Duration::from_secs(60), work))
+    Box::pin(tokio::time::timeout(Duration::from_mins(1), work))
         .await
         .unwrap();
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
 
-use super::error::{Answer, Result};
+use super::error::{Answer, ApiError, Result};
 use super::extract::Body;
 use crate::access::{NewToken, Role};
 use crate::app::App;
@@ -127,7 +127,12 @@ pub(super) async fn revoke(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode> {
-    app.access.revoke(&id).await?;
-    info!(token = id, "revoked a token");
+    let revoking = Arc::clone(&app);
+    app.to_the_end(async move {
+        revoking.access.revoke(&id).await?;
+        info!(token = id, "revoked a token");
+        Ok::<_, ApiError>(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,7 +11,7 @@ use crate::processes::{self, Process};
 use crate::program::{Binary, Program};
 use crate::rest::http;
 use crate::server::{Server, ready};
-use crate::story::{Story, free_port};
+use crate::story::{Story, free_address};
 
 /// A runner ends within this.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -38,7 +38,7 @@ pub struct Runner {
     pub sections: String,
     /// Where it keeps its data.
     pub data_dir: PathBuf,
-    port: u16,
+    listen: String,
     /// Its process, while it has one.
     pub program: Option<Program>,
 }
@@ -66,7 +66,7 @@ impl Runner {
             link: Vec::new(),
             sections: String::new(),
             data_dir: story.path(&format!("{id}.data")),
-            port: free_port(),
+            listen: free_address(),
             program: None,
         }
     }
@@ -95,10 +95,10 @@ impl Runner {
         );
         let runner = format!(
             "[runner]\nid = \"{}\"\nexecutor = \"here\"\nsecrets = \"files\"\ndata_dir = \"{}\"\n\
-             listen = \"127.0.0.1:{}\"\nlog = {{ level = \"debug\", format = \"text\" }}\n{}\n",
+             listen = \"{}\"\nlog = {{ level = \"debug\", format = \"text\" }}\n{}\n",
             self.id,
             self.data_dir.display(),
-            self.port,
+            self.listen,
             self.settings.join("\n")
         );
         let backends = format!(
@@ -134,7 +134,7 @@ impl Runner {
 
     /// The URL of one of its own endpoints.
     pub fn health(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}/{name}", self.port)
+        format!("http://{}/{name}", self.listen)
     }
 
     /// Asks one of its own endpoints: the code and the text.

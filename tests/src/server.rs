@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::program::{Binary, Program};
 use crate::rest::{Client, http};
-use crate::story::{Story, free_port};
+use crate::story::{Story, free_address};
 
 /// A readiness that nobody announces is asked for this often.
 const LOOK: Duration = Duration::from_millis(20);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Server {
     story: Story,
     name: String,
-    port: u16,
+    address: String,
     /// Which build it is.
     pub binary: Binary,
     /// More variables for its next start.
@@ -40,7 +40,7 @@ impl Server {
         Self {
             story: story.clone(),
             name: name.to_owned(),
-            port: free_port(),
+            address: free_address(),
             binary: Binary::Product,
             environment: Vec::new(),
             settings: Vec::new(),
@@ -57,7 +57,7 @@ impl Server {
 
     /// `host:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 
     /// Its URL.

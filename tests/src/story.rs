@@ -168,18 +168,20 @@ pub fn replace(folder: &Path, by: &Path) {
     replaced.unwrap_or_else(|error| panic!("failed to replace `{}`: {error}", folder.display()));
 }
 
-/// A port of this machine that nobody listens to, below those that the system gives away by itself.
+/// An address of this machine that nobody else uses: a host of the loopback network that this test program has for
+/// itself, and a port below those that the system gives away.
 ///
 /// A program that is killed and started again must come back at its address, so the address cannot be left to it.
-pub fn free_port() -> u16 {
-    const FIRST: u16 = 15_000;
-    const COUNT: u16 = 16_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() * 97 % u32::from(COUNT)).unwrap_or(0);
+pub fn free_address() -> String {
+    static PORT: AtomicU16 = AtomicU16::new(15_000);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
     loop {
-        let port = FIRST + offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let address = format!(
+            "127.{high}.{low}.2:{}",
+            PORT.fetch_add(1, Ordering::Relaxed)
+        );
+        if TcpListener::bind(&address).is_ok() {
+            return address;
         }
     }
 }

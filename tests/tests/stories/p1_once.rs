@@ -20,7 +20,7 @@ impl Scenario {
     fn workflow(&self, story: &Story, name: &str, script: &str) -> Workflow {
         let name = format!("{}-{name}", self.name);
         let start = format!(
-            "echo $WORKFLOW_ATTEMPT >> $STORY/{name}.starts; echo begin $WORKFLOW_ATTEMPT;"
+            "echo begin $WORKFLOW_ATTEMPT; echo $WORKFLOW_ATTEMPT >> $STORY/{name}.starts;"
         );
         story
             .sh(&name, &format!("{start} {script}"))
@@ -47,7 +47,12 @@ impl Scenario {
 
     /// Stops the third run and waits for the ends; they must be the truth, told once.
     async fn check(&self, story: &Story, client: &Client) {
-        client.running(&self.runs[2]).await;
+        // Running is a process; that it has come to say so takes a moment more.
+        let begun = format!("{}-endless.starts", self.name);
+        processes::until(&begun, Duration::from_mins(1), || {
+            (!story.read(&begun).is_empty()).then_some(())
+        })
+        .await;
         client.stop(&self.runs[2]).await;
         let [good, bad, endless] = &self.runs;
         let end = client.finished(good).await;

@@ -34,10 +34,7 @@ pub(crate) fn spawn(payload: &Payload, cookie: &str) -> Result<Spawned, SpawnFai
     }
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| failure(Step::Process, libc::EINVAL));
     let cwd = text(payload.cwd.as_deref().unwrap_or(b"/"))?;
-    let cgroup = match &payload.cgroup {
-        Some(folder) => Some(text(&[folder, b"/cgroup.procs".as_slice()].concat())?),
-        None => None,
-    };
+    let cgroup = payload.cgroup.as_deref().map(text).transpose()?;
     let exec = Exec {
         programs: &programs(payload),
         argv: &arguments(payload),

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
 
 use super::{check, empty_set, pipe, wait_for, wipe};
@@ -56,7 +56,7 @@ pub(crate) struct Exec<'a> {
     pub(crate) argv: &'a Strings,
     pub(crate) env: &'a Strings,
     pub(crate) cwd: &'a CStr,
-    /// `cgroup.procs` of the control group.
+    /// The folder of the control group.
     pub(crate) cgroup: Option<&'a CStr>,
     pub(crate) out: BorrowedFd<'a>,
     pub(crate) err: BorrowedFd<'a>,
@@ -71,13 +71,17 @@ struct Plan<'a> {
     no_signals: libc::sigset_t,
     parent: libc::pid_t,
     report: c_int,
+    /// The folder of the control group that the child must join by itself.
+    join: Option<c_int>,
 }
 
 /// Starts a child in a session of its own, which dies with this process. Returns once it executes the program.
 pub(crate) fn spawn(exec: &Exec<'_>) -> Result<u32, (Step, i32)> {
     let process = |error: io::Error| (Step::Process, error.raw_os_error().unwrap_or(0));
     let (reports, report) = pipe().map_err(process)?;
-    let plan = Plan {
+    let cgroup = exec.cgroup.map(open_folder).transpose();
+    let cgroup = cgroup.map_err(|error| (Step::Cgroup, error.raw_os_error().unwrap_or(0)))?;
+    let mut plan = Plan {
         exec,
         programs: exec.programs.pointers(),
         argv: exec.argv.pointers(),
@@ -86,10 +90,20 @@ pub(crate) fn spawn(exec: &Exec<'_>) -> Result<u32, (Step, i32)> {
         // SAFETY: no pointers.
         parent: unsafe { libc::getpid() },
         report: report.as_raw_fd(),
+        join: None,
     };
     // SAFETY: this process has one thread, so that the child may do whatever the parent may; it only makes system
     // calls, and ends in `execve` or `_exit`.
-    let pid = check(unsafe { libc::fork() }).map_err(process)?;
+    let fork = || check(unsafe { libc::fork() });
+    let pid = match &cgroup {
+        // SAFETY: as above.
+        Some(folder) => unsafe { fork_into(folder) }.or_else(|_| {
+            plan.join = Some(folder.as_raw_fd());
+            fork()
+        }),
+        None => fork(),
+    };
+    let pid = pid.map_err(process)?;
     if pid == 0 {
         // SAFETY: this is the child, and `plan` with all it borrows lives in its copy of the memory.
         unsafe { run_child(&plan) }
@@ -107,6 +121,35 @@ pub(crate) fn spawn(exec: &Exec<'_>) -> Result<u32, (Step, i32)> {
         .and_then(|step| CHILD_STEPS.get(step))
         .copied();
     Err((step.unwrap_or(Step::Process), errno))
+}
+
+fn open_folder(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: `path` is a C string.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags) })?;
+    // SAFETY: it was just opened, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// As `fork`, with the child in this control group from its first moment. A child that joins later, by a write to
+/// `cgroup.procs`, waits some 15 ms until every processor has been quiet. Fails before Linux 5.7 and where a sandbox
+/// does not know the call.
+///
+/// # Safety
+///
+/// As `fork`; besides, the child must not use what the C library knows about threads: it thinks to be its parent.
+unsafe fn fork_into(folder: &OwnedFd) -> io::Result<libc::pid_t> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args = [0_u64; 11];
+    args[0] = CLONE_INTO_CGROUP;
+    args[4] = libc::SIGCHLD.unsigned_abs().into();
+    args[10] = folder.as_raw_fd().unsigned_abs().into();
+    // SAFETY: `args` is a `struct clone_args` (flags first, exit_signal fifth, cgroup last), without a stack of its own.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+    match libc::pid_t::try_from(pid) {
+        Ok(pid) if pid >= 0 => Ok(pid),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The steps that a child can report, by the number that it does it with.
@@ -158,8 +201,9 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, i32) {
             // It died before it could be watched.
             libc::_exit(127);
         }
-        if let Some(procs) = plan.exec.cgroup {
-            let fd = libc::open(procs.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if let Some(folder) = plan.join {
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let fd = libc::openat(folder, c"cgroup.procs".as_ptr(), flags);
             if fd < 0 || libc::write(fd, c"0".as_ptr().cast(), 1) < 0 {
                 return (Step::Cgroup, errno());
             }

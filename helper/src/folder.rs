@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +33,11 @@ pub(crate) fn lock_log() -> io::Result<Option<File>> {
 /// Whether this run was started or has ended before.
 pub(crate) fn was_used() -> io::Result<bool> {
     Ok(Path::new(files::STARTED).try_exists()? || Path::new(files::END).try_exists()?)
+}
+
+/// Whether somebody has deleted the folder.
+pub(crate) fn is_gone() -> bool {
+    fs::metadata(".").is_ok_and(|folder| folder.nlink() == 0)
 }
 
 /// The FIFO that says that the request to stop is to be read.

@@ -23,6 +23,8 @@ const ROUND: Duration = Duration::from_millis(10);
 const MAX_ROUND: Duration = Duration::from_secs(1);
 /// How long output may stay open that somebody outside the tree holds.
 const DRAIN: Duration = Duration::from_secs(1);
+/// Between two looks whether the folder of the run is still there: without it nobody can find the run any more.
+const LOOK: Duration = Duration::from_secs(5);
 /// After so much silence memory is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,8 @@ struct State {
     kill_at: Option<Instant>,
     killing: Option<Killing>,
     left: u64,
+    /// When the folder of the run is looked for again.
+    next_look: Instant,
 }
 
 /// The killing, once it has begun.
@@ -95,6 +99,7 @@ impl<S: Sink> Supervisor<'_, S> {
             kill_at: None,
             killing: None,
             left: 0,
+            next_look: now.after(LOOK),
         };
         // Once without waiting for the FIFO: the request may have come before there was one.
         self.look_for_stop(&mut state);
@@ -146,9 +151,13 @@ impl<S: Sink> Supervisor<'_, S> {
             None => state.kill_at,
         };
         let limits = if state.is_running() {
-            [self.timeout(state), self.stall(state)]
+            [
+                self.timeout(state),
+                self.stall(state),
+                Some(state.next_look),
+            ]
         } else {
-            [None; 2]
+            [None; 3]
         };
         [idle, round].into_iter().chain(limits).flatten().min()
     }
@@ -226,6 +235,12 @@ impl<S: Sink> Supervisor<'_, S> {
             self.stop(state, How::TimedOut, self.limits.grace);
         } else if state.is_running() && due(self.stall(state)) {
             self.stop(state, How::Stalled, self.limits.grace);
+        }
+        if state.is_running() && due(Some(state.next_look)) {
+            state.next_look = now.after(LOOK);
+            if folder::is_gone() {
+                self.stop(state, How::Stopped { by: None }, self.limits.grace);
+            }
         }
         if due(state.kill_at) {
             self.kill(state, now);

@@ -43,6 +43,20 @@ fn a_stop_ends_the_whole_tree_even_if_it_ignores_signals() {
 }
 
 #[test]
+fn a_run_whose_folder_is_deleted_ends() {
+    let folder = tempdir().unwrap();
+    let payload = Payload {
+        grace: Duration::from_millis(100),
+        ..script(&format!("{STUBBORN} while :; do sleep 1000; done"))
+    };
+    let run = Run::start(folder.path(), &payload);
+    eventually("all have begun", || (run.living().len() >= 6).then_some(()));
+    // Nobody could find it any more to stop it.
+    fs::remove_dir_all(folder.path()).unwrap();
+    eventually("all are gone", || run.living().is_empty().then_some(()));
+}
+
+#[test]
 fn a_workload_may_use_its_grace() {
     let folder = tempdir().unwrap();
     let run = Run::start(

@@ -387,6 +387,23 @@ async fn a_process_that_was_given_the_number_of_a_dead_child_is_not_killed() {
 }
 
 #[tokio::test]
+async fn a_log_that_was_cut_between_two_records_gets_a_gap() {
+    let data = tempfile::tempdir().unwrap();
+    let here = executor(data.path(), json!({}));
+    let run = start(&*here, &sh("echo one; sleep 0.1; echo two")).await;
+    assert_eq!(end(&*here, &run).await, Outcome::Succeeded);
+    let log = folder(data.path(), run.run).join(files::LOG);
+    fs::write(&log, &fs::read(&log).unwrap()[..line("one\n").len()]).unwrap();
+
+    let chunks = read(&*here, &run, None).await;
+
+    assert_eq!(
+        (text(&chunks).as_str(), gaps(&chunks)),
+        ("one\n", vec![GapReason::Crashed])
+    );
+}
+
+#[tokio::test]
 async fn a_cursor_behind_what_the_power_took_gets_a_gap() {
     let whole = [line("a\n"), line("b\n")].concat();
     let remains = Remains::new(&record_of("another".into(), None), &whole);

@@ -172,8 +172,13 @@ impl Follower {
             Rest::Torn(left) => (left, GapReason::Crashed),
             Rest::More => (0, GapReason::Crashed),
         };
-        // What a killed helper had not yet read from the command is lost, however much it was.
-        let is_missing = left > 0 || matches!(level, Level::Lost(_));
+        let is_missing = match level {
+            // What a killed helper had not yet read from the command is lost, however much it was.
+            Level::Lost(_) => true,
+            // Cut off between two records, only the record of the end tells.
+            Level::Ended(end) => left > 0 || self.place.offset < end.spool,
+            _ => left > 0,
+        };
         if is_missing && !self.place.at_end {
             let place = Place::at(self.place.offset + left).end();
             self.queue.push_back(LogChunk {

@@ -91,6 +91,15 @@ impl Output {
         }
     }
 
+    /// How a run ended: a hint if it went well, else an error, which `--quiet` keeps.
+    pub(crate) fn end(self, text: &str, succeeded: bool) {
+        if succeeded {
+            self.note(text);
+        } else {
+            self.to_stderr(text);
+        }
+    }
+
     /// A warning.
     pub(crate) fn warning(self, text: &str) {
         let head = paint(self.color_err, "33", "warning:");

@@ -96,16 +96,18 @@ impl Run {
             .map(|took| format!(" after {took}"))
             .unwrap_or_default();
         let why = self.why();
-        let space = if why.is_empty() || why.starts_with(':') {
-            ""
-        } else {
-            " "
+        // `(exit): what happened`, `by admin`, `: what the runner says`, or nothing.
+        let (kind, message) = match why.split_once(": ") {
+            Some((kind, message)) => (kind, format!(": {message}")),
+            None => (why.as_str(), String::new()),
         };
-        output.note(format!(
-            "run {} {}{space}{why}{took}",
+        let space = if kind.is_empty() { "" } else { " " };
+        let line = format!(
+            "run {} {}{space}{kind}{took}{message}",
             self.id,
             output.state_err(self.state())
-        ));
+        );
+        output.end(&line, self.exit() == Exit::Done);
     }
 }
 

@@ -64,6 +64,11 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(wrong());
         }
+        if reqwest::header::HeaderValue::from_str(token.expose_secret()).is_err() {
+            return Err(Error::invalid(
+                "the token has characters in it that no token has; was it copied whole, and once?",
+            ));
+        }
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("hybrid-runner/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT);

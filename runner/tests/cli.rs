@@ -220,6 +220,39 @@ async fn exec_exits_like_the_run() {
 }
 
 #[tokio::test]
+async fn quiet_says_how_a_run_failed_and_nothing_else() {
+    let user = User::new();
+    let failing = user.file("f.yaml", "name: f\ncommand: [/bin/sh, -c, exit 3]\n");
+    let ran = user
+        .run(&["exec", "-q", &failing])
+        .await
+        .expect(1, "failed (exit) after ");
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(
+        ran.err.ends_with("s: the command ended with exit code 3\n"),
+        "{}",
+        ran.err
+    );
+
+    let good = user.file("g.yaml", "name: g\ncommand: [\"true\"]\n");
+    let ran = user.run(&["exec", "-q", &good]).await.expect(0, "");
+    assert_eq!(ran.err, "");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_a_matter_of_configuration() {
+    let user = User::new();
+    let taken = user.file("taken", "");
+    let config = user.file(
+        "run.toml",
+        &format!("[link]\nurl = \"ws://127.0.0.1:1\"\ntoken = {{ file = \"{taken}\" }}\n[runner]\nid = \"a\"\nlisten = \"none\"\ndata_dir = \"{taken}/data\"\n[executors.here]\nkind = \"local\"\n"),
+    );
+    user.run(&["run", "-c", &config])
+        .await
+        .expect(2, "taken/data");
+}
+
+#[tokio::test]
 async fn exec_says_what_it_cannot_run() {
     let user = User::new();
     let good = user.file("good.yaml", "name: a\ncommand: ['true']\n");

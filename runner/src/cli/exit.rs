@@ -75,11 +75,11 @@ impl Failure {
     }
 }
 
-/// What something of this machine answered: an address or a folder that somebody else holds is a matter
-/// of configuration here, and no refusal by a control plane.
+/// What something of this machine answered: an address or a folder that somebody else holds, or that
+/// cannot be written, is a matter of configuration here, and says nothing of a control plane.
 pub(crate) fn local(error: Error) -> Failure {
     let failure = Failure::from(error);
-    let exit = if failure.exit == Exit::Refused {
+    let exit = if matches!(failure.exit, Exit::Refused | Exit::Unreachable) {
         Exit::Usage
     } else {
         failure.exit

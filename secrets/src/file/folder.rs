@@ -7,6 +7,7 @@ use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::id::shorten;
 use hybrid_runner_core::secret::{Secret, SecretName};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{beneath, content};
 
@@ -52,6 +53,10 @@ impl Folder {
             let error = content::failed(&self.what(), errno);
             match error.kind() {
                 ErrorKind::Denied => error,
+                _ if errno == Errno::NOTDIR && self.path.is_file() => Error::invalid(format!(
+                    "`{}` is a file, no folder; for a dotenv file write `dotenv` instead of `path`",
+                    self.path.display()
+                )),
                 _ => Error::unavailable(format!(
                     "{} is not there; mount it, or correct `path`",
                     self.what()

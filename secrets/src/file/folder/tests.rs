@@ -55,6 +55,16 @@ fn trim_takes_line_breaks_at_the_end_away() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_is_told_how_to_be_read() {
+    let place = Place::new();
+    fs::write(place.path("a.env"), "A=x").unwrap();
+    let folder = Folder::new(place.path("a.env"), false);
+    let error = folder.get(&SecretName::new("/A")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("write `dotenv`"), "{error}");
+}
+
+#[test]
 fn a_kubernetes_mount_is_followed_through_its_rotation() {
     let place = Place::new();
     for (version, value) in [("..1", "old"), ("..2", "new")] {

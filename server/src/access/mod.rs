@@ -81,6 +81,9 @@ impl Access {
     /// Opens the tokens; the first time makes the admin's and writes it to `admin.token`.
     pub(crate) async fn open(data_dir: &Path) -> Result<Self> {
         let opened = Db::open_access(data_dir).await?;
+        if let Some(path) = &opened.set_aside {
+            tracing::error!(set_aside = %path.display(), "the tokens could not be read, so that none of the old ones is valid any more; make new ones with the new token of the admin");
+        }
         let db = opened.db;
         let fresh = uuid::Uuid::new_v4().to_string();
         let (server, all) = db

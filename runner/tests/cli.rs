@@ -253,6 +253,20 @@ async fn a_folder_that_cannot_be_made_is_a_matter_of_configuration() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_read_is_a_matter_of_configuration() {
+    let user = User::new();
+    let token = user.file("token", "hr_x");
+    let data = user.path("data").display().to_string();
+    let config = user.file(
+        "run.toml",
+        &format!("[link]\nurl = \"wss://127.0.0.1:1\"\nca = \"/nowhere/ca.pem\"\ntoken = {{ file = \"{token}\" }}\n[runner]\nid = \"a\"\nlisten = \"none\"\ndata_dir = \"{data}\"\n[executors.here]\nkind = \"local\"\n"),
+    );
+    user.run(&["run", "-c", &config])
+        .await
+        .expect(2, "`/nowhere/ca.pem` (link.ca)");
+}
+
+#[tokio::test]
 async fn exec_says_what_it_cannot_run() {
     let user = User::new();
     let good = user.file("good.yaml", "name: a\ncommand: ['true']\n");

@@ -292,6 +292,14 @@ pub(crate) async fn logs(args: Logs, output: Output, interrupt: &Interrupt) -> D
             () = interrupt.raised() => Ok(left(&args.run, output, interrupt)),
         };
     }
+    if let Some(asked) = args.attempt {
+        let run: Run = client.get(&path(&args.run)?, &[]).await?;
+        let made = run.raw["attempt"].as_u64().unwrap_or(0);
+        if u64::from(asked) > made {
+            let message = format!("run {} has no attempt {asked}; it has {made}", run.id);
+            return Err(Failure::new(Exit::No, message));
+        }
+    }
     let path = format!("{}/logs", path(&args.run)?);
     let accept = if output.json {
         "application/x-ndjson"

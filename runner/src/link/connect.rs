@@ -54,6 +54,20 @@ impl Dialer {
         }
     }
 
+    /// Refuses files of `[link]` that cannot be read now: the configuration is wrong. Later they are read again at each
+    /// connect, and one that is gone for a while is waited for.
+    pub(super) fn check_files(&self) -> Result<()> {
+        let named = self.tls.are_named() && self.url.is_secure();
+        let checked = if named {
+            self.tls.config().map(drop)
+        } else {
+            Ok(())
+        };
+        checked.map_err(|error| {
+            Error::invalid("[link] names a file that cannot be used").with_source(error)
+        })
+    }
+
     async fn dial(&self, token: &SecretString) -> Result<Box<dyn Transport>> {
         let connector = if self.url.is_secure() {
             Connector::Rustls(self.tls_config()?)

@@ -165,7 +165,9 @@ impl Link {
             .as_ref()
             .ok_or_else(|| Error::invalid("[link] token is not set"))?;
         let tokens = Tokens::new(token, stores);
-        let dialer = Box::new(Dialer::new(url, link));
+        let dialer = Dialer::new(url, link);
+        dialer.check_files()?;
+        let dialer = Box::new(dialer);
         let link = Self::over(dialer, tokens, agent, side, link.heartbeat);
         Ok(Self { counts, ..link })
     }

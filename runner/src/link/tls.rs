@@ -33,6 +33,11 @@ impl TlsFiles {
         }
     }
 
+    /// Whether the configuration names any file.
+    pub(crate) fn are_named(&self) -> bool {
+        self.files.ca.is_some() || self.files.client.is_some()
+    }
+
     /// The configuration of now.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>> {
         let stamp = self.stamp();

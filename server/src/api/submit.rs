@@ -111,7 +111,7 @@ async fn only_runner(app: &App) -> Result<AgentId> {
         )
         .into()),
         several => Err(Error::invalid(format!(
-            "there are {} runners; name one in `runner`: {}",
+            "there are {} runners; name one in `runner` (`--runner` on the command line): {}",
             several.len(),
             several
                 .iter()

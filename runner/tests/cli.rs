@@ -133,7 +133,9 @@ async fn run_without_what_it_needs_exits_2_with_the_lines_to_add() {
         ("AUTH_TOKEN", "00123"),
         ("SERVER_URL", "ws://127.0.0.1:1"),
         ("ARGO_INGESTION_IMAGE", "img"),
+        ("HYBRID_RUNNER__RUNNER__LISTEN", "none"),
     ]);
+    command.env("HYBRID_RUNNER__RUNNER__DATA_DIR", user.path("data"));
     Ran::of(command)
         .await
         .expect(2, "no executor of kind `argo` in this build");

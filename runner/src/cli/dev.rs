@@ -98,11 +98,10 @@ async fn runner_config(
     config.runner.data_dir = dir.join("runner");
     local_unless_configured(&mut config);
     add_demo_store(&mut config, dir)?;
-    // A second `dev` beside the first has no metrics, and that is all.
-    config.runner.listen = config
-        .runner
-        .listen
-        .filter(|address| std::net::TcpListener::bind(address).is_ok());
+    // Any free port: a second `dev`, or a runner, may be there beside it.
+    if let Some(address) = &mut config.runner.listen {
+        address.set_port(0);
+    }
     Ok(config)
 }
 

@@ -134,6 +134,8 @@ async fn a_disk_filled_by_a_log_drops_the_log_and_says_so_and_the_run_ends_as_it
         assert!(follow.text().starts_with("first\n"));
         assert!(runner.is_running());
         // There is room again as soon as the run is put away.
+        let spooled = || runner.spools().iter().any(|path| path.to_string_lossy().contains(run.as_str()));
+        until("the flood is put away", SOON, || (!spooled()).then_some(())).await;
         let next = client.submit(&story.sh("next", "echo fine"), "runner-1").await;
         client.finished(&next).await.expect("succeeded");
         assert_eq!(client.text(&next).await, "fine\n");

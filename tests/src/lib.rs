@@ -30,5 +30,5 @@ pub use proxy::Proxy;
 pub use rest::{Client, Run};
 pub use runner::Runner;
 pub use server::Server;
-pub use story::{Story, skipped};
+pub use story::{Story, files, skipped};
 pub use workflow::Workflow;

@@ -175,22 +175,6 @@ impl Runner {
         program.end(PATIENCE).await
     }
 
-    /// The logs that wait in its folder.
-    pub fn spools(&self) -> Vec<std::path::PathBuf> {
-        let (mut found, mut folders) = (Vec::new(), vec![self.data_dir.clone()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.ends_with("log") {
-                    found.push(path);
-                }
-            }
-        }
-        found
-    }
-
     /// The helpers of its runs: processes that stand in a folder of its data and are not the runner.
     pub fn helpers(&self) -> Vec<Process> {
         let own = self.program.as_ref().map(Program::pid);

@@ -203,3 +203,17 @@ pub fn skipped(why: &str) {
     let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     assert!(!ci, "skipped, which CI does not allow: {why}");
 }
+
+/// Files below a folder whose name ends so.
+pub fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path, end));
+        } else if path.is_file() && path.to_string_lossy().ends_with(end) {
+            found.push(path);
+        }
+    }
+    found
+}

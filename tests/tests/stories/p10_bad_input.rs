@@ -7,27 +7,13 @@ use std::time::Duration;
 use hybrid_runner_tests::link::End;
 use hybrid_runner_tests::processes::until;
 use hybrid_runner_tests::rest::http;
-use hybrid_runner_tests::{Client, Runner, Server, Story};
+use hybrid_runner_tests::{Client, Runner, Server, Story, files};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// Files below a folder whose name ends so.
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path, end));
-        } else if path.is_file() && path.to_string_lossy().ends_with(end) {
-            found.push(path);
-        }
-    }
-    found
-}
 
 /// The SQLite files of a data folder.
 fn databases(folder: &Path) -> Vec<PathBuf> {

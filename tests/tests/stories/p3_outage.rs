@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use hybrid_runner_tests::processes::until;
 use hybrid_runner_tests::workflow::{numbered, numbered_lines};
-use hybrid_runner_tests::{Runner, Server, Story, skipped};
+use hybrid_runner_tests::{Runner, Server, Story, files, skipped};
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -134,7 +134,7 @@ async fn a_disk_filled_by_a_log_drops_the_log_and_says_so_and_the_run_ends_as_it
         assert!(follow.text().starts_with("first\n"));
         assert!(runner.is_running());
         // There is room again as soon as the run is put away.
-        let spooled = || runner.spools().iter().any(|path| path.to_string_lossy().contains(run.as_str()));
+        let spooled = || files(&runner.data_dir, "/log").iter().any(|path| path.to_string_lossy().contains(run.as_str()));
         until("the flood is put away", SOON, || (!spooled()).then_some(())).await;
         let next = client.submit(&story.sh("next", "echo fine"), "runner-1").await;
         client.finished(&next).await.expect("succeeded");

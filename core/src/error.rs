@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::run::FailureClass;
+
 /// A result of a contract's method.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -58,6 +60,7 @@ impl fmt::Display for ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    class: Option<FailureClass>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -67,8 +70,16 @@ impl Error {
         Self {
             kind,
             message: message.into(),
+            class: None,
             source: None,
         }
+    }
+
+    /// Says which class of failure it is for a run that cannot go on because of it; without it the kind decides.
+    #[must_use]
+    pub fn with_class(mut self, class: FailureClass) -> Self {
+        self.class = Some(class);
+        self
     }
 
     /// Adds the cause.
@@ -83,6 +94,11 @@ impl Error {
         self.kind
     }
 
+    /// The class of failure, if whoever made the error knew it.
+    pub fn class(&self) -> Option<FailureClass> {
+        self.class
+    }
+
     /// What happened, without its cause.
     pub fn message(&self) -> &str {
         &self.message
@@ -95,17 +111,13 @@ impl Error {
 
     /// The whole chain in one line, joined by `: `.
     pub fn report(&self) -> String {
-        let mut text = self.message.clone();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            let cause_text = cause.to_string();
-            if !text.ends_with(&cause_text) {
-                text.push_str(": ");
-                text.push_str(&cause_text);
-            }
-            next = cause.source();
-        }
-        text
+        chain(self.message.clone(), self.source())
+    }
+
+    /// The chain without its head: why, as whoever caused it said it.
+    pub fn causes(&self) -> Option<String> {
+        let cause = self.source()?;
+        Some(chain(cause.to_string(), cause.source()))
     }
 
     /// An [`ErrorKind::Invalid`] error.
@@ -138,6 +150,19 @@ impl Error {
     }
 }
 
+/// Each cause once, joined by `: `.
+fn chain(mut text: String, mut next: Option<&(dyn StdError + 'static)>) -> String {
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind, self.report())
@@ -166,5 +191,31 @@ mod tests {
         let outer = Error::internal("failed to read `x`").with_source(inner);
         assert_eq!(outer.to_string(), "failed to read `x`");
         assert_eq!(outer.report(), "failed to read `x`: connection refused");
+        assert_eq!(outer.causes().as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn a_class_that_is_known_decides_the_failure_and_its_causes_are_the_source() {
+        let error = Error::not_found("there is no image `a:1`")
+            .with_class(FailureClass::Image)
+            .with_source(Error::not_found("no such image: a:1"));
+        let failure = crate::run::Failure::of_start(&error);
+        assert_eq!(failure.class, FailureClass::Image);
+        assert_eq!(failure.message, "there is no image `a:1`");
+        assert_eq!(failure.source.as_deref(), Some("no such image: a:1"));
+        let plain = crate::run::Failure::of_start(&Error::not_found("no such thing"));
+        assert_eq!(plain.class, FailureClass::Spec);
+    }
+
+    #[test]
+    fn each_class_is_found_by_its_name() {
+        for class in [
+            FailureClass::Exit,
+            FailureClass::Image,
+            FailureClass::Backend,
+        ] {
+            assert_eq!(FailureClass::from_name(class.as_str()), Some(class));
+        }
+        assert_eq!(FailureClass::from_name("luck"), None);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use serde::de::value::{self, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
@@ -218,6 +219,11 @@ impl FailureClass {
         }
     }
 
+    /// The class of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::deserialize(StrDeserializer::<value::Error>::new(name)).ok()
+    }
+
     /// Who can mend it.
     pub fn mender(self) -> Mender {
         match self {
@@ -329,8 +335,13 @@ impl Failure {
         self
     }
 
-    /// An error of a start, blamed by its kind.
+    /// An error of a start: of its class if it has one, with its causes as the source; else blamed by its kind.
     pub fn of_start(error: &Error) -> Self {
+        if let Some(class) = error.class() {
+            let mut failure = Self::new(class, error.message());
+            failure.source = error.causes();
+            return failure;
+        }
         let class = match error.kind() {
             ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::NotFound => FailureClass::Spec,
             ErrorKind::Denied => FailureClass::Denied,

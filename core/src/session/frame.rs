@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::shorten;
+use crate::run::FailureClass;
 
 /// The codes of JSON-RPC errors.
 pub mod code {
@@ -74,6 +75,9 @@ pub struct WireErrorData {
     /// What the caller can do. An unknown kind reads as `internal`.
     #[serde(default)]
     pub kind: Option<String>,
+    /// The class of failure for a run that cannot go on because of it. An unknown one reads as none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Why: the chain of causes, the nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<String>,
@@ -89,6 +93,7 @@ impl WireError {
         }
         let data = WireErrorData {
             kind: Some(error.kind().as_str().to_owned()),
+            class: error.class().map(|class| class.as_str().to_owned()),
             source,
         };
         Self {
@@ -121,6 +126,8 @@ impl WireError {
                 _ => ErrorKind::Internal,
             },
         };
+        let class = self.data.as_ref().and_then(|data| data.class.as_deref());
+        let class = class.and_then(FailureClass::from_name);
         let causes = self.data.map(|data| data.source).unwrap_or_default();
         let cause = causes
             .into_iter()
@@ -133,6 +140,10 @@ impl WireError {
                 })
             });
         let error = Error::new(kind, self.message);
+        let error = match class {
+            Some(class) => error.with_class(class),
+            None => error,
+        };
         match cause {
             Some(cause) => error.with_source(cause),
             None => error,

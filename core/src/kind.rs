@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::id::{Owner, SectionName};
+use crate::secret::References;
 
 /// What an implementation is given when it is built.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Context {
     pub spool_per_run: u64,
     /// The most bytes that all spooled logs may take together, if there is a limit.
     pub spool_total: Option<u64>,
+    /// Reads references that stand in the section.
+    pub references: References,
 }
 
 impl Context {
@@ -44,7 +47,15 @@ impl Context {
             owner,
             spool_per_run,
             spool_total: None,
+            references: References::none(),
         }
+    }
+
+    /// Lets references that stand in the section be read.
+    #[must_use]
+    pub fn with_references(mut self, references: References) -> Self {
+        self.references = references;
+        self
     }
 
     /// Limits what all spooled logs may take together.

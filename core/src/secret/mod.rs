@@ -1,6 +1,7 @@
 //! Secrets: references, values, and the contract of secret stores.
 
 mod reference;
+mod references;
 mod template;
 mod value;
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 
 pub use reference::{Key, Reference, SecretName};
+pub use references::References;
 pub use template::{Template, references_in};
 pub use value::{Secret, SecretValue, Secrets};
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::kind::{self, Context, Kind};
+use hybrid_runner_core::secret::References;
 use hybrid_runner_secrets::Stores;
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ impl Config {
     /// Builds every executor and store. Whatever is wrong with any is told at once.
     pub fn build(&self, data_dir: &Path, owner: &Owner) -> Result<Built, Error> {
         let mut problems = Vec::new();
-        let mut context = |table: &str, name: &SectionName, settings: Value| {
+        let context = |table: &str, name: &SectionName, settings: Value| {
             let dir = data_dir.join(table).join(name.as_str());
             Context::new(
                 name.clone(),
@@ -40,35 +41,53 @@ impl Config {
             )
             .with_spool_total(self.runner.spool.total.get())
         };
-        let executors = build_all(
-            "executors",
-            &self.executors,
-            hybrid_runner_executors::KINDS,
-            hybrid_runner_executors::KNOWN,
-            &mut context,
-            &mut problems,
-        );
         let providers = build_all(
             "secrets",
             &self.secrets,
             hybrid_runner_secrets::KINDS,
             hybrid_runner_secrets::KNOWN,
-            &mut context,
+            &context,
             &mut problems,
         );
-        if !problems.is_empty() {
-            return Err(Error { problems });
-        }
         let default_store = default_of(self.runner.secrets.as_ref(), &providers);
-        let stores = Stores::new(providers, default_store).map_err(|error| Error {
-            problems: vec![Problem::new("runner.secrets", error.report())],
-        })?;
-        Ok(Built {
-            default_executor: default_of(self.runner.executor.as_ref(), &executors),
-            executors,
-            stores: Arc::new(stores),
-        })
+        let stores = match Stores::new(providers, default_store) {
+            Ok(stores) => Some(Arc::new(stores)),
+            Err(error) => {
+                problems.push(Problem::new("runner.secrets", error.report()));
+                None
+            }
+        };
+        let references = references(stores.clone());
+        let executors = build_all(
+            "executors",
+            &self.executors,
+            hybrid_runner_executors::KINDS,
+            hybrid_runner_executors::KNOWN,
+            &|table, name, settings| {
+                context(table, name, settings).with_references(references.clone())
+            },
+            &mut problems,
+        );
+        match stores {
+            Some(stores) if problems.is_empty() => Ok(Built {
+                default_executor: default_of(self.runner.executor.as_ref(), &executors),
+                executors,
+                stores,
+            }),
+            _ => Err(Error { problems }),
+        }
     }
+}
+
+/// Lets an executor read the references in its own section.
+fn references(stores: Option<Arc<Stores>>) -> References {
+    let Some(stores) = stores else {
+        return References::none();
+    };
+    References::through(move |reference| {
+        let stores = Arc::clone(&stores);
+        Box::pin(async move { Ok(stores.read("executor", &reference).await?.value) })
+    })
 }
 
 /// The named one; else the only one.
@@ -89,7 +108,7 @@ fn build_all<T: ?Sized>(
     sections: &BTreeMap<SectionName, Section>,
     kinds: &[Kind<T>],
     known: &[&str],
-    context: &mut impl FnMut(&str, &SectionName, Value) -> Context,
+    context: &impl Fn(&str, &SectionName, Value) -> Context,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<SectionName, Arc<T>> {
     let what = if table == "executors" {

@@ -1,10 +1,13 @@
-//! Builds the helper for the `local` executor, small and static, so that the library carries it inside.
+//! Builds the helper for the executors that run it, small and static, so that the library carries it inside.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const HELPER: &str = "hybrid-runner-helper";
+
+/// The features of the executors that need it.
+const USERS: &[&str] = &["CARGO_FEATURE_LOCAL", "CARGO_FEATURE_DOCKER"];
 
 /// Variables of the outer cargo that the inner one may see; the rest describe the wrong package or its flags.
 const PASSED: &[&str] = &["CARGO_HOME", "CARGO_MAKEFLAGS"];
@@ -17,7 +20,7 @@ const PASSED_PREFIXES: &[&str] = &[
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if env::var_os("CARGO_FEATURE_LOCAL").is_none() {
+    if USERS.iter().all(|user| env::var_os(user).is_none()) {
         return;
     }
     let workspace = path("CARGO_MANIFEST_DIR")
@@ -68,7 +71,7 @@ fn build_helper(workspace: &Path) -> PathBuf {
     match status {
         Ok(status) if status.success() && built.is_file() => built,
         outcome => panic!(
-            "failed to build the helper of the local executor ({outcome:?}). It is linked statically: \
+            "failed to build the helper of the executors `local` and `docker` ({outcome:?}). It is linked statically: \
              `libc.a` is needed (Debian: libc6-dev, Fedora: glibc-static), or a musl target. Try it alone: \
              cargo build -p {HELPER} --profile helper --target {target} --target-dir {}",
             folder.display()

@@ -13,9 +13,17 @@ use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
 #[cfg(feature = "local")]
+mod ending;
+#[cfg(feature = "local")]
+mod handover;
+#[cfg(feature = "local")]
+mod helper;
+#[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "local")]
 mod settings;
+#[cfg(feature = "local")]
+mod turns;
 
 /// The executors in this build.
 pub const KINDS: &[Kind<dyn Executor>] = &[

@@ -12,7 +12,7 @@
 //! | `bell`, `watch`, `status` | who waits hears of changes; the levels; the words of the contract |
 //! | `spool`, `cursor`, `logs` | reading output; a place in it; following it |
 //! | `room` | what the logs of all runs may take together |
-//! | `stop`, `turns` | stop and remove; one at a time for each run |
+//! | `stop` | stop and remove |
 //! | `settle`, `process`, `cgroup` | a helper that was killed: what it left is killed, and the loss recorded |
 //!
 //! # What a run gets
@@ -37,7 +37,6 @@ mod spool;
 mod start;
 mod status;
 mod stop;
-mod turns;
 mod watch;
 
 use std::fs;
@@ -66,7 +65,8 @@ use config::{CgroupUse, PrivatePlace, Settings};
 use folder::{Folder, SPEC, io_error};
 use program::Program;
 use room::Room;
-use turns::Turns;
+
+use crate::turns::Turns;
 
 /// The executor's entry in [`crate::KINDS`].
 pub const KIND: Kind<dyn Executor> = Kind {

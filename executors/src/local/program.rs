@@ -14,9 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 
 use super::folder::random;
+use crate::helper;
 
-/// Built by `build.rs`.
-static HELPER: &[u8] = include_bytes!(env!("HYBRID_RUNNER_HELPER"));
 const NAME: &str = "hybrid-runner-helper";
 
 /// Spawns helpers.
@@ -114,7 +113,7 @@ fn in_memory() -> io::Result<OwnedFd> {
         made => made?,
     };
     let mut file = File::from(fd);
-    file.write_all(HELPER)?;
+    file.write_all(helper::program())?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
     Ok(file.into())
@@ -122,12 +121,12 @@ fn in_memory() -> io::Result<OwnedFd> {
 
 /// The file is named by its content, and used again only if that is what is in it.
 fn in_file(folder: &Path) -> io::Result<PathBuf> {
-    let digest = Sha256::digest(HELPER);
+    let digest = Sha256::digest(helper::program());
     let tag = digest[..8]
         .iter()
         .fold(0_u64, |tag, byte| (tag << 8) | u64::from(*byte));
     let path = folder.join(format!("{NAME}-{tag:016x}"));
-    if fs::read(&path).is_ok_and(|found| found == HELPER) {
+    if fs::read(&path).is_ok_and(|found| found == helper::program()) {
         return Ok(path);
     }
     DirBuilder::new()
@@ -142,7 +141,7 @@ fn in_file(folder: &Path) -> io::Result<PathBuf> {
         .mode(0o700)
         .open(&unfinished)?;
     let written = file
-        .write_all(HELPER)
+        .write_all(helper::program())
         .and_then(|()| fs::rename(&unfinished, &path));
     if written.is_err() {
         fs::remove_file(&unfinished).ok();
@@ -165,7 +164,7 @@ mod tests {
         );
         fs::write(&path, "torn").unwrap();
         assert_eq!(in_file(folder.path()).unwrap(), path);
-        assert_eq!(fs::read(&path).unwrap(), HELPER);
+        assert_eq!(fs::read(&path).unwrap(), helper::program());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rustix::io::Errno;
 
 use super::folder::{Level, Lost};
+use crate::ending;
 
 /// The status of a run whose folder stands like this.
 pub(super) fn of(run: RunId, level: &Level) -> Status {
@@ -71,43 +72,10 @@ fn dropped(end: &End) -> Option<String> {
 }
 
 fn outcome(end: &End) -> Outcome {
-    let failed = |class, message: &str| Outcome::Failed(Failure::new(class, message));
     match &end.how {
-        How::Exited(0) => Outcome::Succeeded,
-        How::Exited(code) => Outcome::Failed(Failure::exit(i32::from(*code))),
-        How::Signaled(signal) => Outcome::Failed(signaled(i32::from(*signal), end.oom_kills)),
-        How::TimedOut => failed(
-            FailureClass::Timeout,
-            "the command ran longer than `timeout` and was ended",
-        ),
-        How::Stalled => failed(
-            FailureClass::Stalled,
-            "the command wrote nothing for `stall_timeout` and was ended",
-        ),
-        How::Stopped { by } => Outcome::Stopped { by: by.clone() },
-        How::OutOfMemory => failed(
-            FailureClass::Oom,
-            "the kernel ended the command for want of memory; raise `resources.limits.memory`",
-        ),
         How::SpawnFailed(failure) => Outcome::Failed(not_spawned(failure)),
-        _ => failed(
-            FailureClass::Backend,
-            "the command ended in a way that this version does not know",
-        ),
+        how => ending::outcome(how, end.oom_kills),
     }
-}
-
-/// `SIGKILL` comes from outside: the workload could not have sent it to itself by a fault.
-fn signaled(signal: i32, oom_kills: u64) -> Failure {
-    const SIGKILL: i32 = 9;
-    if signal != SIGKILL {
-        return Failure::signal(FailureClass::Exit, signal);
-    }
-    let mut failure = Failure::signal(FailureClass::Killed, signal);
-    if oom_kills == 0 {
-        "the command was killed (signal 9) by somebody else: an operator, or the kernel for want of memory".clone_into(&mut failure.message);
-    }
-    failure
 }
 
 fn not_spawned(failure: &SpawnFailure) -> Failure {

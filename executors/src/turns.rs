@@ -8,11 +8,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The turns of all runs that somebody is busy with.
 #[derive(Debug, Default)]
-pub(super) struct Turns(StdMutex<HashMap<RunId, Weak<Mutex<()>>>>);
+pub(crate) struct Turns(StdMutex<HashMap<RunId, Weak<Mutex<()>>>>);
 
 impl Turns {
     /// Waits for its turn; the next one comes when the guard is dropped.
-    pub(super) async fn take(&self, run: RunId) -> OwnedMutexGuard<()> {
+    pub(crate) async fn take(&self, run: RunId) -> OwnedMutexGuard<()> {
         self.of(run).lock_owned().await
     }
 

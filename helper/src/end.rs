@@ -23,10 +23,13 @@
 //! | `exit` | `code` |
 //! | `signal` | `signal` |
 //! | `timeout`, `stalled`, `oom` | |
+//! | `terminated` | `code` or `signal` |
 //! | `stopped` | `by` |
 //! | `spawn_failed` | `step`, `errno`, `program` |
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 
 use crate::text::{TextError, TextReader, TextWriter, needed};
 
@@ -73,10 +76,21 @@ pub enum How {
         /// By whom.
         by: Option<String>,
     },
+    /// In a container: it was told to end from outside, by a signal and not by us; and this is how the child ended.
+    Terminated(ChildEnd),
     /// The kernel killed the child for want of memory.
     OutOfMemory,
     /// The child never ran.
     SpawnFailed(SpawnFailure),
+}
+
+/// How a child ended, whoever wanted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildEnd {
+    /// It exited with this code.
+    Exited(u8),
+    /// It was killed by this signal.
+    Signaled(u8),
 }
 
 /// Why a child never ran.
@@ -178,16 +192,19 @@ impl End {
 }
 
 impl How {
-    fn encode(&self, writer: TextWriter) -> TextWriter {
+    pub(crate) fn encode(&self, writer: TextWriter) -> TextWriter {
         match self {
-            Self::Exited(code) => writer.bytes("how", b"exit").number("code", *code),
-            Self::Signaled(signal) => writer.bytes("how", b"signal").number("signal", *signal),
+            Self::Exited(code) => ChildEnd::Exited(*code).encode(writer.bytes("how", b"exit")),
+            Self::Signaled(signal) => {
+                ChildEnd::Signaled(*signal).encode(writer.bytes("how", b"signal"))
+            }
             Self::TimedOut => writer.bytes("how", b"timeout"),
             Self::Stalled => writer.bytes("how", b"stalled"),
             Self::OutOfMemory => writer.bytes("how", b"oom"),
             Self::Stopped { by } => writer
                 .bytes("how", b"stopped")
                 .optional("by", by.as_deref().map(str::as_bytes)),
+            Self::Terminated(child) => child.encode(writer.bytes("how", b"terminated")),
             Self::SpawnFailed(failure) => writer
                 .bytes("how", b"spawn_failed")
                 .bytes("step", failure.step.name().as_bytes())
@@ -196,7 +213,7 @@ impl How {
         }
     }
 
-    fn parse(fields: &TextReader<'_>) -> Result<Self, TextError> {
+    pub(crate) fn parse(fields: &TextReader<'_>) -> Result<Self, TextError> {
         Ok(match needed("how", fields.text("how")?)?.as_str() {
             "exit" => Self::Exited(needed("code", fields.number("code")?)?),
             "signal" => Self::Signaled(needed("signal", fields.number("signal")?)?),
@@ -206,6 +223,7 @@ impl How {
             "stopped" => Self::Stopped {
                 by: fields.text("by")?,
             },
+            "terminated" => Self::Terminated(ChildEnd::parse(fields)?),
             "spawn_failed" => Self::SpawnFailed(SpawnFailure {
                 step: Step::from_name(&needed("step", fields.text("step")?)?)
                     .ok_or(TextError::Value("step"))?,
@@ -214,5 +232,48 @@ impl How {
             }),
             _ => return Err(TextError::Value("how")),
         })
+    }
+}
+
+impl ChildEnd {
+    /// What a shell makes of it: the code, or 128 and the signal.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => signal.saturating_add(128),
+        }
+    }
+
+    fn encode(self, writer: TextWriter) -> TextWriter {
+        match self {
+            Self::Exited(code) => writer.number("code", code),
+            Self::Signaled(signal) => writer.number("signal", signal),
+        }
+    }
+
+    fn parse(fields: &TextReader<'_>) -> Result<Self, TextError> {
+        if let Some(signal) = fields.number("signal")? {
+            return Ok(Self::Signaled(signal));
+        }
+        Ok(Self::Exited(needed("code", fields.number("code")?)?))
+    }
+}
+
+impl From<ExitStatus> for ChildEnd {
+    fn from(status: ExitStatus) -> Self {
+        let number = |number: i32| u8::try_from(number & 0xFF).unwrap_or(u8::MAX);
+        match status.signal() {
+            Some(signal) => Self::Signaled(number(signal)),
+            None => Self::Exited(number(status.code().unwrap_or(0))),
+        }
+    }
+}
+
+impl From<ChildEnd> for How {
+    fn from(child: ChildEnd) -> Self {
+        match child {
+            ChildEnd::Exited(code) => Self::Exited(code),
+            ChildEnd::Signaled(signal) => Self::Signaled(signal),
+        }
     }
 }

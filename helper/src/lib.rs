@@ -1,8 +1,14 @@
-//! The small static program beside every local run, and the formats it shares with the runner.
+//! The small static program beside every local run and inside every container, and the formats it shares with the
+//! runner.
 //!
-//! One helper process per run outlives the runner. It owns the tree of the workload's processes, masks and spools
-//! their output, enforces time limits and stops, and records the end. It has no threads and no async runtime, so that
-//! a held run costs little memory.
+//! One helper process per run outlives the runner. It owns the tree of the workload's processes, masks their output,
+//! enforces time limits and stops, and records the end. It has no threads and no async runtime, so that a held run
+//! costs little memory. It has two roles, by its first argument:
+//!
+//! * `run FOLDER`: beside a run on this machine. It spools the output into the run's folder ([`files`]), and is told
+//!   to stop through a FIFO there.
+//! * `init MARK`: the first process of a container ([`container`]). It passes the output on to the engine, and is told to
+//!   stop by signals.
 //!
 //! | module | what |
 //! |---|---|
@@ -12,9 +18,8 @@
 //! | [`stop`] | the request to stop |
 //! | [`spool`] | the output, record by record |
 //! | [`end`] | the record of the end |
+//! | [`container`] | what differs in a container: paths, the lines of start and end, signals |
 //! | [`mask`] | the streaming masker, and the encoded forms of a value |
-//!
-//! A run has a folder. [`files`] names what is in it.
 //!
 //! # Building
 //!
@@ -30,17 +35,26 @@
 
 mod child;
 mod clock;
+mod engine;
 mod folder;
 mod forms;
+mod init;
+mod input;
+mod memory;
+mod outlet;
 mod output;
 mod private;
 mod program;
+mod relay;
+mod run;
 mod supervise;
 mod sys;
 mod text;
 mod tree;
+mod workload;
 mod writer;
 
+pub mod container;
 pub mod end;
 pub mod mask;
 pub mod payload;

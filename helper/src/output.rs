@@ -1,13 +1,13 @@
-//! Brings the output of the workload into the spool: reads a pipe, masks, appends.
+//! Brings the output of the workload to its outlet: reads a pipe, masks, passes on.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use crate::mask::{Masker, Patterns};
+use crate::outlet::Outlet;
 use crate::spool::{HEADER_LEN, Kind};
-use crate::sys;
-use crate::writer::{Sink, Writer};
+use crate::sys::{self, Wait};
 
 /// Enough for lines as they come.
 const SMALL: usize = 4 << 10;
@@ -58,9 +58,16 @@ impl Stream {
         }
     }
 
-    /// The pipe, until it has ended.
-    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(|pipe| pipe.as_fd())
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pipe.is_none()
+    }
+
+    /// Waits for more of it, if there is more to come and the outlet takes it.
+    pub(crate) fn wait(&self, outlet: &dyn Outlet) -> Wait<'_> {
+        match &self.pipe {
+            Some(pipe) if !outlet.blocks(self.kind) => Wait::Read(pipe.as_fd()),
+            _ => Wait::Never,
+        }
     }
 
     /// How many places were masked.
@@ -68,9 +75,12 @@ impl Stream {
         self.masker.masked()
     }
 
-    /// Moves what is there, for one turn; whether there was anything.
-    pub(crate) fn pump<S: Sink>(&mut self, buffers: &mut Buffers, writer: &mut Writer<S>) -> bool {
+    /// Moves what is there and what the outlet takes, for one turn; whether there was anything.
+    pub(crate) fn pump(&mut self, buffers: &mut Buffers, outlet: &mut dyn Outlet) -> bool {
         for turn in 0..TURN {
+            if outlet.blocks(self.kind) {
+                return turn > 0;
+            }
             let Some(pipe) = &mut self.pipe else {
                 return turn > 0;
             };
@@ -79,7 +89,7 @@ impl Stream {
             }
             match pipe.read(&mut buffers.input) {
                 Ok(0) => {
-                    self.end(buffers, writer);
+                    self.end(buffers, outlet);
                     return true;
                 }
                 Ok(read) => {
@@ -87,13 +97,13 @@ impl Stream {
                     buffers.framed.resize(HEADER_LEN, 0);
                     self.masker
                         .push(&buffers.input[..read], &mut buffers.framed);
-                    writer.output(self.kind, &mut buffers.framed);
+                    outlet.output(self.kind, &mut buffers.framed);
                     self.adapt(read, buffers);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return turn > 0,
                 Err(_) => {
-                    self.end(buffers, writer);
+                    self.end(buffers, outlet);
                     return true;
                 }
             }
@@ -101,13 +111,13 @@ impl Stream {
         true
     }
 
-    /// Ends the stream, whether or not its pipe has: what was held back is written.
-    pub(crate) fn end<S: Sink>(&mut self, buffers: &mut Buffers, writer: &mut Writer<S>) {
+    /// Ends the stream, whether or not its pipe has: what was held back is passed on.
+    pub(crate) fn end(&mut self, buffers: &mut Buffers, outlet: &mut dyn Outlet) {
         self.pipe = None;
         buffers.framed.clear();
         buffers.framed.resize(HEADER_LEN, 0);
         self.masker.finish(&mut buffers.framed);
-        writer.output(self.kind, &mut buffers.framed);
+        outlet.output(self.kind, &mut buffers.framed);
     }
 
     fn adapt(&mut self, read: usize, buffers: &mut Buffers) {

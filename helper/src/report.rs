@@ -12,6 +12,17 @@
 //! | `failed ERRNO TEXT` | the folder of the run cannot be used (disk full, say); nothing was started | 74 |
 //! | `busy` | another helper holds the lock of this run | 75 |
 //! | `already` | this run was started or has ended before | 76 |
+//!
+//! In a container there is no such line ([`crate::container`] has others). The exit code is that of the workload (128
+//! and the signal if one has killed it; 127 if the command was not found, 126 if it could not be executed), or one of
+//! these, with which nothing was started:
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | a stop came first; the line of the end says so |
+//! | 64 | bad command line |
+//! | 66 | no whole payload came: the input ended, or `SIGTERM` came, or ten minutes were over; the same container may be started again |
+//! | 74 | the system refused what the helper needs; the last line of the log says what |
 
 use std::fmt;
 
@@ -23,6 +34,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// The payload was incomplete or wrong.
     pub const BAD_PAYLOAD: u8 = 65;
+    /// In a container: no whole payload came, and nothing was started.
+    pub const NO_PAYLOAD: u8 = 66;
     /// The folder of the run could not be used.
     pub const FAILED: u8 = 74;
     /// Another helper has this run.

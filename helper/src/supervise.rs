@@ -1,18 +1,22 @@
 //! Watches over one workload from its start to the end of its last process.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
+use libc::c_int;
+
 use crate::clock::{self, Instant};
-use crate::end::How;
+use crate::container;
+use crate::end::{ChildEnd, How};
+use crate::engine::FLUSH;
 use crate::folder::{self, Control};
+use crate::input::Input;
+use crate::outlet::Outlet;
 use crate::output::{Buffers, Stream};
-use crate::sys::{self, SignalFd, Waited};
+use crate::spool::Kind;
+use crate::sys::{self, SignalFd, Wait, Waited};
 use crate::tree;
-use crate::writer::{Sink, Writer};
 
 /// How long processes that the child has left behind may take to end; less if the grace is.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -33,27 +37,63 @@ pub(crate) struct Limits {
     pub(crate) timeout: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) grace: Duration,
-    /// `cgroup.kill` of its control group.
-    pub(crate) kill_file: Option<PathBuf>,
+}
+
+/// What kills processes faster than they can fork, besides the walk over the tree.
+pub(crate) enum Kill {
+    /// Nothing.
+    Tree,
+    /// `cgroup.kill` of their control group.
+    Group(PathBuf),
+    /// The signal to all of the namespace of which this process is the first.
+    Namespace,
+}
+
+/// How orders come.
+pub(crate) enum Orders {
+    /// By a request to stop and a byte in the FIFO. `SIGTERM` is a stop by somebody unknown.
+    Fifo(Control),
+    /// By signals, as [`container`] says. A further payload is answered by saying again that the workload runs.
+    Signals {
+        /// Where payloads come from.
+        input: Input,
+        /// What says so.
+        header: Vec<u8>,
+    },
 }
 
 /// What is known once the last process is gone.
 pub(crate) struct Outcome {
     pub(crate) how: How,
+    pub(crate) child: ChildEnd,
     /// When the child ended, in microseconds since the epoch.
     pub(crate) ended: i64,
     /// How many processes could not be killed.
     pub(crate) left: u64,
+    /// When readers of the output are given up, if somebody wanted a stop.
+    pub(crate) abandon_at: Option<Instant>,
 }
 
 /// A workload that runs.
-pub(crate) struct Supervisor<'a, S> {
+pub(crate) struct Supervisor<'a> {
     pub(crate) child: u32,
     pub(crate) limits: Limits,
-    pub(crate) signals: SignalFd,
-    pub(crate) control: Control,
+    pub(crate) kill: Kill,
+    pub(crate) orders: Orders,
+    pub(crate) signals: &'a mut SignalFd,
     pub(crate) streams: &'a mut [Stream; 2],
-    pub(crate) writer: &'a mut Writer<S>,
+    pub(crate) outlet: &'a mut dyn Outlet,
+}
+
+/// Why a workload is being stopped.
+enum Cause {
+    TimedOut,
+    Stalled,
+    Stopped {
+        by: Option<String>,
+    },
+    /// By a signal from outside.
+    Terminated,
 }
 
 /// The changing part.
@@ -62,17 +102,19 @@ struct State {
     last_output: Instant,
     buffers: Buffers,
     /// The child's end, and when.
-    status: Option<(ExitStatus, i64)>,
+    status: Option<(ChildEnd, i64)>,
     /// There is no process left.
     alone: bool,
     /// What the child has left behind was told to end.
     leftovers_told: bool,
     /// Why the workload is being stopped.
-    cause: Option<How>,
+    cause: Option<Cause>,
     /// When what is left is killed.
     kill_at: Option<Instant>,
     killing: Option<Killing>,
     left: u64,
+    /// When readers of the output are given up.
+    abandon_at: Option<Instant>,
     /// When the folder of the run is looked for again.
     next_look: Instant,
 }
@@ -84,7 +126,7 @@ struct Killing {
     pause: Duration,
 }
 
-impl<S: Sink> Supervisor<'_, S> {
+impl Supervisor<'_> {
     /// Watches until the last process is gone and its output is written.
     pub(crate) fn run(mut self) -> io::Result<Outcome> {
         let now = Instant::now();
@@ -99,53 +141,91 @@ impl<S: Sink> Supervisor<'_, S> {
             kill_at: None,
             killing: None,
             left: 0,
+            abandon_at: None,
             next_look: now.after(LOOK),
         };
-        // Once without waiting for the FIFO: the request may have come before there was one.
-        self.look_for_stop(&mut state);
+        if matches!(self.orders, Orders::Fifo(_)) {
+            // Once without waiting for it: the request may have come before there was one.
+            self.look_for_stop(&mut state);
+        }
         while !state.alone {
             self.enforce(&mut state);
             if state.alone {
                 break;
             }
-            self.wait(&mut state)?;
+            let deadline = self.next_deadline(&state);
+            self.wait(&mut state, deadline)?;
         }
         self.drain(&mut state)?;
         Ok(state.into_outcome())
     }
 
     /// Waits for the next event and handles it.
-    fn wait(&mut self, state: &mut State) -> io::Result<()> {
-        let now = Instant::now();
+    fn wait(&mut self, state: &mut State, deadline: Option<Instant>) -> io::Result<()> {
         let [out, err] = &*self.streams;
-        let fds = [
-            Some(self.signals.as_fd()),
-            Some(self.control.as_fd()),
-            out.as_fd(),
-            err.as_fd(),
+        let waits = [
+            Wait::Read(self.signals.as_fd()),
+            match &self.orders {
+                Orders::Fifo(control) => Wait::Read(control.as_fd()),
+                // While an answer would have to wait, none is asked for.
+                Orders::Signals { .. } if self.outlet.is_blocked() => Wait::Never,
+                Orders::Signals { input, .. } => input.wait(),
+            },
+            out.wait(self.outlet),
+            err.wait(self.outlet),
+            self.outlet.wait(Kind::Out),
+            self.outlet.wait(Kind::Err),
         ];
-        let wait = self.next_deadline(state).map(|deadline| deadline.from(now));
-        let [signal, control, out, err] = sys::poll(fds, wait)?;
+        let now = Instant::now();
+        let timeout = deadline.map(|deadline| deadline.from(now));
+        let [signal, order, out, err, out_free, err_free] = sys::poll(waits, timeout)?;
+        self.flush(state, [out_free, err_free]);
         for (stream, ready) in self.streams.iter_mut().zip([out, err]) {
-            if ready && stream.pump(&mut state.buffers, self.writer) {
+            if ready && stream.pump(&mut state.buffers, self.outlet) {
                 state.last_output = Instant::now();
             }
         }
         if signal {
             self.take_signals(state);
         }
-        if control {
-            self.control.drain();
-            self.look_for_stop(state);
+        if order {
+            self.take_order(state);
         }
         Ok(())
     }
 
+    fn take_order(&mut self, state: &mut State) {
+        match &mut self.orders {
+            Orders::Fifo(control) => {
+                control.drain();
+                self.look_for_stop(state);
+            }
+            Orders::Signals { input, header } => {
+                let mut again = false;
+                // One that cannot be read has ended.
+                drop(input.read(|_| again = true));
+                if again {
+                    self.outlet.say(header);
+                }
+            }
+        }
+    }
+
+    /// Passes on the output that waits, where its reader is ready.
+    fn flush(&mut self, state: &mut State, ready: [bool; 2]) {
+        let was_blocked = self.outlet.is_blocked();
+        for (kind, ready) in [Kind::Out, Kind::Err].into_iter().zip(ready) {
+            if ready {
+                self.outlet.flush(kind);
+            }
+        }
+        if was_blocked && !self.outlet.is_blocked() {
+            // Until now it could not be heard.
+            state.last_output = Instant::now();
+        }
+    }
+
     fn next_deadline(&self, state: &State) -> Option<Instant> {
-        let idle = state
-            .buffers
-            .are_in_use()
-            .then(|| state.last_output.after(IDLE));
         let round = match &state.killing {
             Some(killing) => Some(killing.next_round),
             None => state.kill_at,
@@ -154,38 +234,66 @@ impl<S: Sink> Supervisor<'_, S> {
             [
                 self.timeout(state),
                 self.stall(state),
-                Some(state.next_look),
+                self.next_look(state),
             ]
         } else {
             [None; 3]
         };
-        [idle, round].into_iter().chain(limits).flatten().min()
+        [state.idle(), round]
+            .into_iter()
+            .chain(limits)
+            .flatten()
+            .min()
     }
 
     fn timeout(&self, state: &State) -> Option<Instant> {
         self.limits.timeout.map(|limit| state.started.after(limit))
     }
 
+    /// Only a folder on this machine can be deleted under a run.
+    fn next_look(&self, state: &State) -> Option<Instant> {
+        matches!(self.orders, Orders::Fifo(_)).then_some(state.next_look)
+    }
+
+    /// None while output waits for its reader: then it is not the workload that is silent.
     fn stall(&self, state: &State) -> Option<Instant> {
-        self.limits
-            .stall_timeout
-            .map(|limit| state.last_output.after(limit))
+        let limit = self.limits.stall_timeout?;
+        (!self.outlet.is_blocked()).then(|| state.last_output.after(limit))
     }
 
     fn take_signals(&mut self, state: &mut State) {
-        let mut told_to_stop = false;
         while let Some(signal) = self.signals.next() {
-            told_to_stop |= signal == libc::SIGTERM;
+            match signal {
+                libc::SIGCHLD => {}
+                libc::SIGTERM => {
+                    let cause = match self.orders {
+                        Orders::Fifo(_) => Cause::Stopped { by: None },
+                        Orders::Signals { .. } => Cause::Terminated,
+                    };
+                    self.stop(state, cause, self.limits.grace);
+                }
+                other => self.take_other(state, other),
+            }
         }
         self.reap(state);
-        if told_to_stop {
-            self.stop(state, How::Stopped { by: None }, self.limits.grace);
+    }
+
+    /// A signal that is a stop or for the workload.
+    fn take_other(&mut self, state: &mut State, signal: c_int) {
+        if let Some(grace) = container::grace_of(signal) {
+            self.stop(state, Cause::Stopped { by: None }, grace);
+        } else if state.status.is_none() {
+            // So its number is not free yet.
+            drop(sys::signal(self.child, signal, || true));
         }
     }
 
     /// Stops the workload. It does not undo an end that has happened, and a later call can only shorten the grace.
-    fn stop(&mut self, state: &mut State, cause: How, grace: Duration) {
+    fn stop(&mut self, state: &mut State, cause: Cause, grace: Duration) {
         self.reap(state);
+        if matches!(cause, Cause::Stopped { .. } | Cause::Terminated) {
+            state.abandon_within(grace.saturating_add(FLUSH));
+        }
         if state.is_running() {
             state.cause = Some(cause);
             state.terminate(grace);
@@ -198,7 +306,7 @@ impl<S: Sink> Supervisor<'_, S> {
         loop {
             match sys::wait_any() {
                 Waited::Ended(pid, status) if pid == self.child => {
-                    state.status = Some((status, clock::now_micros()));
+                    state.status = Some((status.into(), clock::now_micros()));
                 }
                 Waited::Ended(..) => {}
                 Waited::NotYet => break,
@@ -216,7 +324,7 @@ impl<S: Sink> Supervisor<'_, S> {
 
     fn look_for_stop(&mut self, state: &mut State) {
         if let Some(stop) = folder::stop_request(self.limits.grace) {
-            self.stop(state, How::Stopped { by: stop.by }, stop.grace);
+            self.stop(state, Cause::Stopped { by: stop.by }, stop.grace);
         }
     }
 
@@ -224,22 +332,18 @@ impl<S: Sink> Supervisor<'_, S> {
     fn enforce(&mut self, state: &mut State) {
         let now = Instant::now();
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
-        if due(state
-            .buffers
-            .are_in_use()
-            .then(|| state.last_output.after(IDLE)))
-        {
+        if due(state.idle()) {
             state.buffers.release();
         }
         if state.is_running() && due(self.timeout(state)) {
-            self.stop(state, How::TimedOut, self.limits.grace);
+            self.stop(state, Cause::TimedOut, self.limits.grace);
         } else if state.is_running() && due(self.stall(state)) {
-            self.stop(state, How::Stalled, self.limits.grace);
+            self.stop(state, Cause::Stalled, self.limits.grace);
         }
-        if state.is_running() && due(Some(state.next_look)) {
+        if state.is_running() && due(self.next_look(state)) {
             state.next_look = now.after(LOOK);
             if folder::is_gone() {
-                self.stop(state, How::Stopped { by: None }, self.limits.grace);
+                self.stop(state, Cause::Stopped { by: None }, self.limits.grace);
             }
         }
         if due(state.kill_at) {
@@ -259,9 +363,11 @@ impl<S: Sink> Supervisor<'_, S> {
         killing.next_round = now.after(killing.pause);
         killing.pause = (killing.pause * 2).min(MAX_ROUND);
         let in_vain = killing.since.after(GIVE_UP) <= now;
-        if let Some(file) = &self.limits.kill_file {
+        match &self.kill {
+            Kill::Tree => {}
             // Where the kernel is too old for it, the walk over the tree does it.
-            drop(std::fs::write(file, "1"));
+            Kill::Group(file) => drop(std::fs::write(file, "1")),
+            Kill::Namespace => sys::kill_namespace(),
         }
         tree::signal_all(libc::SIGKILL);
         self.reap(state);
@@ -271,31 +377,33 @@ impl<S: Sink> Supervisor<'_, S> {
         }
     }
 
-    /// Writes what is still in the pipes. They have ended, unless somebody outside the tree holds them.
+    /// Passes on what is still in the pipes. They have ended, unless somebody outside the tree holds them. Readers are
+    /// waited for as long as they take, unless somebody wants a stop.
     fn drain(&mut self, state: &mut State) -> io::Result<()> {
-        let deadline = Instant::now().after(DRAIN);
+        let mut deadline = Instant::now().after(DRAIN);
         loop {
-            for stream in &mut *self.streams {
-                while stream.as_fd().is_some() && stream.pump(&mut state.buffers, self.writer) {
-                    if deadline <= Instant::now() {
-                        break;
-                    }
-                }
-            }
-            let [out, err] = &*self.streams;
             let now = Instant::now();
-            let open = [out.as_fd(), err.as_fd()];
-            if open.iter().all(Option::is_none) || deadline <= now {
-                break;
+            if self.outlet.is_blocked() {
+                deadline = now.after(DRAIN);
+                if state.abandon_at.is_some_and(|at| at <= now) {
+                    self.outlet.abandon();
+                    continue;
+                }
+                if state.idle().is_some_and(|idle| idle <= now) {
+                    state.buffers.release();
+                }
+                let next = [state.abandon_at, state.idle()].into_iter().flatten().min();
+                self.wait(state, next)?;
+            } else if self.streams.iter().all(Stream::has_ended) {
+                return Ok(());
+            } else if deadline <= now {
+                for stream in self.streams.iter_mut().filter(|stream| !stream.has_ended()) {
+                    stream.end(&mut state.buffers, self.outlet);
+                }
+            } else {
+                self.wait(state, Some(deadline))?;
             }
-            sys::poll(open, Some(deadline.from(now)))?;
         }
-        for stream in &mut *self.streams {
-            if stream.as_fd().is_some() {
-                stream.end(&mut state.buffers, self.writer);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -303,6 +411,13 @@ impl State {
     /// Running, and nobody wants that to end.
     fn is_running(&self) -> bool {
         self.status.is_none() && self.cause.is_none()
+    }
+
+    /// When memory is given back.
+    fn idle(&self) -> Option<Instant> {
+        self.buffers
+            .are_in_use()
+            .then(|| self.last_output.after(IDLE))
     }
 
     /// Asks all processes to end.
@@ -318,19 +433,30 @@ impl State {
         self.kill_at = Some(self.kill_at.map_or(deadline, |before| before.min(deadline)));
     }
 
+    fn abandon_within(&mut self, wait: Duration) {
+        let deadline = Instant::now().after(wait);
+        self.abandon_at = Some(
+            self.abandon_at
+                .map_or(deadline, |before| before.min(deadline)),
+        );
+    }
+
     fn into_outcome(self) -> Outcome {
-        let (status, ended) = self
+        let (child, ended) = self
             .status
-            .unwrap_or((ExitStatus::from_raw(0), clock::now_micros()));
-        let number = |number: i32| u8::try_from(number & 0xFF).unwrap_or(u8::MAX);
-        let own = match status.signal() {
-            Some(signal) => How::Signaled(number(signal)),
-            None => How::Exited(number(status.code().unwrap_or(0))),
-        };
+            .unwrap_or((ChildEnd::Exited(0), clock::now_micros()));
         Outcome {
-            how: self.cause.unwrap_or(own),
+            how: match self.cause {
+                None => child.into(),
+                Some(Cause::TimedOut) => How::TimedOut,
+                Some(Cause::Stalled) => How::Stalled,
+                Some(Cause::Stopped { by }) => How::Stopped { by },
+                Some(Cause::Terminated) => How::Terminated(child),
+            },
+            child,
             ended,
             left: self.left,
+            abandon_at: self.abandon_at,
         }
     }
 }

@@ -9,6 +9,9 @@
 //!
 //! Values are bytes: everything but printable ASCII, and `%`, is written as `%XX`. Unknown keys are skipped, and so is
 //! whatever follows the dot (the helper pads records with line ends, so that they can be overwritten in place on a full disk).
+//!
+//! In the log of a container a record is one line ([`crate::container`]): fields with a space before each, in whose
+//! values spaces are written as `%20`.
 
 use std::fmt;
 
@@ -46,11 +49,29 @@ impl fmt::Display for TextError {
 impl std::error::Error for TextError {}
 
 /// Writes one record.
-pub(crate) struct TextWriter(String);
+pub(crate) struct TextWriter {
+    text: String,
+    /// What stands before each field.
+    separator: char,
+    end: &'static str,
+}
 
 impl TextWriter {
     pub(crate) fn new(name: &str, version: u32) -> Self {
-        Self(format!("hybrid-runner {name} {version}\n"))
+        Self {
+            text: format!("hybrid-runner {name} {version}"),
+            separator: '\n',
+            end: "\n.\n",
+        }
+    }
+
+    /// A record that is one line and begins so.
+    pub(crate) fn line(start: String) -> Self {
+        Self {
+            text: start,
+            separator: ' ',
+            end: "\n",
+        }
     }
 
     pub(crate) fn number(self, key: &str, value: impl Into<i128>) -> Self {
@@ -59,18 +80,19 @@ impl TextWriter {
     }
 
     pub(crate) fn bytes(mut self, key: &str, value: &[u8]) -> Self {
-        self.0.push_str(key);
-        self.0.push('=');
+        self.text.push(self.separator);
+        self.text.push_str(key);
+        self.text.push('=');
         for &byte in value {
-            if matches!(byte, b' '..=b'~') && byte != b'%' {
-                self.0.push(char::from(byte));
+            let char = char::from(byte);
+            if matches!(char, ' '..='~') && char != '%' && char != self.separator {
+                self.text.push(char);
             } else {
-                self.0.push('%');
-                self.0.push(char::from(HEX[usize::from(byte >> 4)]));
-                self.0.push(char::from(HEX[usize::from(byte & 15)]));
+                self.text.push('%');
+                self.text.push(char::from(HEX[usize::from(byte >> 4)]));
+                self.text.push(char::from(HEX[usize::from(byte & 15)]));
             }
         }
-        self.0.push('\n');
         self
     }
 
@@ -82,12 +104,12 @@ impl TextWriter {
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        self.0.push_str(".\n");
-        self.0.into_bytes()
+        self.text.push_str(self.end);
+        self.text.into_bytes()
     }
 }
 
-/// The lines of one record.
+/// The fields of one record.
 pub(crate) struct TextReader<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> TextReader<'a> {
@@ -115,6 +137,13 @@ impl<'a> TextReader<'a> {
             }
         }
         Err(TextError::Truncated)
+    }
+
+    /// The fields of a record that is one line.
+    pub(crate) fn line(fields: &'a str) -> Result<Self, TextError> {
+        let fields = fields.split(' ').map(|field| field.split_once('='));
+        let fields: Option<_> = fields.collect();
+        fields.map(Self).ok_or(TextError::Line(1))
     }
 
     pub(crate) fn bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>, TextError> {

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
 use crate::clock;
+use crate::outlet::Outlet;
 use crate::spool::{GapReason, HEADER_LEN, Header, Item, Kind, MAX_PAYLOAD, Record};
 use crate::sys;
 
@@ -104,18 +105,6 @@ impl<S: Sink> Writer<S> {
         self.over_limit
     }
 
-    /// Appends output. `framed` is a header's length of any bytes, which are overwritten, and the output.
-    pub(crate) fn output(&mut self, kind: Kind, framed: &mut [u8]) {
-        let time = clock::now_micros();
-        let mut start = 0;
-        while start + HEADER_LEN < framed.len() {
-            let end = framed.len().min(start + HEADER_LEN + MAX_PAYLOAD);
-            self.piece(kind, time, &mut framed[start..end]);
-            // The next header goes over the end of what is written already.
-            start = end - HEADER_LEN;
-        }
-    }
-
     fn piece(&mut self, kind: Kind, time: i64, framed: &mut [u8]) {
         let payload = framed.len() - HEADER_LEN;
         // There is always room for a gap before this record, and one behind it.
@@ -196,6 +185,19 @@ impl<S: Sink> Writer<S> {
         }
         self.len += records.len() as u64;
         true
+    }
+}
+
+impl<S: Sink> Outlet for Writer<S> {
+    fn output(&mut self, kind: Kind, framed: &mut [u8]) {
+        let time = clock::now_micros();
+        let mut start = 0;
+        while start + HEADER_LEN < framed.len() {
+            let end = framed.len().min(start + HEADER_LEN + MAX_PAYLOAD);
+            self.piece(kind, time, &mut framed[start..end]);
+            // The next header goes over the end of what is written already.
+            start = end - HEADER_LEN;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use hybrid_runner_helper::TextError;
-use hybrid_runner_helper::end::{End, How, SpawnFailure, Step};
+use hybrid_runner_helper::end::{ChildEnd, End, How, SpawnFailure, Step};
 use hybrid_runner_helper::payload::{self, Decoder, MAGIC, Payload, PayloadError, PrivateFile};
 use hybrid_runner_helper::report::Report;
 use hybrid_runner_helper::spool::{
@@ -28,6 +28,7 @@ fn sample() -> Payload {
             (b"A".to_vec(), b"x=y\xF5".into()),
             (b"EMPTY".to_vec(), b"".into()),
         ],
+        inherit: true,
         cwd: Some(b"/tmp".to_vec()),
         files: vec![
             PrivateFile {
@@ -48,6 +49,7 @@ fn sample() -> Payload {
         grace: Duration::from_secs(30),
         spool_limit: 1 << 30,
         cgroup: Some(b"/sys/fs/cgroup/x".to_vec()),
+        notes: vec!["pulled image `x` in 12 s".to_owned(), String::new()],
     }
 }
 
@@ -130,7 +132,7 @@ fn a_changed_byte_never_gives_another_payload() {
 fn an_unknown_tag_is_skipped() {
     let mut frame = vec![9; 16];
     let mut body = vec![];
-    for (tag, value) in [(999_u16, b"new".as_slice()), (1, b"true"), (12, b"")] {
+    for (tag, value) in [(999_u16, b"new".as_slice()), (1, b"true"), (998, b"")] {
         body.extend(tag.to_le_bytes());
         body.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
         body.extend(value);
@@ -205,6 +207,8 @@ fn ends() -> Vec<How> {
         How::TimedOut,
         How::Stalled,
         How::OutOfMemory,
+        How::Terminated(ChildEnd::Exited(3)),
+        How::Terminated(ChildEnd::Signaled(15)),
         How::Stopped { by: None },
         How::Stopped {
             by: Some("ä%\n=b".to_owned()),

@@ -16,6 +16,8 @@ mod tag {
     pub(super) const GRACE: u16 = 9;
     pub(super) const SPOOL_LIMIT: u16 = 10;
     pub(super) const CGROUP: u16 = 11;
+    pub(super) const INHERIT: u16 = 12;
+    pub(super) const NOTE: u16 = 13;
 
     pub(super) const FILE_NAME: u16 = 1;
     pub(super) const FILE_CONTENT: u16 = 2;
@@ -37,7 +39,8 @@ impl Payload {
             .map(|file| file.content.0.len() + file.name.len() + 128)
             .sum();
         let needles: usize = self.needles.iter().map(|needle| needle.0.len() + 6).sum();
-        argv + env + files + needles + 1024
+        let notes: usize = self.notes.iter().map(|note| note.len() + 6).sum();
+        argv + env + files + needles + notes + 1024
     }
 
     pub(super) fn encode_body(&self, out: &mut Vec<u8>) {
@@ -79,6 +82,12 @@ impl Payload {
             }
         }
         put(out, tag::SPOOL_LIMIT, &[&self.spool_limit.to_le_bytes()]);
+        if self.inherit {
+            put(out, tag::INHERIT, &[]);
+        }
+        for note in &self.notes {
+            put(out, tag::NOTE, &[note.as_bytes()]);
+        }
     }
 
     pub(super) fn decode_body(nonce: [u8; NONCE], body: &[u8]) -> Result<Self, PayloadError> {
@@ -104,6 +113,11 @@ impl Payload {
                 tag::GRACE => payload.grace = duration()?,
                 tag::SPOOL_LIMIT => payload.spool_limit = number(value).ok_or(malformed)?,
                 tag::CGROUP => payload.cgroup = Some(value.to_vec()),
+                tag::INHERIT => payload.inherit = true,
+                tag::NOTE => {
+                    let note = String::from_utf8(value.to_vec());
+                    payload.notes.push(note.map_err(|_| malformed)?);
+                }
                 _ => {}
             }
         }

@@ -25,6 +25,8 @@
 //! | 7, 8, 9 | timeout, stall timeout, grace, u64 |
 //! | 10 | limit of the spool in bytes, u64 |
 //! | 11 | control group |
+//! | 12 | (empty) the environment of the helper is the workload's too |
+//! | 13 | note, each: UTF-8 |
 
 mod body;
 mod frame;
@@ -72,6 +74,8 @@ impl fmt::Debug for Private {
 }
 
 /// All that a helper needs to run one workload.
+///
+/// In a container the workload gets no cookie: the namespace holds all that it leaves behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
     /// Random; tells frames apart, and in hexadecimal it is the run's cookie ([`crate::COOKIE_VARIABLE`]).
@@ -80,7 +84,10 @@ pub struct Payload {
     pub argv: Vec<Vec<u8>>,
     /// The whole environment of the workload, but for the cookie and the variables of `files`.
     pub env: Vec<(Vec<u8>, Private)>,
-    /// Where the workload starts; absent: `/`.
+    /// Adds the helper's own environment, without the variables that are in `env` or `files`: in a container that is
+    /// what the image and the engine say.
+    pub inherit: bool,
+    /// Where the workload starts; absent: `/`, and in a container where the engine has started the helper.
     pub cwd: Option<Vec<u8>>,
     /// Files in the private folder.
     pub files: Vec<PrivateFile>,
@@ -95,11 +102,13 @@ pub struct Payload {
     pub stall_timeout: Option<Duration>,
     /// How long it may take to end after `SIGTERM`, where a request to stop does not say.
     pub grace: Duration,
-    /// How long the spool may become, headers included; what follows is dropped and counted.
+    /// How long the spool may become, headers included; what follows is dropped and counted. A container has none.
     pub spool_limit: u64,
     /// The folder of a control group (v2) that the runner has made: the workload enters it before it is executed.
     /// Removed after the run if it is empty.
     pub cgroup: Option<Vec<u8>>,
+    /// In a container: lines for people that the log begins with, each behind `hybrid-runner: `. They are not masked.
+    pub notes: Vec<String>,
 }
 
 /// A file that only the workload can read.
@@ -146,6 +155,11 @@ impl fmt::Display for PayloadError {
 impl std::error::Error for PayloadError {}
 
 impl Payload {
+    /// The value of [`crate::COOKIE_VARIABLE`].
+    pub(crate) fn cookie(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.nonce))
+    }
+
     fn validate(&self) -> Result<(), PayloadError> {
         let invalid = |why| Err(PayloadError::Invalid(why));
         if self.argv.first().is_none_or(Vec::is_empty) {

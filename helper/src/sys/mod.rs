@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::ptr;
@@ -32,6 +32,11 @@ fn check(result: c_int) -> io::Result<c_int> {
     } else {
         Ok(result)
     }
+}
+
+/// The same for what `syscall` gives.
+fn check_long(result: libc::c_long) -> io::Result<c_int> {
+    check(c_int::try_from(result).unwrap_or(-1))
 }
 
 /// Repeats a call as long as a signal interrupts it.
@@ -138,7 +143,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-/// Lets reads return at once.
+/// Lets reads and writes return at once.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed and so open; no pointers.
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
@@ -152,8 +157,21 @@ pub(crate) fn set_pipe_size(fd: BorrowedFd<'_>, size: c_int) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, size) }).map(drop)
 }
 
+/// Puts `/dev/null` in the place of a standard descriptor, so that its other end sees it closed; where there is none, a
+/// pipe without another end.
+pub(crate) fn let_go(place: c_int) {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let nothing = null.map(OwnedFd::from).or_else(|_| {
+        let (read, write) = pipe()?;
+        io::Result::Ok(if place == 0 { read } else { write })
+    });
+    if let Ok(nothing) = nothing {
+        drop(replace_standard(nothing.as_fd(), place));
+    }
+}
+
 /// Puts `fd` in the place of the standard descriptor `place`.
-pub(crate) fn replace_standard(fd: BorrowedFd<'_>, place: c_int) -> io::Result<()> {
+fn replace_standard(fd: BorrowedFd<'_>, place: c_int) -> io::Result<()> {
     assert!(
         (0..=2).contains(&place),
         "only standard descriptors are replaced"
@@ -176,16 +194,33 @@ pub(crate) fn monotonic() -> Duration {
     )
 }
 
-/// Waits until something can be read from one of `fds` or has ended; says from which. `None` is nothing to wait for.
+/// What is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait<'a> {
+    /// Nothing.
+    Never,
+    /// That something can be read from it, or that it has ended.
+    Read(BorrowedFd<'a>),
+    /// That something can be written to it, or that nobody reads it.
+    Write(BorrowedFd<'a>),
+}
+
+/// Waits until one of these happens; says which.
 pub(crate) fn poll<const N: usize>(
-    fds: [Option<BorrowedFd<'_>>; N],
+    waits: [Wait<'_>; N],
     timeout: Option<Duration>,
 ) -> io::Result<[bool; N]> {
-    let number = |fd: Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd());
-    let mut polls = fds.map(|fd| libc::pollfd {
-        fd: number(fd),
-        events: libc::POLLIN,
-        revents: 0,
+    let mut polls = waits.map(|wait| {
+        let (fd, events) = match wait {
+            Wait::Never => (-1, 0),
+            Wait::Read(fd) => (fd.as_raw_fd(), libc::POLLIN),
+            Wait::Write(fd) => (fd.as_raw_fd(), libc::POLLOUT),
+        };
+        libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        }
     });
     // Rounded up, so that a deadline has passed when the wait ends.
     let millis = timeout.map_or(-1, |wait| {
@@ -202,17 +237,26 @@ pub(crate) fn poll<const N: usize>(
 
 /// Blocks `signals` and gives a descriptor from which they are read, without blocking.
 pub(crate) fn signal_fd(signals: &[c_int]) -> io::Result<SignalFd> {
-    let mut set = empty_set();
-    for &signal in signals {
-        // SAFETY: `set` was initialized.
-        check(unsafe { libc::sigaddset(&raw mut set, signal) })?;
-    }
-    // SAFETY: `set` is initialized; the old mask is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) })?;
+    // Not by the C library, which keeps some signals to itself. To the kernel a set is 64 bits.
+    let set = signals
+        .iter()
+        .fold(0_u64, |set, signal| set | 1 << (signal - 1));
+    let size = size_of_val(&set);
+    // SAFETY: `set` lives during the call and has that size; the old one is not asked for.
+    let blocked = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_BLOCK,
+            &raw const set,
+            ptr::null_mut::<u64>(),
+            size,
+        )
+    };
+    check_long(blocked)?;
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     // SAFETY: as above.
-    let fd = check(unsafe {
-        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    })?;
+    let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set, size, flags) };
+    let fd = check_long(fd)?;
     // SAFETY: the call succeeded, so it is open and nobody else owns it.
     Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
 }
@@ -269,6 +313,15 @@ fn wait_for(pid: libc::pid_t) {
     let mut status = 0;
     // SAFETY: `status` is valid to write. An error means that there is nothing to wait for.
     drop(retry(|| unsafe { libc::waitpid(pid, &raw mut status, 0) }));
+}
+
+/// Kills all processes of the namespace of which this process is the first, in one go: none can escape by forking.
+pub(crate) fn kill_namespace() {
+    // SAFETY: no pointers.
+    let first = unsafe { libc::getpid() } == 1;
+    assert!(first, "only the first process may kill all others");
+    // SAFETY: no pointers. An error means that there are no others.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
 /// Sends a signal to a process if `is_it`, asked after the process was pinned, still holds: so its number cannot pass to

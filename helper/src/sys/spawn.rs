@@ -55,7 +55,9 @@ pub(crate) struct Exec<'a> {
     pub(crate) programs: &'a Strings,
     pub(crate) argv: &'a Strings,
     pub(crate) env: &'a Strings,
-    pub(crate) cwd: &'a CStr,
+    /// A folder to be entered before `cwd`.
+    pub(crate) home: Option<BorrowedFd<'a>>,
+    pub(crate) cwd: Option<&'a CStr>,
     /// The folder of the control group.
     pub(crate) cgroup: Option<&'a CStr>,
     pub(crate) out: BorrowedFd<'a>,
@@ -212,7 +214,12 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, i32) {
         if libc::dup2(out, 1) < 0 || libc::dup2(err, 2) < 0 {
             return (Step::Process, errno());
         }
-        if libc::chdir(plan.exec.cwd.as_ptr()) < 0 {
+        let home = plan.exec.home.map(|home| home.as_raw_fd());
+        if home.is_some_and(|home| libc::fchdir(home) < 0) {
+            return (Step::WorkingDirectory, errno());
+        }
+        let cwd = plan.exec.cwd.map(CStr::as_ptr);
+        if cwd.is_some_and(|cwd| libc::chdir(cwd) < 0) {
             return (Step::WorkingDirectory, errno());
         }
         for signal in 1..=64 {

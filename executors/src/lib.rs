@@ -2,6 +2,7 @@
 //!
 //! | kind and feature | runs |
 //! |---|---|
+//! | [`docker`] | containers of a Docker Engine |
 //! | [`local`] | processes on this machine |
 //!
 //! A new executor is one module, one feature line, one line in [`KINDS`], and its contract test.
@@ -12,21 +13,25 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
-#[cfg(feature = "local")]
+#[cfg(feature = "docker")]
+pub mod docker;
+#[cfg(any(feature = "docker", feature = "local"))]
 mod ending;
-#[cfg(feature = "local")]
+#[cfg(any(feature = "docker", feature = "local"))]
 mod handover;
-#[cfg(feature = "local")]
+#[cfg(any(feature = "docker", feature = "local"))]
 mod helper;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(feature = "local")]
+#[cfg(any(feature = "docker", feature = "local"))]
 mod settings;
-#[cfg(feature = "local")]
+#[cfg(any(feature = "docker", feature = "local"))]
 mod turns;
 
 /// The executors in this build.
 pub const KINDS: &[Kind<dyn Executor>] = &[
+    #[cfg(feature = "docker")]
+    docker::KIND,
     #[cfg(feature = "local")]
     local::KIND,
 ];

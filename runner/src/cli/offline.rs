@@ -168,6 +168,7 @@ fn features() -> Vec<&'static str> {
     [
         ("server", cfg!(feature = "server")),
         ("local", cfg!(feature = "local")),
+        ("docker", cfg!(feature = "docker")),
         ("_faults", cfg!(feature = "_faults")),
     ]
     .into_iter()

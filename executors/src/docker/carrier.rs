@@ -1,0 +1,176 @@
+//! The volume that carries init into all containers: one for each engine and version of init, read-only there.
+//!
+//! Laying a file into each container would take longer than all else we add to a start: the engine runs itself anew
+//! for every archive. So it is done once, and each container only mounts the volume.
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use futures::StreamExt as _;
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE};
+use sha2::{Digest as _, Sha256};
+
+use super::Shared;
+use super::engine::found;
+use crate::helper;
+
+/// The mode of init.
+const MODE: u32 = 0o755;
+
+/// The name of the volume, by the content of init.
+pub(super) fn name() -> String {
+    let digest = Sha256::digest(helper::program());
+    let head = digest[..8].iter().map(|byte| format!("{byte:02x}"));
+    format!("hybrid-runner-init-{}", head.collect::<String>())
+}
+
+impl Shared {
+    /// The volume's name, once it holds the whole of init. Looked into once in the life of this process, and again
+    /// after [`Shared::distrust_carrier`].
+    pub(super) async fn carrier(&self, image: &str) -> Result<String> {
+        let mut trusted = self.carrier.lock().await;
+        if let Some(name) = trusted.as_ref() {
+            return Ok(name.clone());
+        }
+        let name = name();
+        self.lay(&name, image).await?;
+        Ok(trusted.insert(name).clone())
+    }
+
+    /// Somebody may have removed the volume: it is looked into before it is used again.
+    pub(super) async fn distrust_carrier(&self) {
+        *self.carrier.lock().await = None;
+    }
+
+    /// Makes the volume and what is in it, by way of a container that is never started.
+    async fn lay(&self, name: &str, image: &str) -> Result<()> {
+        let failed = |error| self.engine.failed("prepare the volume of init", error);
+        let volume = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            ..VolumeCreateRequest::default()
+        };
+        let docker = self.engine.order()?;
+        docker.create_volume(volume).await.map_err(failed)?;
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec![INIT.to_owned()]),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".to_owned()),
+                mounts: Some(vec![Mount {
+                    target: Some(FOLDER.to_owned()),
+                    source: Some(name.to_owned()),
+                    typ: Some(MountType::VOLUME),
+                    ..Mount::default()
+                }]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().build();
+        let made = docker
+            .create_container(Some(options), body)
+            .await
+            .map_err(failed)?;
+        let laid = self.lay_into(&made.id).await;
+        // Left behind by a crash it is empty, and holds nothing but the mount.
+        let options = RemoveContainerOptionsBuilder::default().v(false).build();
+        found(docker.remove_container(&made.id, Some(options)).await).map_err(failed)?;
+        laid
+    }
+
+    async fn lay_into(&self, container: &str) -> Result<()> {
+        if self.is_laid(container).await? {
+            return Ok(());
+        }
+        let failed = |error| self.engine.failed("lay init into its volume", error);
+        let options = UploadToContainerOptionsBuilder::default()
+            .path(FOLDER)
+            .build();
+        let archive = archive().map_err(|error| {
+            Error::internal("failed to make the archive of init").with_source(error)
+        })?;
+        let body = bollard::body_full(archive.into());
+        let docker = self.engine.order()?;
+        docker
+            .upload_to_container(container, Some(options), body)
+            .await
+            .map_err(failed)?;
+        if self.is_laid(container).await? {
+            return Ok(());
+        }
+        Err(Error::internal(
+            "the engine did not keep init as it was laid into its volume",
+        ))
+    }
+
+    /// Whether the volume holds the whole of init, byte by byte.
+    async fn is_laid(&self, container: &str) -> Result<bool> {
+        let options = DownloadFromContainerOptionsBuilder::default()
+            .path(INIT)
+            .build();
+        let mut parts = self
+            .engine
+            .order()?
+            .download_from_container(container, Some(options));
+        let mut archive = Vec::new();
+        while let Some(part) = found(parts.next().await.transpose())
+            .map_err(|error| self.engine.failed("look into the volume of init", error))?
+        {
+            match part {
+                Some(part) => archive.extend_from_slice(&part),
+                None => break,
+            }
+        }
+        Ok(holds_init(&archive))
+    }
+}
+
+/// `init`, and the empty folder on which private files are mounted.
+fn archive() -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(MODE);
+    header.set_size(helper::program().len() as u64);
+    archive.append_data(&mut header, below(INIT), helper::program())?;
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(MODE);
+    header.set_size(0);
+    archive.append_data(&mut header, below(PRIVATE), std::io::empty())?;
+    archive.into_inner()
+}
+
+fn below(path: &str) -> &str {
+    path.trim_start_matches(FOLDER).trim_start_matches('/')
+}
+
+fn holds_init(archive: &[u8]) -> bool {
+    use std::io::Read as _;
+    let mut archive = tar::Archive::new(archive);
+    let Some(Ok(mut entry)) = archive
+        .entries()
+        .ok()
+        .and_then(|mut entries| entries.next())
+    else {
+        return false;
+    };
+    let executable = entry.header().mode().is_ok_and(|mode| mode & MODE == MODE);
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).is_ok() && executable && content == helper::program()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_laid_is_recognized_and_half_of_it_is_not() {
+        let whole = archive().unwrap();
+        assert!(holds_init(&whole));
+        assert!(!holds_init(&whole[..whole.len() / 2]));
+        assert!(!holds_init(b""));
+    }
+}

@@ -1,0 +1,179 @@
+//! The connection to the engine, and its errors in the words of the contract.
+
+use std::sync::OnceLock;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::run::FailureClass;
+
+use super::config::Host;
+
+/// How long the engine may take until it begins to answer, in seconds: it makes a container under load, or pulls.
+const PATIENCE: u64 = 300;
+/// How long a question may take.
+const SHORT_PATIENCE: u64 = 20;
+
+/// One engine, connected to at its first use.
+#[derive(Debug)]
+pub(super) struct Engine {
+    host: Host,
+    clients: OnceLock<Clients>,
+}
+
+#[derive(Debug)]
+struct Clients {
+    /// For questions.
+    quick: Docker,
+    /// For what takes its time.
+    slow: Docker,
+}
+
+impl Engine {
+    pub(super) fn new(host: Host) -> Self {
+        Self {
+            host,
+            clients: OnceLock::new(),
+        }
+    }
+
+    /// For questions that are answered at once.
+    pub(super) fn ask(&self) -> Result<&Docker> {
+        Ok(&self.clients()?.quick)
+    }
+
+    /// For orders that take their time.
+    pub(super) fn order(&self) -> Result<&Docker> {
+        Ok(&self.clients()?.slow)
+    }
+
+    /// Where it is, for people.
+    pub(super) fn address(&self) -> String {
+        match &self.host {
+            Host::Unix(path) => format!("unix://{path}"),
+            Host::Tcp(address) | Host::Tls(address, _) => format!("tcp://{address}"),
+        }
+    }
+
+    fn clients(&self) -> Result<&Clients> {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients);
+        }
+        let connect = |patience| {
+            let connected = match &self.host {
+                Host::Unix(path) => Docker::connect_with_unix(path, patience, API_DEFAULT_VERSION),
+                Host::Tcp(address) => {
+                    Docker::connect_with_http(address, patience, API_DEFAULT_VERSION)
+                }
+                Host::Tls(address, tls) => Docker::connect_with_ssl(
+                    address,
+                    &tls.key,
+                    &tls.cert,
+                    &tls.ca,
+                    patience,
+                    API_DEFAULT_VERSION,
+                ),
+            };
+            connected.map_err(|error| self.failed("reach the engine", error))
+        };
+        let clients = Clients {
+            quick: connect(SHORT_PATIENCE)?,
+            slow: connect(PATIENCE)?,
+        };
+        Ok(self.clients.get_or_init(|| clients))
+    }
+
+    /// An error of the engine: what was tried, and its own words.
+    pub(super) fn failed(&self, what: &str, error: bollard::errors::Error) -> Error {
+        use bollard::errors::Error as Its;
+        let what = format!("failed to {what}");
+        match error {
+            Its::DockerResponseServerError {
+                status_code,
+                message,
+            } => answered(what, status_code, message),
+            Its::DockerStreamError { error } => answered(what, 500, error),
+            Its::JsonDataError { .. } | Its::JsonSerdeError { .. } => {
+                Error::internal(format!("{what}: it gave an answer that is not understood"))
+                    .with_source(error)
+            }
+            Its::SocketNotFoundError(path) => Error::unavailable(format!(
+                "{what}: there is no socket `{path}`; start the engine, or correct `host`"
+            )),
+            other => {
+                let error = Error::unavailable(format!("{what} at `{}`", self.address()));
+                match denied(&other) {
+                    true => Error::new(ErrorKind::Denied, format!(
+                        "{what}: the socket of `{}` may not be used; run as a member of its group (`docker`)",
+                        self.address()
+                    ))
+                    .with_source(other),
+                    false => error.with_source(other),
+                }
+            }
+        }
+    }
+}
+
+/// What the engine answered, by its status and, where that says little, by its words.
+fn answered(what: String, status: u16, words: String) -> Error {
+    let words = words.trim().to_owned();
+    if words.contains("no space left on device") || words.contains("disk quota exceeded") {
+        return Error::internal(format!("{what}: the engine's disk is full"))
+            .with_class(FailureClass::Storage)
+            .with_source(words);
+    }
+    let kind = match status {
+        400 => ErrorKind::Invalid,
+        401 | 403 => ErrorKind::Denied,
+        404 => ErrorKind::NotFound,
+        409 | 304 => ErrorKind::Conflict,
+        408 | 429 | 502..=504 => ErrorKind::Unavailable,
+        // The engine is being shut down, or its own containerd is away.
+        _ if is_passing(&words) => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, what).with_source(words)
+}
+
+fn is_passing(words: &str) -> bool {
+    [
+        "connection refused",
+        "is shutting down",
+        "transport is closing",
+        "connection error",
+        "EOF",
+    ]
+    .iter()
+    .any(|sign| words.contains(sign))
+}
+
+fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// An answer that may be "there is none".
+pub(super) fn found<T>(
+    answer: Result<T, bollard::errors::Error>,
+) -> Result<Option<T>, bollard::errors::Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404, ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the engine answered with this status.
+pub(super) fn is_status(error: &bollard::errors::Error, status: u16) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code, .. } if *status_code == status)
+}

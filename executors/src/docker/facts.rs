@@ -1,0 +1,102 @@
+//! What the engine can do: asked once.
+
+use bollard::models::SystemInfo;
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::executor::Capabilities;
+use hybrid_runner_core::run::Amounts;
+
+use super::Shared;
+use super::config::LogDriver;
+
+/// What the engine says about itself.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    memory: bool,
+    cpu: bool,
+    pids: bool,
+    live_restore: bool,
+}
+
+impl Facts {
+    fn of(info: &SystemInfo) -> Self {
+        Self {
+            memory: info.memory_limit.unwrap_or_default(),
+            cpu: info.cpu_cfs_quota.unwrap_or_default(),
+            pids: info.pids_limit.unwrap_or_default(),
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+        }
+    }
+
+    /// The limits that it cannot enforce.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        [
+            ("memory", self.memory),
+            ("cpu", self.cpu),
+            ("pids", self.pids),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| (!is_there).then_some(name))
+        .collect()
+    }
+}
+
+impl Shared {
+    pub(super) async fn facts(&self) -> Result<&Facts> {
+        let ask = async || {
+            let info = self.engine.ask()?.info().await;
+            let info =
+                info.map_err(|error| self.engine.failed("ask the engine what it can do", error))?;
+            Ok(Facts::of(&info))
+        };
+        self.facts.get_or_try_init(ask).await
+    }
+
+    pub(super) async fn capabilities(&self) -> Result<Capabilities> {
+        let facts = self.facts().await?;
+        let mut capabilities = Capabilities::least();
+        capabilities.streams = true;
+        capabilities.images = true;
+        capabilities.contained = true;
+        let missing = facts.missing();
+        capabilities.resources = missing.is_empty();
+        for name in missing {
+            capabilities.notes.push(format!(
+                "the engine's host cannot limit `{name}`: such limits are refused"
+            ));
+        }
+        if !facts.live_restore {
+            capabilities
+                .notes
+                .push("the engine has no `live-restore`: its restart ends all runs".to_owned());
+        }
+        if self.settings.given.log.driver == LogDriver::JsonFile {
+            capabilities
+                .notes
+                .push("the log driver `json_file` replaces bytes that are not UTF-8".to_owned());
+        }
+        Ok(capabilities)
+    }
+
+    /// Refuses limits that cannot be enforced here, unless they are to be ignored.
+    pub(super) async fn refuse_limits(&self, limits: &Amounts) -> Result<()> {
+        if limits.is_empty() || self.settings.ignore_resources {
+            return Ok(());
+        }
+        let missing = self.facts().await?.missing();
+        let asked = [
+            ("memory", limits.memory.is_some()),
+            ("cpu", limits.cpu.is_some()),
+            ("pids", limits.pids.is_some()),
+        ];
+        match asked
+            .iter()
+            .find(|(name, is_asked)| *is_asked && missing.contains(name))
+        {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::unsupported(format!(
+                "`resources.limits.{name}` cannot be enforced by the engine's host; to run without it set `ignore = [\"resources\"]` in [executors.{}]",
+                self.name
+            ))),
+        }
+    }
+}

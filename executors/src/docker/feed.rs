@@ -1,0 +1,129 @@
+//! Handing the payload to init, through the standard input that the engine keeps open for it.
+//!
+//! Init answers with a line among the output of the container; whoever gives it a whole payload once more gets the line
+//! once more, so that an answer that was lost, or bytes that were mixed up with those of somebody else, are mended by
+//! trying again.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::AttachContainerOptionsBuilder;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_helper::container::{Line, needle};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Shared;
+use super::look::Container;
+
+/// How long init may take to answer; a machine that is this slow is out of order.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long without an answer the payload is given once more.
+const AGAIN: Duration = Duration::from_secs(3);
+/// How much of the output is kept to find the answer in.
+const WINDOW: usize = 16 << 10;
+
+/// The standard input of a container, and what it answers.
+pub(super) struct Feed {
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+    output: BoxStream<'static, Result<LogOutput, bollard::errors::Error>>,
+    needle: Vec<u8>,
+    window: Vec<u8>,
+}
+
+impl Feed {
+    /// Attaches to a container, which need not run yet.
+    pub(super) async fn attach(shared: &Shared, container: &Container) -> Result<Self> {
+        let options = AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attached = shared
+            .engine
+            .order()?
+            .attach_container(&container.id, Some(options))
+            .await;
+        let attached = attached.map_err(|error| {
+            shared
+                .engine
+                .failed("attach to the container of the run", error)
+        })?;
+        Ok(Self {
+            input: attached.input,
+            output: attached.output.boxed(),
+            needle: needle(&container.mark),
+            window: Vec::new(),
+        })
+    }
+
+    /// Writes; the engine may take its time, but not for ever.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = timeout(PATIENCE, async {
+            self.input.write_all(bytes).await?;
+            self.input.flush().await
+        });
+        let failed = |error: std::io::Error| {
+            Error::unavailable("failed to hand the run over to its container").with_source(error)
+        };
+        written
+            .await
+            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)
+    }
+
+    /// Waits until init says that it has begun, or the container ends. `payload` is given again while it says nothing.
+    pub(super) async fn await_start(&mut self, payload: &[u8]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut again = Instant::now() + AGAIN;
+        while Instant::now() < deadline {
+            match timeout_at(again, self.output.next()).await {
+                // Its status tells how it ended.
+                Ok(None) => return Ok(()),
+                Ok(Some(Err(error))) => {
+                    return Err(
+                        Error::unavailable("failed to hear from the container of the run")
+                            .with_source(error),
+                    );
+                }
+                Ok(Some(Ok(output))) => {
+                    if self.is_answer(&output.into_bytes()) {
+                        return Ok(());
+                    }
+                }
+                Err(_) => {
+                    self.write(payload).await?;
+                    again = Instant::now() + AGAIN;
+                }
+            }
+        }
+        Err(Error::unavailable(format!(
+            "the container of the run did not answer within {} s",
+            PATIENCE.as_secs()
+        )))
+    }
+
+    /// Whether the output holds init's answer.
+    fn is_answer(&mut self, output: &[u8]) -> bool {
+        self.window.extend_from_slice(output);
+        let found = self
+            .window
+            .windows(self.needle.len())
+            .position(|window| window == self.needle);
+        match found {
+            Some(at) => {
+                // A line that is not whole yet is none.
+                Line::parse(&self.window[at + self.needle.len()..]).is_ok()
+            }
+            None => {
+                let surplus = self.window.len().saturating_sub(WINDOW);
+                self.window.drain(..surplus);
+                false
+            }
+        }
+    }
+}

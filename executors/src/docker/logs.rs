@@ -1,0 +1,490 @@
+//! The output of a run as a stream: what is there, then what comes, until the run has ended.
+//!
+//! The engine is asked to follow; when its stream breaks or ends, it is asked again from the last record that was
+//! delivered. Whether all has come is known from init, which writes at the end how much it gave: what is missing then
+//! was lost by the engine, and is one gap.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, MAX_CHUNK, Stream};
+use hybrid_runner_core::{LogCursor, RunId};
+use jiff::Timestamp;
+use tokio::time::{sleep, timeout};
+
+use super::Shared;
+use super::bell::Ear;
+use super::lines::Lines;
+use super::look::{Container, Seen};
+use super::place::{Anchor, Counter, Place};
+use super::records::{Record, Records, Wanted};
+
+/// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
+/// records from the search.
+const SMALL: u64 = 16 << 20;
+/// In a longer one the search begins so much before the place, in seconds.
+const BACK: i64 = 3600;
+/// As far as the clock of an engine that is followed without a break may have stepped back.
+const STEP: i64 = 60;
+/// Records that are there arrive without a pause: a place that is not among them is not there.
+const SEARCH: Duration = Duration::from_secs(5);
+/// Init's first line is on another stream than most output, and the engine may take that first: so long it is waited for,
+/// and so much output may stand before it.
+const OPENING: Duration = Duration::from_secs(1);
+const OPENING_SIZE: usize = 256 << 10;
+/// What init says before its first line begins so.
+const NOTE: &[u8] = b"hybrid-runner: ";
+/// Before a stream that broke is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The log of a run from a cursor on.
+pub(super) fn follow(
+    shared: Arc<Shared>,
+    run: RunId,
+    from: Option<LogCursor>,
+) -> BoxStream<'static, Result<LogChunk>> {
+    let follower = Follower {
+        shared,
+        run,
+        from,
+        place: Place::START,
+        reading: None,
+        queue: VecDeque::new(),
+        lines: None,
+        ear: None,
+        later: None,
+        broken: None,
+        is_done: false,
+    };
+    stream::try_unfold(follower, |mut follower| async move {
+        Ok(follower.next().await?.map(|chunk| (chunk, follower)))
+    })
+    .boxed()
+}
+
+struct Follower {
+    shared: Arc<Shared>,
+    run: RunId,
+    /// Taken once.
+    from: Option<LogCursor>,
+    place: Place,
+    reading: Option<Reading>,
+    queue: VecDeque<LogChunk>,
+    /// Once there is a container.
+    lines: Option<Lines>,
+    ear: Option<Ear>,
+    /// After a place that was lost: what is not later than this may have been delivered.
+    later: Option<i64>,
+    /// Why a pass broke off, until all before it is delivered.
+    broken: Option<Error>,
+    is_done: bool,
+}
+
+/// One pass over the log of a container.
+struct Reading {
+    records: Records,
+    counter: Counter,
+    pass: Pass,
+}
+
+/// What a pass is about.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    seeking: Seeking,
+    /// It was asked for after the container had ended: its end is the log's.
+    is_last: bool,
+    /// It goes over all that the engine has: what it does not find is not there.
+    is_whole: bool,
+}
+
+/// What comes behind the records that were gathered.
+enum Then {
+    More,
+    /// The pass searches for a place, and there is no more to search in.
+    Silence,
+    End,
+    Broken(Error),
+}
+
+/// Which records are to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeking {
+    /// All that come.
+    Found,
+    /// Those behind this one.
+    Behind(Anchor),
+    /// It is not there any more: those that are surely later.
+    Later(i64),
+}
+
+/// How far back a pass begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// To go on without a break.
+    Little,
+    /// After a break.
+    Far,
+    /// At the beginning of the log.
+    All,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<LogChunk>> {
+        if let Some(cursor) = self.from.take() {
+            self.place = Place::parse(&cursor, self.run)?;
+        }
+        loop {
+            if let Some(chunk) = self.queue.pop_front() {
+                return Ok(Some(chunk));
+            }
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
+            if self.is_done || self.place.at_end {
+                return Ok(None);
+            }
+            if self.reading.is_none() {
+                self.begin().await?;
+            } else {
+                self.step().await?;
+            }
+        }
+    }
+
+    /// Begins to read, or waits until there is something to read.
+    async fn begin(&mut self) -> Result<()> {
+        match self.shared.look(self.run).await? {
+            Seen::Nothing => Err(Error::not_found(format!(
+                "the engine has no log of run `{}`",
+                self.run
+            ))),
+            Seen::Stopped => {
+                self.is_done = true;
+                Ok(())
+            }
+            Seen::Preparing(container)
+                if container.is_prevented(&self.shared, self.run).await? =>
+            {
+                self.is_done = true;
+                Ok(())
+            }
+            Seen::Preparing(_) => {
+                self.wait().await;
+                Ok(())
+            }
+            Seen::Claimed(container) => {
+                self.lines
+                    .get_or_insert_with(|| Lines::new(&container.mark));
+                let back = if self.place.anchor.is_some() {
+                    Back::Far
+                } else {
+                    Back::All
+                };
+                self.open(&container, back, true)
+            }
+        }
+    }
+
+    fn open(&mut self, container: &Container, back: Back, may_follow: bool) -> Result<()> {
+        let lives = container.phase.is_alive();
+        let since = match (self.place.anchor, back) {
+            (None, _) | (_, Back::All) => 0,
+            (Some(anchor), Back::Little) => anchor.time / 1_000_000_000 - STEP,
+            (Some(_), Back::Far) if self.place.out + self.place.err <= SMALL => 0,
+            (Some(anchor), Back::Far) => anchor.time / 1_000_000_000 - BACK,
+        };
+        let wanted = Wanted {
+            follow: lives && may_follow,
+            since: i32::try_from(since.max(0)).unwrap_or(i32::MAX),
+            tail: None,
+        };
+        self.reading = Some(Reading {
+            records: self.shared.records(&container.id, wanted)?,
+            counter: Counter::default(),
+            pass: Pass {
+                seeking: match (self.place.anchor, self.later) {
+                    (Some(anchor), _) => Seeking::Behind(anchor),
+                    (None, Some(time)) => Seeking::Later(time),
+                    (None, None) => Seeking::Found,
+                },
+                is_last: !lives,
+                is_whole: since <= 0 && !wanted.follow,
+            },
+        });
+        Ok(())
+    }
+
+    async fn wait(&mut self) {
+        match &mut self.ear {
+            Some(ear) => ear.changed().await,
+            None => self.ear = Some(self.shared.listen(self.run)),
+        }
+    }
+
+    /// Takes the next records of the pass.
+    async fn step(&mut self) -> Result<()> {
+        let Some(mut reading) = self.reading.take() else {
+            return Ok(());
+        };
+        let (records, then) = self.gather(&mut reading).await;
+        let mut joined = Joined::default();
+        if self.is_opening(&reading) && !records.is_empty() && !self.opens(&records) {
+            // Init's first line is not there any more, nor is what followed it.
+            self.gap(None, GapReason::Rotated);
+        }
+        for record in records {
+            self.take(&mut reading, record, &mut joined);
+        }
+        joined.flush(self.run, &mut self.queue);
+        match then {
+            Then::More => self.reading = Some(reading),
+            Then::Silence => return self.look_everywhere().await,
+            Then::End => return self.ended(reading.pass).await,
+            // What came before it is delivered first.
+            Then::Broken(error) => self.broken = Some(error),
+        }
+        Ok(())
+    }
+
+    /// The next record, and those that are there already; at the beginning of a log, those up to init's first line.
+    async fn gather(&mut self, reading: &mut Reading) -> (Vec<Record>, Then) {
+        let opening = self.is_opening(reading);
+        let is_sought = matches!(reading.pass.seeking, Seeking::Behind(_));
+        let enough = if opening { OPENING_SIZE } else { MAX_CHUNK };
+        let mut records = Vec::new();
+        let mut size = 0;
+        loop {
+            let next = reading.records.next();
+            let next = match () {
+                () if opening && !records.is_empty() => timeout(OPENING, next).await.ok(),
+                () if !records.is_empty() => next.now_or_never(),
+                () if is_sought => match timeout(SEARCH, next).await {
+                    Ok(next) => Some(next),
+                    Err(_) => return (records, Then::Silence),
+                },
+                () => Some(next.await),
+            };
+            match next {
+                None => return (records, Then::More),
+                Some(None) => return (records, Then::End),
+                Some(Some(Err(error))) => return (records, Then::Broken(error)),
+                Some(Some(Ok(record))) => {
+                    size += record.content.len();
+                    records.push(record);
+                }
+            }
+            if size >= enough || opening && self.opens(&records[records.len() - 1..]) {
+                return (records, Then::More);
+            }
+        }
+    }
+
+    /// At the beginning of a log, before init's first line.
+    fn is_opening(&self, reading: &Reading) -> bool {
+        let unsaid = |lines: &Lines| lines.started.is_none() && lines.end.is_none();
+        self.place == Place::START
+            && reading.pass.seeking == Seeking::Found
+            && self.lines.as_ref().is_some_and(unsaid)
+    }
+
+    /// Whether the first line of init is among them, so that nothing is missing before.
+    fn opens(&self, records: &[Record]) -> bool {
+        let is_ours = |record: &Record| {
+            record.content.starts_with(NOTE)
+                || self
+                    .lines
+                    .as_ref()
+                    .is_some_and(|lines| lines.is_first(&record.content))
+        };
+        records.iter().any(is_ours)
+    }
+
+    /// Brings a record into the queue if it is to be delivered.
+    fn take(&mut self, reading: &mut Reading, record: Record, joined: &mut Joined) {
+        let Some(lines) = &mut self.lines else { return };
+        let anchor = reading.counter.next(&record);
+        match reading.pass.seeking {
+            Seeking::Found => {}
+            Seeking::Behind(wanted) => {
+                // Before it, only what init says of itself is of interest.
+                lines.strip(record);
+                if anchor == wanted {
+                    reading.pass.seeking = Seeking::Found;
+                }
+                return;
+            }
+            Seeking::Later(time) if record.time <= time => {
+                lines.strip(record);
+                return;
+            }
+            Seeking::Later(_) => reading.pass.seeking = Seeking::Found,
+        }
+        let before = self.place;
+        self.place.anchor = Some(anchor);
+        let owed = self.place.owed(&record);
+        self.place.remember_end(&record);
+        let Some(mut record) = lines.strip(record) else {
+            return;
+        };
+        if owed {
+            record.content = [b"\n", &record.content[..]].concat().into();
+        }
+        self.place.add(record.stream, record.content.len());
+        joined.push(record, [before, self.place], self.run, &mut self.queue);
+    }
+
+    /// The place was not found where it was looked for: the whole log is searched.
+    async fn look_everywhere(&mut self) -> Result<()> {
+        match self.shared.look(self.run).await? {
+            Seen::Claimed(container) => self.open(&container, Back::All, false),
+            _ => self.begin().await,
+        }
+    }
+
+    /// The end of a pass.
+    async fn ended(&mut self, pass: Pass) -> Result<()> {
+        if let Some(record) = self.lines.as_mut().and_then(Lines::rest) {
+            let before = self.place;
+            self.place.add(record.stream, record.content.len());
+            let mut joined = Joined::default();
+            joined.push(record, [before, self.place], self.run, &mut self.queue);
+            joined.flush(self.run, &mut self.queue);
+        }
+        if let Seeking::Behind(anchor) = pass.seeking {
+            if !pass.is_whole {
+                return self.look_everywhere().await;
+            }
+            // It is not in the log any more, so that something is missing behind it, too.
+            self.gap(None, GapReason::Rotated);
+            self.place.anchor = None;
+            self.later = Some(anchor.time);
+        } else if pass.is_last || self.is_whole() {
+            self.finish();
+            return Ok(());
+        }
+        let Seen::Claimed(container) = self.shared.look(self.run).await? else {
+            // Removed under our eyes: whoever did it had all that they wanted.
+            self.finish();
+            return Ok(());
+        };
+        if container.phase.is_alive() {
+            // The engine has ended its stream, and not the run.
+            sleep(PAUSE).await;
+        }
+        self.open(&container, Back::Little, true)
+    }
+
+    /// Whether all that init has given was delivered.
+    fn is_whole(&self) -> bool {
+        let end = self.lines.as_ref().and_then(|lines| lines.end.as_ref());
+        end.is_some_and(|end| end.out == self.place.out && end.err == self.place.err)
+    }
+
+    /// Nothing more comes.
+    fn finish(&mut self) {
+        self.is_done = true;
+        self.end_lines();
+        let Some(lines) = &self.lines else { return };
+        let delivered = self.place.out + self.place.err;
+        let missing = match &lines.end {
+            Some(end) => Some((end.out + end.err).saturating_sub(delivered)),
+            // Init was killed, or its last line is among what the engine lost.
+            None => None,
+        };
+        self.place.at_end = true;
+        let began = lines.started.is_some() || delivered > 0;
+        if missing != Some(0) && !self.place.gap && (began || missing.is_some()) {
+            self.gap(missing, GapReason::Crashed);
+        }
+    }
+
+    /// The end of a last line, where init has written one byte more than the engine gives.
+    fn end_lines(&mut self) {
+        let Some(end) = self.lines.as_ref().and_then(|lines| lines.end.as_ref()) else {
+            return;
+        };
+        let sums = [(Stream::Out, end.out), (Stream::Err, end.err)];
+        for (stream, given) in sums {
+            if !self.place.gap && self.place.is_open(stream) && given == self.place.sum(stream) + 1
+            {
+                self.place.close(stream);
+                self.place.add(stream, 1);
+                self.queue.push_back(LogChunk {
+                    item: LogItem::Data {
+                        stream,
+                        time: None,
+                        bytes: bytes::Bytes::from_static(b"\n"),
+                    },
+                    next: self.place.to_cursor(self.run),
+                });
+            }
+        }
+    }
+
+    fn gap(&mut self, bytes: Option<u64>, why: GapReason) {
+        self.place.gap = true;
+        self.queue.push_back(LogChunk {
+            item: LogItem::Gap { bytes, why },
+            next: self.place.to_cursor(self.run),
+        });
+    }
+}
+
+/// Records of one stream, as one chunk.
+#[derive(Default)]
+struct Joined {
+    bytes: BytesMut,
+    first: Option<(Stream, i64)>,
+    place: Option<Place>,
+}
+
+impl Joined {
+    /// Adds a record; `places` are those before and behind it.
+    fn push(
+        &mut self,
+        record: Record,
+        places: [Place; 2],
+        run: RunId,
+        queue: &mut VecDeque<LogChunk>,
+    ) {
+        let [before, behind] = places;
+        let mut pieces = record.content.chunks(MAX_CHUNK).peekable();
+        while let Some(piece) = pieces.next() {
+            let fits = self.bytes.len() + piece.len() <= MAX_CHUNK;
+            if !fits
+                || self
+                    .first
+                    .is_some_and(|(stream, _)| stream != record.stream)
+            {
+                self.flush(run, queue);
+            }
+            self.first.get_or_insert((record.stream, record.time));
+            self.bytes.extend_from_slice(piece);
+            // Within a record there is no place to come back to.
+            self.place = Some(if pieces.peek().is_none() {
+                behind
+            } else {
+                before
+            });
+        }
+    }
+
+    fn flush(&mut self, run: RunId, queue: &mut VecDeque<LogChunk>) {
+        let (Some((stream, time)), Some(place)) = (self.first.take(), self.place.take()) else {
+            return;
+        };
+        queue.push_back(LogChunk {
+            item: LogItem::Data {
+                stream,
+                time: Timestamp::from_nanosecond(i128::from(time)).ok(),
+                bytes: self.bytes.split().freeze(),
+            },
+            next: place.to_cursor(run),
+        });
+    }
+}

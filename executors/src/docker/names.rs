@@ -1,0 +1,89 @@
+//! Names and labels: how our objects are told from others in an engine that we share.
+//!
+//! Everything of a run is found by its id alone. A container has the name `hr-<owner>-<attempt>.new` until it is certain
+//! that it will get its whole payload, and then loses the ending: one that has it may be started again, one that has
+//! not never is.
+
+use std::collections::HashMap;
+
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::id::Owner;
+use hybrid_runner_core::run::RunSpec;
+
+/// All our labels begin with it.
+pub(super) const PREFIX: &str = "io.hybrid-runner.";
+/// Whose it is.
+pub(super) const OWNER: &str = "io.hybrid-runner.owner";
+/// The attempt.
+pub(super) const RUN: &str = "io.hybrid-runner.run";
+/// The workflow's name, for people.
+pub(super) const NAME: &str = "io.hybrid-runner.name";
+/// The runner, for people.
+pub(super) const RUNNER: &str = "io.hybrid-runner.runner";
+/// Tells the lines of init from those of the workload.
+pub(super) const MARK: &str = "io.hybrid-runner.mark";
+/// The labels of the workflow.
+const LABEL_PREFIX: &str = "io.hybrid-runner.label.";
+
+/// The names of one owner's objects.
+#[derive(Debug, Clone)]
+pub(super) struct Names(Owner);
+
+impl Names {
+    pub(super) fn of(owner: Owner) -> Self {
+        Self(owner)
+    }
+
+    /// The container of a run whose work was begun, or is about to.
+    pub(super) fn claimed(&self, run: RunId) -> String {
+        format!("hr-{}-{run}", self.0)
+    }
+
+    /// The container of a run that is being made ready.
+    pub(super) fn preparing(&self, run: RunId) -> String {
+        format!("{}.new", self.claimed(run))
+    }
+
+    /// The volume whose existence forbids a start for ever.
+    pub(super) fn stopped(&self, run: RunId) -> String {
+        format!("{}.stopped", self.claimed(run))
+    }
+
+    /// The labels of everything that belongs to a run.
+    pub(super) fn labels(&self, run: RunId) -> HashMap<String, String> {
+        HashMap::from([
+            (OWNER.to_owned(), self.0.to_string()),
+            (RUN.to_owned(), run.to_string()),
+        ])
+    }
+
+    /// The labels of its container: ours win.
+    pub(super) fn container_labels(
+        &self,
+        spec: &RunSpec,
+        mark: &str,
+        given: impl IntoIterator<Item = (String, String)>,
+    ) -> HashMap<String, String> {
+        let mut labels: HashMap<String, String> = given.into_iter().collect();
+        let own = spec.labels.iter();
+        labels.extend(own.map(|(name, value)| (format!("{LABEL_PREFIX}{name}"), value.clone())));
+        labels.extend(self.labels(spec.run));
+        labels.insert(NAME.to_owned(), spec.name.to_string());
+        labels.insert(MARK.to_owned(), mark.to_owned());
+        if let Some(runner) = &spec.runner {
+            labels.insert(RUNNER.to_owned(), runner.to_string());
+        }
+        labels
+    }
+
+    /// The filter that shows only what is ours.
+    pub(super) fn filter(&self) -> HashMap<String, Vec<String>> {
+        let owner = format!("{OWNER}={}", self.0);
+        HashMap::from([("label".to_owned(), vec![owner])])
+    }
+}
+
+/// The run that a labelled object belongs to.
+pub(super) fn run_of(labels: Option<&HashMap<String, String>>) -> Option<RunId> {
+    labels?.get(RUN)?.parse().ok()
+}

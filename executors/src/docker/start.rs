@@ -1,0 +1,296 @@
+//! Starting a run: an image, a container, and the payload handed to its init.
+//!
+//! | step | if we die behind it |
+//! |---|---|
+//! | container `….new` is made | it has run nothing: a later start goes on with it |
+//! | it is started, init waits | so it does: init waits for a payload, and ends without one |
+//! | all of the payload but its last byte is handed over | init finds half a payload, and waits for a whole one |
+//! | it gets its final name | **the claim**: from here on this container may have run the work, and is never started again |
+//! | the last byte is handed over | init runs the work without us |
+//!
+//! Two who start one run at once race for the name: who loses removes its own container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::executor::{Handle, Progress};
+use hybrid_runner_core::fault;
+use hybrid_runner_core::run::{FailureClass, RunSpec};
+use hybrid_runner_core::secret::Secrets;
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::engine::{found, is_status};
+use super::feed::Feed;
+use super::look::{Container, Phase};
+use super::plan::Plan;
+
+/// So long a start is begun anew because something that it needs was taken away meanwhile: its container by another start of
+/// the same run, or by a removal; its image; the volume of init.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries, at first and at most.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts a run, or completes a start that was left half done.
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    spec: &RunSpec,
+    secrets: &Secrets,
+    progress: &Progress,
+) -> Result<Handle> {
+    let _alone = shared.turns.take(spec.run).await;
+    let handle = super::handle(spec.run, spec.name.as_str());
+    // Wrong or not: a run that was started before needs none.
+    let plan = Plan::of(spec, secrets, &shared.settings);
+    let starting = Starting {
+        shared,
+        spec,
+        progress,
+    };
+    let mut plan = plan;
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = PAUSE;
+    loop {
+        if let Some(claimed) = shared.inspect(&shared.names.claimed(spec.run)).await? {
+            starting.refuse_stopped().await?;
+            starting.finish(claimed, plan).await?;
+            return Ok(handle);
+        }
+        let mut possible = plan?;
+        if starting.begin(&mut possible).await? {
+            return Ok(handle);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::unavailable(format!(
+                "what run `{}` needs was taken away again and again while it was being started",
+                spec.run
+            )));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        plan = Ok(possible);
+    }
+}
+
+/// Whether a container is removed although it has processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Force {
+    Yes,
+    No,
+}
+
+struct Starting<'a> {
+    shared: &'a Arc<Shared>,
+    spec: &'a RunSpec,
+    progress: &'a Progress,
+}
+
+impl Starting<'_> {
+    /// One try from the image to the end; `false`: something that it needs is gone, and it must be begun anew.
+    async fn begin(&self, plan: &mut Plan) -> Result<bool> {
+        self.shared.refuse_limits(plan.limits()).await?;
+        let image = self.shared.image(&plan.image, self.progress).await?;
+        plan.complete(&image.config)?;
+        if let Some(note) = image.note {
+            plan.note(note);
+        }
+        let carrier = self.shared.carrier(&plan.image).await?;
+        let Some(container) = self.make(plan, &carrier).await? else {
+            return Ok(false);
+        };
+        fault::step("docker.start.made");
+        if let Err(stopped) = self.refuse_stopped().await {
+            self.discard(&container.id, Force::No).await;
+            return Err(stopped);
+        }
+        self.progress.report("starting the container");
+        self.hand_over(&container, plan).await
+    }
+
+    /// Makes the container, or finds the one that was made before.
+    async fn make(&self, plan: &Plan, carrier: &str) -> Result<Option<Container>> {
+        let shared = self.shared;
+        let name = shared.names.preparing(self.spec.run);
+        let mark = mark()?;
+        let body = plan.body(shared, &mark, carrier);
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let made = shared
+            .engine
+            .order()?
+            .create_container(Some(options), body)
+            .await;
+        match made {
+            Ok(made) => Ok(Some(Container::made(made.id, mark))),
+            // Made before, by us or by somebody who is at it now.
+            Err(error) if is_status(&error, 409) => shared.inspect(&name).await,
+            // The image was removed.
+            Err(error) if is_status(&error, 404) => Ok(None),
+            Err(error) => {
+                let error = shared.engine.failed("make the container of the run", error);
+                Err(blamed(error))
+            }
+        }
+    }
+
+    /// Hands the payload over; `false` if the container is gone, or its volume is.
+    async fn hand_over(&self, container: &Container, plan: &Plan) -> Result<bool> {
+        let shared = self.shared;
+        let payload = plan.encode()?;
+        let mut feed = Feed::attach(shared, container).await?;
+        if container.phase != Phase::Running
+            && let Err(error) = shared
+                .engine
+                .order()?
+                .start_container(&container.id, None)
+                .await
+            && !is_status(&error, 304)
+        {
+            return self.not_started(container, error).await;
+        }
+        fault::step("docker.start.running");
+        let (most, last) = payload.expose().split_at(payload.expose().len() - 1);
+        feed.write(most).await?;
+        fault::step("docker.start.fed");
+        self.refuse_stopped().await?;
+        if !self.claim(container).await? {
+            return Ok(true);
+        }
+        fault::step("docker.start.claimed");
+        feed.write(last).await?;
+        feed.await_start(payload.expose()).await?;
+        fault::step("docker.start.begun");
+        shared.is_begun_now(self.spec.run);
+        Ok(true)
+    }
+
+    /// Gives the container its final name; `false` if another container has it: the run is started.
+    async fn claim(&self, container: &Container) -> Result<bool> {
+        let shared = self.shared;
+        let name = shared.names.claimed(self.spec.run);
+        let options = RenameContainerOptionsBuilder::default().name(&name).build();
+        let renamed = shared
+            .engine
+            .order()?
+            .rename_container(&container.id, options)
+            .await;
+        let Err(error) = renamed else {
+            return Ok(true);
+        };
+        match shared.inspect(&name).await? {
+            // By somebody who starts the same container.
+            Some(claimed) if claimed.id == container.id => Ok(true),
+            Some(_) => {
+                // Nobody else can have claimed this one.
+                self.discard(&container.id, Force::Yes).await;
+                Ok(false)
+            }
+            None => Err(shared
+                .engine
+                .failed("claim the container of the run", error)),
+        }
+    }
+
+    /// Completes a start that was left behind the claim: where init still waits, it gets its payload.
+    async fn finish(&self, claimed: Container, plan: Result<Plan>) -> Result<()> {
+        let shared = self.shared;
+        if !claimed.phase.is_alive() || shared.is_begun(self.spec.run, &claimed).await? {
+            return Ok(());
+        }
+        let mut plan = plan?;
+        let image = self.shared.image(&plan.image, self.progress).await?;
+        plan.complete(&image.config)?;
+        let payload = plan.encode()?;
+        let mut feed = Feed::attach(shared, &claimed).await?;
+        feed.write(payload.expose()).await?;
+        feed.await_start(payload.expose()).await?;
+        shared.is_begun_now(self.spec.run);
+        Ok(())
+    }
+
+    async fn refuse_stopped(&self) -> Result<()> {
+        let run = self.spec.run;
+        if self.shared.is_stopped(run).await? {
+            return Err(Error::conflict(format!(
+                "run `{run}` was stopped and will not be started again"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The engine could not start the container: it is removed, and the engine's words say whose fault it is.
+    async fn not_started(
+        &self,
+        container: &Container,
+        error: bollard::errors::Error,
+    ) -> Result<bool> {
+        self.discard(&container.id, Force::No).await;
+        if is_status(&error, 404) && self.shared.inspect(&container.id).await?.is_none() {
+            // Another start of the same run has removed it, or a stop has.
+            return Ok(false);
+        }
+        let error = self
+            .shared
+            .engine
+            .failed("start the container of the run", error);
+        let words = error.causes().unwrap_or_default();
+        if words.contains(hybrid_runner_helper::container::INIT) && words.contains("no such file") {
+            self.shared.distrust_carrier().await;
+            return Ok(false);
+        }
+        Err(blamed(error))
+    }
+
+    /// Removes a container that has run nothing. What is left is found by the next start, or by a stop. Without force
+    /// one is kept that somebody else has started meanwhile.
+    async fn discard(&self, id: &str, force: Force) {
+        let options = RemoveContainerOptionsBuilder::default()
+            .v(true)
+            .force(force == Force::Yes)
+            .build();
+        let Ok(docker) = self.shared.engine.order() else {
+            return;
+        };
+        if let Err(error) = found(docker.remove_container(id, Some(options)).await) {
+            tracing::debug!(run = %self.spec.run, %error, "a container that has run nothing is left");
+        }
+    }
+}
+
+/// Says whose fault it is that a container could not be made or started.
+fn blamed(error: Error) -> Error {
+    if error.class().is_some() {
+        return error;
+    }
+    let words = error.causes().unwrap_or_default();
+    let class = match error.kind() {
+        ErrorKind::Invalid if words.contains("OCI runtime") || words.contains("mount") => {
+            FailureClass::Backend
+        }
+        ErrorKind::Invalid => FailureClass::Spec,
+        ErrorKind::Unavailable => return error,
+        ErrorKind::Denied => FailureClass::Denied,
+        _ => FailureClass::Backend,
+    };
+    // Nothing is gained by trying again at once what the engine has refused.
+    let kind = match error.kind() {
+        ErrorKind::Conflict => ErrorKind::Internal,
+        kind => kind,
+    };
+    Error::new(kind, error.message().to_owned())
+        .with_class(class)
+        .with_source(words)
+}
+
+/// What tells the lines of init from those of the work; not a secret.
+fn mark() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::internal("failed to get random bytes").with_source(error.to_string())
+    })?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}

@@ -1,0 +1,159 @@
+//! The levels of a run: looked at anew whenever the bell rings, and told where they are higher than before.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use hybrid_runner_core::error::Result;
+use hybrid_runner_core::{RunId, Status};
+use hybrid_runner_helper::container::End;
+
+use super::Shared;
+use super::bell::Ear;
+use super::lines::Lines;
+use super::look::{Container, Seen};
+use super::records::Wanted;
+use super::status::{self, Level};
+
+/// So many of the last records are looked through for the last words of init, which output of the other stream may
+/// follow: as much as the pipes in between hold, in lines of one byte at worst.
+const TAILS: [u32; 3] = [8, 2_000, 400_000];
+
+pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Result<Status>> {
+    let watcher = Watcher {
+        shared,
+        run,
+        ear: None,
+        rank: None,
+        is_done: false,
+    };
+    stream::try_unfold(watcher, |mut watcher| async move {
+        Ok(watcher.next().await?.map(|status| (status, watcher)))
+    })
+    .boxed()
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    run: RunId,
+    ear: Option<Ear>,
+    /// Of the last level that was told.
+    rank: Option<u8>,
+    is_done: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Option<Status>> {
+        while !self.is_done {
+            if self.rank.is_some() {
+                self.wait().await;
+            }
+            let status = status::of(self.run, &self.shared.level(self.run).await?);
+            let rank = status.state.rank();
+            if self.rank.is_none_or(|last| rank > last) {
+                self.rank = Some(rank);
+                self.is_done = status.is_finished();
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn wait(&mut self) {
+        match &mut self.ear {
+            Some(ear) => ear.changed().await,
+            // Made before the next look, so that nothing is missed.
+            None => self.ear = Some(self.shared.listen(self.run)),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn listen(&self, run: RunId) -> Ear {
+        self.bells.listen(&self.engine, &self.names, run)
+    }
+
+    /// Where a run stands.
+    pub(super) async fn level(&self, run: RunId) -> Result<Level> {
+        Ok(match self.look(run).await? {
+            Seen::Nothing => Level::Unknown,
+            Seen::Stopped => Level::Prevented,
+            Seen::Preparing(container) if container.is_prevented(self, run).await? => {
+                Level::Prevented
+            }
+            Seen::Preparing(_) => Level::Starting,
+            Seen::Claimed(container) if container.phase.is_alive() => {
+                if self.is_begun(run, &container).await? {
+                    Level::Running(container)
+                } else {
+                    Level::Starting
+                }
+            }
+            Seen::Claimed(container) => {
+                let end = self.end_of(&container).await?;
+                let stopped = end.is_none() && self.is_stopped(run).await?;
+                Level::Over {
+                    container,
+                    end,
+                    stopped,
+                }
+            }
+        })
+    }
+
+    /// Whether the work of a claimed container has begun, which init says by its first line.
+    pub(super) async fn is_begun(&self, run: RunId, container: &Container) -> Result<bool> {
+        if self.begun().contains(&run) {
+            return Ok(true);
+        }
+        let wanted = Wanted {
+            follow: false,
+            since: 0,
+            tail: None,
+        };
+        let first = self
+            .records(&container.id, wanted)?
+            .next()
+            .await
+            .transpose()?;
+        if first.is_some() {
+            self.begun().insert(run);
+        }
+        Ok(first.is_some())
+    }
+
+    /// Remembers that the work has begun, and tells who waits for it.
+    pub(super) fn is_begun_now(&self, run: RunId) {
+        self.begun().insert(run);
+        self.bells.ring(run);
+    }
+
+    /// The last words of init, if the engine has them.
+    async fn end_of(&self, container: &Container) -> Result<Option<Box<End>>> {
+        for tail in TAILS {
+            let wanted = Wanted {
+                follow: false,
+                since: 0,
+                tail: Some(tail),
+            };
+            let mut lines = Lines::new(&container.mark);
+            let mut records = self.records(&container.id, wanted)?;
+            let mut seen = 0;
+            while let Some(record) = records.next().await.transpose()? {
+                seen += 1;
+                lines.strip(record);
+            }
+            if lines.end.is_some() || seen < tail {
+                return Ok(lines.end);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Container {
+    /// Whether a container that has run nothing never will, because a stop came first.
+    pub(super) async fn is_prevented(&self, shared: &Shared, run: RunId) -> Result<bool> {
+        Ok(!self.phase.is_alive() && shared.is_stopped(run).await?)
+    }
+}

@@ -1,0 +1,20 @@
+//! The Docker executor keeps the executor contract, on a real engine.
+#![cfg(feature = "docker")]
+
+mod docker;
+
+use docker::Place;
+
+mod here {
+    hybrid_runner_core::executor_contract_tests!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        super::Place::new()
+    );
+}
+
+mod over_a_session {
+    hybrid_runner_core::executor_contract_tests!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        hybrid_runner_core::testing::OverSession::new(super::Place::new())
+    );
+}

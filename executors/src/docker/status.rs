@@ -132,7 +132,8 @@ fn untold(container: &Container, stopped: bool) -> Outcome {
     let failed = |class, message: &str| {
         Outcome::Failed(Failure::new(class, message).with_source(words.clone()))
     };
-    if container.oom_killed {
+    // It is also true where only a child was killed.
+    if container.oom_killed && code == 137 {
         return Outcome::Failed(oom().with_source(words));
     }
     if stopped {

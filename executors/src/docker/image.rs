@@ -66,6 +66,18 @@ impl Shared {
         Ok(answer.map(|image| image.config.unwrap_or_default()))
     }
 
+    /// Whether the registry would let us pull an image; asks without pulling.
+    pub(super) async fn is_pullable(&self, name: &str) -> Result<()> {
+        let credentials = self.credentials(name).await?;
+        let docker = self.engine.order()?;
+        let answer = docker
+            .inspect_registry_image(&tagged(name), credentials)
+            .await;
+        answer
+            .map(drop)
+            .map_err(|error| self.not_pulled(name, error))
+    }
+
     async fn pull(&self, name: &str, progress: &Progress) -> Result<String> {
         let begun = Instant::now();
         progress.report(&format!("pulling image `{name}`"));

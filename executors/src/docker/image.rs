@@ -144,7 +144,8 @@ impl Shared {
         if error.class().is_some() {
             return error;
         }
-        let words = error.report().to_lowercase();
+        let source = error.causes().unwrap_or_default();
+        let words = source.to_lowercase();
         let says = |signs: &[&str]| signs.iter().any(|sign| words.contains(sign));
         let host = registry_of(name);
         if says(&[
@@ -161,7 +162,7 @@ impl Shared {
             );
             return Error::new(ErrorKind::Denied, advice)
                 .with_class(FailureClass::Image)
-                .with_source(error);
+                .with_source(source);
         }
         if says(&[
             "not found",
@@ -171,13 +172,13 @@ impl Shared {
             "invalid reference format",
         ]) {
             let why = format!("and the registry `{host}` does not have it: correct `image`");
-            return missing(name, &why).with_source(error);
+            return missing(name, &why).with_source(source);
         }
         if error.kind() == ErrorKind::Internal {
             // A registry that is away, or a network that is: it may be better soon.
             return Error::unavailable(format!("failed to pull the image `{name}` from `{host}`"))
                 .with_class(FailureClass::Image)
-                .with_source(error);
+                .with_source(source);
         }
         error.with_class(FailureClass::Image)
     }

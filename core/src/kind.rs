@@ -26,6 +26,8 @@ pub struct Context {
     pub spool_per_run: u64,
     /// The most bytes that all spooled logs may take together, if there is a limit.
     pub spool_total: Option<u64>,
+    /// The folder of the configuration file: what is written there as a relative path is meant from here.
+    pub config_dir: Option<std::path::PathBuf>,
 }
 
 impl Context {
@@ -44,7 +46,15 @@ impl Context {
             owner,
             spool_per_run,
             spool_total: None,
+            config_dir: None,
         }
+    }
+
+    /// Says where the configuration file lies.
+    #[must_use]
+    pub fn with_config_dir(mut self, folder: Option<std::path::PathBuf>) -> Self {
+        self.config_dir = folder;
+        self
     }
 
     /// Limits what all spooled logs may take together.
@@ -73,6 +83,14 @@ pub struct Kind<T: ?Sized + 'static> {
     /// The JSON Schema of its section.
     pub schema: fn() -> schemars::Schema,
 }
+
+impl<T: ?Sized> Clone for Kind<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Kind<T> {}
 
 impl<T: ?Sized> fmt::Debug for Kind<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,8 @@
 //! | kind and feature | runs |
 //! |---|---|
 //! | [`local`] | processes on this machine |
+//! | [`plugin`] | a program of yours that speaks the contract |
+//! | [`command`] | four commands of yours; needs the feature `plugin` |
 //!
 //! A new executor is one module, one feature line, one line in [`KINDS`], and its contract test.
 
@@ -12,19 +14,29 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
+#[cfg(feature = "plugin")]
+mod claims;
+#[cfg(feature = "plugin")]
+pub mod command;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(feature = "local")]
+#[cfg(feature = "plugin")]
+pub mod plugin;
+#[cfg(any(feature = "local", feature = "plugin"))]
 mod settings;
 
 /// The executors in this build.
 pub const KINDS: &[Kind<dyn Executor>] = &[
     #[cfg(feature = "local")]
     local::KIND,
+    #[cfg(feature = "plugin")]
+    plugin::KIND,
+    #[cfg(feature = "plugin")]
+    command::KIND,
 ];
 
 /// All kinds of the project, in this build or not.
-pub const KNOWN: &[&str] = &["local", "docker", "kubernetes", "argo", "plugin"];
+pub const KNOWN: &[&str] = &["local", "docker", "kubernetes", "argo", "plugin", "command"];
 
 /// Builds the executor of a section, or says what is in this build.
 pub fn build(kind: &str, context: &Context) -> Result<Arc<dyn Executor>> {

@@ -39,11 +39,12 @@ impl Config {
                 self.runner.spool.per_run.get(),
             )
             .with_spool_total(self.runner.spool.total.get())
+            .with_config_dir(self.folder.clone())
         };
         let executors = build_all(
             "executors",
             &self.executors,
-            hybrid_runner_executors::KINDS,
+            self.kinds.executors(),
             hybrid_runner_executors::KNOWN,
             &mut context,
             &mut problems,
@@ -51,7 +52,7 @@ impl Config {
         let providers = build_all(
             "secrets",
             &self.secrets,
-            hybrid_runner_secrets::KINDS,
+            self.kinds.secrets(),
             hybrid_runner_secrets::KNOWN,
             &mut context,
             &mut problems,

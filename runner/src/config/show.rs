@@ -11,6 +11,7 @@ use super::layer::PREFIX;
 use super::problem::{heading, is_secret};
 use super::variables::{Becomes, VARIABLES, executor_kind};
 use super::{Environment, Loaded, origin, raw};
+use crate::kinds::Kinds;
 
 /// What stands where a secret would.
 const MASK: &str = "***";
@@ -118,12 +119,11 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
 }
 
 /// The JSON Schema of a configuration file, with the kinds of this build.
-pub fn schema() -> Value {
+pub fn schema(known: &Kinds) -> Value {
     let mut schema = schemars::schema_for!(raw::Raw).to_value();
     optional(&mut schema);
-    schema["properties"]["executors"]["additionalProperties"] =
-        kinds(hybrid_runner_executors::KINDS);
-    schema["properties"]["secrets"]["additionalProperties"] = kinds(hybrid_runner_secrets::KINDS);
+    schema["properties"]["executors"]["additionalProperties"] = kinds(known.executors());
+    schema["properties"]["secrets"]["additionalProperties"] = kinds(known.secrets());
     schema
 }
 

@@ -537,7 +537,7 @@ fn what_config_show_prints_holds_no_secret() {
 
 #[test]
 fn the_schema_describes_the_examples() {
-    let schema = schema();
+    let schema = schema(&Kinds::default());
     assert!(schema["properties"]["link"].is_object());
     let kinds = &schema["properties"]["secrets"]["additionalProperties"]["oneOf"];
     assert_eq!(kinds[0]["properties"]["kind"]["const"], "env");

@@ -36,7 +36,7 @@ mod store;
 
 pub use hello::{Contract, PluginHello, PluginWelcome, Room};
 pub use lines::Lines;
-pub use serve::{Plugin, stdio};
+pub use serve::{Input, Output, Plugin, PutValue, stdio};
 #[cfg(test)]
 pub(crate) use store::{GetParams, Got, Put, PutParams};
 pub use store::{RemoteStore, StoreService};

@@ -13,8 +13,8 @@ use super::lines::Lines;
 use super::store::StoreService;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Progress};
-use crate::kind::Kind;
-use crate::secret::SecretProvider;
+use crate::kind::{Context, Kind};
+use crate::secret::{SecretName, SecretProvider, SecretValue};
 use crate::session::hello::negotiate;
 use crate::session::{
     Closed, ExecutorService, Items, Options, Service, Session, Transport, unknown_method,
@@ -29,7 +29,11 @@ pub struct Plugin {
     software: String,
     executor: Option<Kind<dyn Executor>>,
     secrets: Option<Kind<dyn SecretProvider>>,
+    put: Option<PutValue>,
 }
+
+/// Puts a value into a store, for a test, under a name with this label; none if the store cannot hold it.
+pub type PutValue = fn(&Context, &str, &SecretValue) -> Result<Option<SecretName>>;
 
 impl Plugin {
     /// A plugin; `software` is its name and version, for people.
@@ -38,6 +42,7 @@ impl Plugin {
             software: software.into(),
             executor: None,
             secrets: None,
+            put: None,
         }
     }
 
@@ -52,6 +57,13 @@ impl Plugin {
     #[must_use]
     pub fn secrets(mut self, kind: Kind<dyn SecretProvider>) -> Self {
         self.secrets = Some(kind);
+        self
+    }
+
+    /// How a conformance test puts values into the store. Without it, only what needs none is tried.
+    #[must_use]
+    pub fn put(mut self, put: PutValue) -> Self {
+        self.put = Some(put);
         self
     }
 
@@ -126,7 +138,10 @@ impl PluginService {
             }
             Contract::Secrets => {
                 let kind = self.plugin.secrets.ok_or_else(|| self.no("secret store"))?;
-                Box::new(StoreService::new((kind.build)(&hello.context())?))
+                let store = (kind.build)(&hello.context())?;
+                let put = self.plugin.put.map(|put| (put, hello.context()));
+                welcome.put = put.is_some();
+                Box::new(StoreService::new(store).with_put(put))
             }
         };
         self.built

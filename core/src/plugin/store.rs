@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::serve::PutValue;
 use crate::error::{Error, Result};
 use crate::executor::Progress;
+use crate::kind::Context;
 use crate::secret::{Secret, SecretName, SecretProvider};
 use crate::session::{Items, Service, Session, WireValue, unknown_method};
 
@@ -115,12 +117,30 @@ impl SecretProvider for RemoteStore {
 
 /// The answering half: serves a store to the other side.
 #[derive(Debug, Clone)]
-pub struct StoreService(Arc<dyn SecretProvider>);
+pub struct StoreService {
+    store: Arc<dyn SecretProvider>,
+    put: Option<(PutValue, Context)>,
+}
 
 impl StoreService {
     /// Serves this store.
     pub fn new(store: Arc<dyn SecretProvider>) -> Self {
-        Self(store)
+        Self { store, put: None }
+    }
+
+    pub(super) fn with_put(mut self, put: Option<(PutValue, Context)>) -> Self {
+        self.put = put;
+        self
+    }
+
+    fn put(&self, raw: &RawValue) -> Result<Put> {
+        let (put, context) = self.put.as_ref().ok_or_else(|| unknown_method("put"))?;
+        // The cause is left out: it could quote the value.
+        let wrong = |_| Error::invalid("the parameters of `put` do not fit");
+        let params: PutParams = serde_json::from_str(raw.get()).map_err(wrong)?;
+        let name = put(context, &params.label, &params.value.into_value()?)?;
+        let name = name.map(|name| name.name);
+        Ok(Put { name })
     }
 }
 
@@ -129,19 +149,20 @@ impl Service for StoreService {
     async fn call(&self, method: &str, raw: &RawValue, _: &Progress) -> Result<Box<RawValue>> {
         let answer = match method {
             "check" => {
-                self.0.check().await?;
+                self.store.check().await?;
                 serde_json::value::to_raw_value(&Nothing {})
             }
             "get" => {
                 let params: GetParams = serde_json::from_str(raw.get()).map_err(|error| {
                     Error::invalid("the parameters of `get` do not fit").with_source(error)
                 })?;
-                let secret = self.0.get(&params.name()).await?;
+                let secret = self.store.get(&params.name()).await?;
                 // On its way to the runner that asked for it.
                 let value = WireValue::of(&secret.value);
                 let version = secret.version;
                 serde_json::value::to_raw_value(&Got { value, version })
             }
+            "put" => serde_json::value::to_raw_value(&self.put(raw)?),
             _ => return Err(unknown_method(method)),
         };
         answer.map_err(|_| Error::internal(format!("failed to write the answer to `{method}`")))

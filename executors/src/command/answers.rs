@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
-use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -35,57 +34,6 @@ pub(super) struct Found {
     pub(super) id: Option<Id>,
 }
 
-/// Of `status`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Told {
-    state: String,
-    #[serde(default)]
-    exit_code: Option<i32>,
-    #[serde(default)]
-    signal: Option<i32>,
-    #[serde(default)]
-    class: Option<FailureClass>,
-    #[serde(default)]
-    pub(super) message: Option<String>,
-}
-
-impl Told {
-    pub(super) fn state(&self) -> Result<State> {
-        Ok(match self.state.as_str() {
-            "queued" => State::Queued,
-            "starting" => State::Starting,
-            "running" => State::Running,
-            "succeeded" => State::Finished(Outcome::Succeeded),
-            "failed" => State::Finished(Outcome::Failed(self.failure())),
-            "stopped" => State::Finished(Outcome::Stopped { by: None }),
-            "lost" => State::Finished(Outcome::lost(
-                self.message.as_deref().unwrap_or("the backend says so"),
-            )),
-            other => {
-                return Err(Error::internal(format!(
-                    "the command `status` printed the state `{}`; there are queued, starting, running, succeeded, failed, stopped and lost",
-                    hybrid_runner_core::id::shorten(other)
-                )));
-            }
-        })
-    }
-
-    fn failure(&self) -> Failure {
-        let class = self.class.unwrap_or(FailureClass::Exit);
-        let mut failure = match (self.exit_code, self.signal) {
-            (_, Some(signal)) => Failure::signal(class, signal),
-            (Some(code), None) => Failure::exit(code),
-            (None, None) => Failure::new(class, "the backend says that it failed"),
-        };
-        failure.class = class;
-        (failure.mender, failure.may_pass) = (class.mender(), class.may_pass());
-        if let Some(message) = &self.message {
-            failure.message.clone_from(message);
-        }
-        failure
-    }
-}
-
 /// Of `logs`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Output {
@@ -108,10 +56,6 @@ impl Output {
             (None, None) => Ok(Vec::new()),
         }
     }
-}
-
-pub(super) fn base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// What a command printed; the parser's own words could quote a value, and are left out.

@@ -26,7 +26,9 @@ use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, LogKeeping, Progress};
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::host::{Submitted, Values};
-use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec, State, Status, render};
+use hybrid_runner_core::run::{
+    Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
+};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
@@ -121,26 +123,6 @@ impl Command {
             return Err(unsupported("`stall_timeout`"));
         }
         let work = render(spec, secrets, CONFIG_PATH)?;
-        // Onto the stdin of the command that hands them to the backend; never into its arguments or variables.
-        let text = |value: &hybrid_runner_core::secret::SecretValue| {
-            value.expose_text().map(str::to_owned).map_err(|error| {
-                Error::unsupported("a binary value cannot be handed to a command")
-                    .with_source(error)
-            })
-        };
-        let mut env = serde_json::Map::new();
-        for (name, value) in &work.env {
-            env.insert(name.clone(), text(value)?.into());
-        }
-        let mut files = serde_json::Map::new();
-        for (name, value) in &work.files {
-            let encoded = match value.expose_text() {
-                Ok(text) => json!({ "text": text }),
-                Err(_) => json!({ "base64": answers::base64(value.expose()) }),
-            };
-            files.insert(name.clone(), encoded);
-        }
-        let argv: Vec<&String> = work.command.iter().chain(&work.args).flatten().collect();
         Ok(json!({
             "run": spec.run,
             "name": spec.name,
@@ -150,12 +132,7 @@ impl Command {
             "resources": spec.resources,
             "labels": spec.labels,
             "settings": can.settings,
-            "work": {
-                "argv": argv,
-                "env": env,
-                "files": files,
-                "config": work.config.as_ref().map(text).transpose()?,
-            },
+            "work": work.to_job()?,
         }))
     }
 
@@ -165,25 +142,21 @@ impl Command {
             json!({ "run": run.run, "id": place.id, "settings": self.0.settings.settings });
         let step = Step::new(run.run).id(&place.id);
         let answer = self.0.scripts.run("status", &step, &request).await;
-        let answer: answers::Told = match answer {
+        let told: Told = match answer {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let why = format!(
                     "the backend does not know the run any more: {}",
                     error.report()
                 );
-                return Ok(self.level(run.run, State::Finished(Outcome::lost(why)), None));
+                let lost = State::Finished(Outcome::lost(why));
+                let level = Status::new(run.run.attempt_number().max(1), lost);
+                return Ok(self.0.values.status(level));
             }
             answer => answers::read("status", &answer?)?,
         };
-        let message = answer.message.clone();
-        let state = self.keep_time(run, &place, answer.state()?).await?;
-        Ok(self.level(run.run, state, message))
-    }
-
-    fn level(&self, run: RunId, state: State, message: Option<String>) -> Status {
-        let mut status = Status::new(run.attempt_number().max(1), state);
-        status.message = message;
-        self.0.values.status(status)
+        let mut status = told.status(run.run)?;
+        status.state = self.keep_time(run, &place, status.state).await?;
+        Ok(self.0.values.status(status))
     }
 
     /// Ends a run that is over its time, unless the backend itself does.

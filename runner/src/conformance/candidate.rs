@@ -363,6 +363,10 @@ impl Harness for Candidate {
         answered.is_err()
     }
 
+    fn decided(&self) {
+        self.frames.end();
+    }
+
     async fn alive(&self, run: RunId) -> Option<bool> {
         if !self.probed.here {
             return None;

@@ -20,6 +20,8 @@ pub struct Frames(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Frame>,
+    /// The case is decided: what comes now belongs to no case.
+    over: bool,
     /// What the program wrote that is no message, since the beginning.
     garbage: Vec<String>,
 }
@@ -40,6 +42,9 @@ impl Frames {
         if frame.way == Way::Received && is_garbage(&frame.text) && state.garbage.len() < SHOWN {
             state.garbage.push(cut(&frame.text));
         }
+        if state.over {
+            return;
+        }
         if state.frames.len() == KEPT {
             state.frames.pop_front();
         }
@@ -48,7 +53,14 @@ impl Frames {
 
     /// Another case begins.
     pub fn begin(&self) {
-        self.state().frames.clear();
+        let mut state = self.state();
+        state.frames.clear();
+        state.over = false;
+    }
+
+    /// The case is decided.
+    pub fn end(&self) {
+        self.state().over = true;
     }
 
     /// The last messages of the case.

@@ -107,6 +107,9 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// A case is decided; what follows only cleans up behind it.
+    fn decided(&self) {}
+
     /// Cases that this backend cannot be tried in, each with the reason.
     fn declines(&self) -> &[(&'static str, &'static str)] {
         &[]
@@ -148,6 +151,7 @@ impl Case {
                 "no end of it",
             ))
         });
+        trial.harness.decided();
         trial.clean_up().await;
         match tried {
             Err(Unkept::Unsupported(failed)) if !trial.missing.is_empty() => {

@@ -20,7 +20,7 @@ pub const KIND: kind::Kind<dyn Executor> = kind::Kind {
     schema: || schemars::schema_for!(Settings),
 };
 
-const EVERY: Duration = Duration::from_millis(50);
+const EVERY: Duration = Duration::from_millis(200);
 
 /// The section `[executors.NAME]`.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]

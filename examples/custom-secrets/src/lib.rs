@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::kind::Kind;
@@ -15,11 +16,7 @@ use hybrid_runner_core::{Error, Result, Secret, SecretProvider, schemars, secret
 pub const KIND: Kind<dyn SecretProvider> = Kind {
     name: "json_file",
     summary: "the strings of a JSON object in a file",
-    build: |context| {
-        Ok(std::sync::Arc::new(
-            context.settings::<JsonFile>("secrets")?,
-        ))
-    },
+    build: |context| Ok(Arc::new(context.settings::<JsonFile>("secrets")?)),
     schema: || schemars::schema_for!(JsonFile),
 };
 
@@ -28,18 +25,13 @@ pub const KIND: Kind<dyn SecretProvider> = Kind {
 #[serde(deny_unknown_fields)]
 pub struct JsonFile {
     /// The file: `path = "/run/secrets.json"`.
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 impl JsonFile {
     /// A store over this file. It is read at each request, so that a rotated value is seen.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
-    }
-
-    /// The file.
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
     }
 
     async fn read(&self) -> Result<BTreeMap<String, String>> {

@@ -17,12 +17,12 @@ fn put(context: &Context, label: &str, value: &SecretValue) -> Result<Option<Sec
     };
     let name = format!("/contract/{label}");
     let failed = |error| Error::unavailable("failed to write the file").with_source(error);
-    let text = std::fs::read(store.path()).unwrap_or_else(|_| b"{}".to_vec());
+    let text = std::fs::read(&store.path).unwrap_or_else(|_| b"{}".to_vec());
     let mut secrets: std::collections::BTreeMap<String, String> =
         serde_json::from_slice(&text).unwrap_or_default();
     secrets.insert(name.clone(), value.to_owned());
     let text = serde_json::to_vec(&secrets).map_err(std::io::Error::other);
-    text.and_then(|text| std::fs::write(store.path(), text))
+    text.and_then(|text| std::fs::write(&store.path, text))
         .map_err(failed)?;
     Ok(Some(SecretName::new(name)))
 }

@@ -23,19 +23,23 @@ impl<T> Mortal<T> {
         }
     }
 
-    fn count(&self) {
+    fn one_less(&self) {
         let left = std::fs::read_to_string(&self.counter).unwrap_or_default();
         let Ok(left) = left.trim().parse::<i64>() else {
             return;
         };
-        // A file that cannot be written would let it die for ever; the test sees that.
-        drop(std::fs::write(&self.counter, (left - 1).to_string()));
+        // Under another name first: whoever reads it meanwhile sees the one or the other. A file that cannot be written would
+        // let it die for ever; the test sees that.
+        let fresh = self.counter.with_extension("new");
+        if std::fs::write(&fresh, (left - 1).to_string()).is_ok()
+            && std::fs::rename(&fresh, &self.counter).is_err()
+        {
+            return;
+        }
         if left == 1 {
             let own = rustix::process::getpid();
-            drop(rustix::process::kill_process(
-                own,
-                rustix::process::Signal::KILL,
-            ));
+            let killed = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+            assert!(killed.is_ok(), "a process can always kill itself");
         }
     }
 }
@@ -45,7 +49,7 @@ impl<T: Transport> Stream for Mortal<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let message = std::task::ready!(self.inner.poll_next_unpin(cx));
-        self.count();
+        self.one_less();
         Poll::Ready(message)
     }
 }
@@ -58,7 +62,7 @@ impl<T: Transport> Sink<String> for Mortal<T> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: String) -> Result<()> {
-        self.count();
+        self.one_less();
         self.inner.start_send_unpin(message)
     }
 

@@ -177,9 +177,36 @@ pub struct Capabilities {
     /// Runs at the same time, if there is a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_runs: Option<u32>,
+    /// Whether a run goes by the name that its caller chose. Without it the backend gives names of its own: a start whose
+    /// answer is lost is never made again, and the run is `lost` unless the backend can [find](Self::find) it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub named_start: bool,
+    /// Whether a backend with names of its own carries a mark of ours, by which `find` tells what a run became there.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub find: bool,
+    /// Whether the values of a run are masked in its output before they reach us, also for who comes back later.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub masks: bool,
+    /// What the contract has and this backend has not, by name: `logs`, `stop`, `limits`, `masking`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// What a person should know: one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_no(value: &bool) -> bool {
+    !*value
 }
 
 impl Capabilities {
@@ -192,8 +219,17 @@ impl Capabilities {
             images: false,
             contained: false,
             max_runs: None,
+            named_start: true,
+            find: false,
+            masks: false,
+            missing: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Whether the backend has this part of the contract.
+    pub fn offers(&self, part: &str) -> bool {
+        !self.missing.iter().any(|missing| missing == part)
     }
 }
 

@@ -308,6 +308,11 @@ impl Masker {
         self.masked
     }
 
+    /// Whether an end of the input is held back, because it may become part of a needle.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Takes the next piece of the stream and appends to `out` what is decided.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
         if self.patterns.is_empty() {

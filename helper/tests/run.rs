@@ -586,3 +586,16 @@ fn nothing_stays_a_zombie() {
     run.stop(Duration::ZERO);
     run.end();
 }
+
+#[test]
+fn who_finds_the_log_unlocked_finds_the_end() {
+    for _ in 0..50 {
+        let folder = tempdir().unwrap();
+        let run = Run::start(folder.path(), &script("exit 0"));
+        let log = fs::File::open(folder.path().join("log")).unwrap();
+        // Waits for the helper to let go of it.
+        log.lock_shared().unwrap();
+        assert!(folder.path().join("end").exists());
+        assert_eq!(run.exit(), 0);
+    }
+}

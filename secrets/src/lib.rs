@@ -5,6 +5,7 @@
 //! | [`stores`] | the configured stores by name: resolves references, each read with a time limit and an audit line |
 //! | [`mod@env`] | variables of the runner's environment that have a prefix |
 //! | [`mod@file`] | a folder of files, as Kubernetes and Docker mount them; a dotenv file |
+//! | [`plugin`] | a program of yours (feature `plugin`) |
 //! | [`decorate`] | wrappers around any provider: time limit, retry, cache, single flight, concurrency limit |
 //!
 //! A new store is one module, one feature, one line in [`KINDS`], and its contract test.
@@ -13,6 +14,8 @@ pub mod decorate;
 pub mod env;
 mod field;
 pub mod file;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 pub mod stores;
 mod variable;
 
@@ -37,6 +40,8 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
         build: file::build,
         schema: || schemars::schema_for!(file::Settings),
     },
+    #[cfg(feature = "plugin")]
+    plugin::KIND,
 ];
 
 /// All kinds of the project, in this build or not.

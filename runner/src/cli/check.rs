@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::output::Output;
 use super::{Done, exec, offline};
 use crate::config::{Inputs, Resolve};
+use crate::kinds::Kinds;
 
 /// A finding, and what it is about.
 #[derive(Debug, Serialize)]
@@ -22,8 +23,8 @@ struct Line {
 }
 
 /// `check`
-pub(crate) async fn check(args: ConfigFile, output: Output) -> Done {
-    let loaded = offline::load(&Inputs::of_process(args.config), output)?;
+pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Done {
+    let loaded = offline::load(&Inputs::of_process(args.config).with_kinds(kinds), output)?;
     let mut config = loaded.config;
     let file = loaded.file.as_ref();
     let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());

@@ -5,16 +5,26 @@ use super::exit::{Exit, Failure, local};
 use super::output::Output;
 use super::{Done, Interrupt, offline};
 use crate::config::{Config, Inputs};
+use crate::kinds::Kinds;
 
 /// `run`
-pub(crate) async fn run(args: Run, look: Look, output: Output, interrupt: &Interrupt) -> Done {
+pub(crate) async fn run(
+    args: Run,
+    look: Look,
+    output: Output,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> Done {
     if let Some(file) = args.file {
         let file = file.display();
         return Err(Failure::usage(format!(
             "`run` takes no file, it runs what the control plane sends; did you mean `exec {file}`?"
         )));
     }
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
     log(&loaded.config, look, output);
     let config = loaded.config;
     let lines = what_is_missing(&config);
@@ -63,9 +73,13 @@ pub(crate) async fn server(
     args: super::args::Server,
     look: Look,
     output: Output,
+    kinds: &Kinds,
     interrupt: &Interrupt,
 ) -> Done {
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
     log(&loaded.config, look, output);
     let server = hybrid_runner_server::Server::bind(server_config(&loaded.config))
         .await

@@ -40,11 +40,12 @@ impl Config {
                 self.runner.spool.per_run.get(),
             )
             .with_spool_total(self.runner.spool.total.get())
+            .with_config_dir(self.folder.clone())
         };
         let providers = build_all(
             "secrets",
             &self.secrets,
-            hybrid_runner_secrets::KINDS,
+            self.kinds.secrets(),
             hybrid_runner_secrets::KNOWN,
             &context,
             &mut problems,
@@ -61,7 +62,7 @@ impl Config {
         let executors = build_all(
             "executors",
             &self.executors,
-            hybrid_runner_executors::KINDS,
+            self.kinds.executors(),
             hybrid_runner_executors::KNOWN,
             &|table, name, settings| {
                 context(table, name, settings).with_references(references.clone())

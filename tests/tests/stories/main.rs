@@ -16,6 +16,7 @@
 //! | [`admission`] | who may connect: live ids, tokens, TLS |
 //! | [`commands`] | what people type, and how it exits |
 //! | [`openmetadata`] | the real input of the main job |
+//! | [`plugins`] | a plugin under the real runner, killed again and again |
 
 mod admission;
 mod commands;
@@ -31,3 +32,4 @@ mod p6_stop;
 mod p7_link_down;
 mod p8_bounds;
 mod p9_health;
+mod plugins;

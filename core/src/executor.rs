@@ -56,18 +56,7 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - has no side effects, and answers even if the backend does not;
     /// - each finding that is not well says what to do.
     async fn examine(&self) -> Vec<Finding> {
-        if let Err(error) = self.check().await {
-            return vec![Finding::of_error(&error)];
-        }
-        let mut findings = vec![Finding::ok("reachable")];
-        match self.capabilities().await {
-            Ok(capabilities) => {
-                let notes = capabilities.notes.into_iter();
-                findings.extend(notes.map(Finding::warning));
-            }
-            Err(error) => findings.push(Finding::of_error(&error)),
-        }
-        findings
+        findings(self.check().await, self.capabilities().await)
     }
 
     /// Starts the run named by `spec.run` and returns when the backend will run the work without us.
@@ -143,6 +132,22 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - finds every run that was started and not removed, also through a new executor over the same backend;
     /// - shows nothing that belongs to another owner.
     async fn list(&self) -> Result<Vec<Handle>>;
+}
+
+/// The findings of an executor that has none of its own to tell: what `check` and the notes of its capabilities say.
+pub fn findings(checked: Result<()>, capabilities: Result<Capabilities>) -> Vec<Finding> {
+    if let Err(error) = checked {
+        return vec![Finding::of_error(&error)];
+    }
+    let mut findings = vec![Finding::ok("reachable")];
+    match capabilities {
+        Ok(capabilities) => {
+            let notes = capabilities.notes.into_iter();
+            findings.extend(notes.map(Finding::warning));
+        }
+        Err(error) => findings.push(Finding::of_error(&error)),
+    }
+    findings
 }
 
 /// How long a backend keeps a run's output.

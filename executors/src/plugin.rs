@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
+use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress, findings};
+use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Host, Launch, PluginExecutor, PluginSettings, Submitted};
@@ -97,6 +98,10 @@ impl Executor for Plugin {
 
     async fn check(&self) -> Result<()> {
         self.0.fitting().await?.check().await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
     }
 
     async fn start(

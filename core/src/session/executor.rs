@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::{Items, Service, Session, unknown_method};
 use crate::error::{Error, Result};
-use crate::executor::{Capabilities, Executor, Handle, Progress};
+use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
+use crate::finding::Finding;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::{RunSpec, Status};
 use crate::secret::{SecretValue, Secrets};
@@ -175,6 +176,10 @@ impl RemoteExecutor {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Executor for RemoteExecutor {
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
+
     async fn capabilities(&self) -> Result<Capabilities> {
         self.session.call("capabilities", &Empty {}).await
     }

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::life::Life;
 use super::{Host, Values};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{Capabilities, Executor, Handle, Progress};
+use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
+use crate::finding::Finding;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::{RunSpec, Status};
 use crate::secret::Secrets;
@@ -267,6 +268,10 @@ fn opened<T: Send + 'static>(
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Executor for PluginExecutor {
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
+
     async fn capabilities(&self) -> Result<Capabilities> {
         let welcome = self.host.welcome().await?;
         welcome.capabilities.clone().ok_or_else(|| {

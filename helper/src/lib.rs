@@ -31,7 +31,6 @@
 mod child;
 mod clock;
 mod folder;
-mod forms;
 mod output;
 mod private;
 mod program;

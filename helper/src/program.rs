@@ -13,7 +13,7 @@ use crate::child::{self, Spawned};
 use crate::clock;
 use crate::end::{End, How, SpawnFailure, Step};
 use crate::folder::{self, Claim, Control};
-use crate::mask::{Patterns, needles_of};
+use crate::mask::Patterns;
 use crate::output::Stream;
 use crate::payload::{Decoder, Payload, PayloadError, Private};
 use crate::private::PrivateFolder;
@@ -244,12 +244,7 @@ fn watch(payload: Payload, log: File, length: u64, running: Running) -> u8 {
         control,
         signals,
     } = running;
-    let patterns = Patterns::new(
-        payload
-            .needles
-            .iter()
-            .flat_map(|value| needles_of(value.expose())),
-    );
+    let patterns = Patterns::of_output(payload.needles.iter().map(Private::expose));
     let mut streams = [(Kind::Out, spawned.out), (Kind::Err, spawned.err)]
         .map(|(kind, pipe)| Stream::new(kind, pipe, patterns.clone()));
     let mut writer = Writer::new(log, length, payload.spool_limit);

@@ -25,6 +25,8 @@ const MAX_ROUND: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(1);
 /// Between two looks whether the folder of the run is still there: without it nobody can find the run any more.
 const LOOK: Duration = Duration::from_secs(5);
+/// After so much silence a few bytes are written that may begin a value: it is a prompt, and waits for an answer.
+const QUIET: Duration = Duration::from_millis(500);
 /// After so much silence memory is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -146,6 +148,7 @@ impl<S: Sink> Supervisor<'_, S> {
             .buffers
             .are_in_use()
             .then(|| state.last_output.after(IDLE));
+        let quiet = self.quiet(state);
         let round = match &state.killing {
             Some(killing) => Some(killing.next_round),
             None => state.kill_at,
@@ -159,7 +162,11 @@ impl<S: Sink> Supervisor<'_, S> {
         } else {
             [None; 3]
         };
-        [idle, round].into_iter().chain(limits).flatten().min()
+        [idle, quiet, round]
+            .into_iter()
+            .chain(limits)
+            .flatten()
+            .min()
     }
 
     fn timeout(&self, state: &State) -> Option<Instant> {
@@ -170,6 +177,12 @@ impl<S: Sink> Supervisor<'_, S> {
         self.limits
             .stall_timeout
             .map(|limit| state.last_output.after(limit))
+    }
+
+    /// When what is held is written, if it is so little.
+    fn quiet(&self, state: &State) -> Option<Instant> {
+        let holds = self.streams.iter().any(Stream::can_release);
+        holds.then(|| state.last_output.after(QUIET))
     }
 
     fn take_signals(&mut self, state: &mut State) {
@@ -224,6 +237,11 @@ impl<S: Sink> Supervisor<'_, S> {
     fn enforce(&mut self, state: &mut State) {
         let now = Instant::now();
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.quiet(state)) {
+            for stream in &mut *self.streams {
+                stream.release(&mut state.buffers, self.writer);
+            }
+        }
         if due(state
             .buffers
             .are_in_use()

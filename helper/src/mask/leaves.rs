@@ -234,3 +234,87 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::leaves;
+    use crate::mask::MIN_NUMBER;
+
+    fn walk(value: &Value, found: &mut Vec<Vec<u8>>) {
+        match value {
+            Value::String(text) => found.push(text.clone().into_bytes()),
+            Value::Number(number) => {
+                let text = number.to_string().into_bytes();
+                found.extend((text.len() >= MIN_NUMBER).then_some(text));
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, found)),
+            Value::Object(fields) => fields.values().for_each(|value| walk(value, found)),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,8}|[\\x00-\\x7f]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 30, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::hash_map("\\PC{0,4}", inner, 0..6)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_leaves_are_those_that_a_library_finds(value in json(), pretty in any::<bool>()) {
+            let mut wanted = Vec::new();
+            if value.is_array() || value.is_object() {
+                walk(&value, &mut wanted);
+            }
+            let text = if pretty { format!("{value:#}") } else { value.to_string() };
+            let mut found = leaves(text.as_bytes());
+            // The library sorts the fields.
+            wanted.sort();
+            found.sort();
+            prop_assert_eq!(found, wanted);
+        }
+
+        #[test]
+        fn what_a_library_refuses_has_no_leaves(
+            text in "(\\[|\\{|\\]|\\}|,|:|\"a\"|\"\\\\u00e4\"|\"\\\\x\"|1234567|-|01234567|1e|true|nul| ){1,12}",
+        ) {
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            let found = leaves(text.as_bytes());
+            prop_assert!(is_json || found.is_empty(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_and_half_pairs_survive() {
+        let found = leaves(br#"["a\/\"\\\b\f\n\r\t\u00e4\ud83d\udd11", "\ud83dx", "\ud83d\u0041", 123456, 1.5e+10, 12345]"#);
+        let texts: Vec<_> = found
+            .iter()
+            .map(|leaf| String::from_utf8_lossy(leaf))
+            .collect();
+        let escaped = "a/\"\\\u{8}\u{c}\n\r\tä🔑";
+        assert_eq!(
+            texts,
+            [escaped, "\u{fffd}x", "\u{fffd}A", "123456", "1.5e+10"]
+        );
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_no_json() {
+        let nested = |depth: usize| "[".repeat(depth) + "\"leaf\"" + &"]".repeat(depth);
+        assert_eq!(leaves(nested(127).as_bytes()).len(), 1);
+        assert!(leaves(nested(128).as_bytes()).is_empty());
+    }
+}

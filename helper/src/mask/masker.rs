@@ -164,7 +164,8 @@ impl Masker {
                 }
                 hit = command.hit;
             }
-            if hit > 0 {
+            // It may be written already, where what was held is searched anew.
+            if hit > 0 && end > written {
                 let start = end.saturating_sub(hit).max(written);
                 self.add(Region { start, end });
             }
@@ -204,11 +205,10 @@ impl Masker {
     /// further: to the end of a region.
     fn write(&mut self, input: &[u8], written: usize, decided: usize, out: &mut Vec<u8>) -> usize {
         let mut at = written;
-        let ready = self
-            .regions
-            .iter()
-            .take_while(|region| region.start < decided || region.start == at)
-            .count();
+        let decided = decided.max(written);
+        let ready = self.regions.iter();
+        // One that starts there is decided too, whatever else it will be part of.
+        let ready = ready.take_while(|region| region.start <= decided).count();
         let regions = std::mem::take(&mut self.regions);
         for region in &regions[..ready] {
             self.copy(input, at, region.start, out);

@@ -23,7 +23,8 @@ pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
 /// The lines of a whole value's base64.
 pub(super) fn add_lines(text: &[u8], needles: &mut Vec<Vec<u8>>) {
     for alphabet in [STANDARD, URL_SAFE] {
-        let (encoded, _) = encoded_behind(text, 0, alphabet);
+        let (mut encoded, _) = encoded_behind(text, 0, alphabet);
+        encoded.resize(encoded.len() + padding(text.len()), b'=');
         for width in WRAPS {
             if encoded.len() > width {
                 needles.extend(encoded.chunks(width).map(<[u8]>::to_vec));

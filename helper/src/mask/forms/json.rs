@@ -1,7 +1,8 @@
 //! The inside of a JSON string, and of JSON that is a string in JSON or in a program.
 
 use super::escape::Case::{self, Lower, Upper};
-use super::escape::{Distinct, Unit, doubled, rewritten};
+use super::escape::{Distinct, Unit, rewritten};
+use super::literal;
 
 /// Line ends of Unicode, which are none in JSON and were some in JavaScript.
 const ENDS: &str = "\u{2028}\u{2029}";
@@ -73,14 +74,19 @@ const WRITERS: &[Json] = &[
     json(false, None, ["<>&'", ""], Upper),
 ];
 
-/// As all these writers do; once more escaped; and with `\` doubled, as a Python or YAML literal of a JSON text has it.
+/// As all these writers do; once more escaped; and as a Python literal of a JSON text.
 pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
     let mut forms = Distinct::new(text, needles);
     for &json in WRITERS {
         let letters = FEW_LETTERS;
         forms.add(|text| json.escape(text));
+        // JSON in JSON: by the same writer, by a plain one inside, by a plain one outside.
         forms.add(|text| json.escape(&json.escape(text)));
-        forms.add(|text| doubled(&json.escape(text), b'\\'));
+        forms.add(|text| json.escape(&WRITERS[0].escape(text)));
+        forms.add(|text| WRITERS[0].escape(&json.escape(text)));
+        for quotes in ["", "'"] {
+            forms.add(|text| literal::python(&json.escape(text), quotes));
+        }
         forms.add(|text| Json { letters, ..json }.escape(text));
     }
 }

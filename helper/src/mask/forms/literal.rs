@@ -32,64 +32,82 @@ const C: Letters = (b"\n\r\t\x07\x08\x0c\x0b", b"nrtabfv");
 const JAVA: Letters = (b"\n\r\t\x08\x0c", b"nrtbf");
 const BASH: Letters = (b"\n\r\t\x07\x08\x0c\x0b\x1b", b"nrtabfvE");
 const GCC: Letters = (b"\n\r\t\x07\x08\x0c\x0b\x1b", b"nrtabfve");
+const PROPERTIES: Letters = (b"\n\r\t\x0c", b"nrtf");
 const YAML: Letters = (b"\n\r\t\x07\x08\x0c\x0b\x1b\0", b"nrtabfve0");
 const MYSQL: Letters = (b"\n\r\0\x1a", b"nr0Z");
+
+/// Which characters that are not ASCII stay as they are.
+#[derive(Clone, Copy)]
+enum Wide {
+    None,
+    Printable,
+    AllButControls,
+}
 
 /// What a writer does.
 #[derive(Clone, Copy)]
 struct Literal {
     letters: Letters,
     style: Style,
-    /// Printable characters that are not ASCII stay.
-    unicode: bool,
-    /// The quotes that get a `\`: it depends on those around the whole.
+    /// Which characters stay that are not ASCII.
+    wide: Wide,
+    /// What else gets a `\`: which quotes do depends on those around the whole.
     quotes: &'static [&'static str],
 }
 
 const fn literal(
     letters: Letters,
     style: Style,
-    unicode: bool,
+    wide: Wide,
     quotes: &'static [&'static str],
 ) -> Literal {
     Literal {
         letters,
         style,
-        unicode,
+        wide,
         quotes,
     }
 }
 
 const WRITERS: &[Literal] = &[
     // Python: text, `ascii`, bytes
-    literal(PYTHON, Style::Code(Lower), true, &["", "'"]),
-    literal(PYTHON, Style::Code(Lower), false, &["", "'"]),
-    literal(PYTHON, Style::Hex(Lower), false, &["", "'", "\"'"]),
+    literal(PYTHON, Style::Code(Lower), Wide::Printable, &["", "'"]),
+    literal(PYTHON, Style::Code(Lower), Wide::None, &["", "'"]),
+    literal(PYTHON, Style::Hex(Lower), Wide::None, &["", "'", "\"'"]),
     // Rust: `Debug`, `escape_debug`, `escape_default` (its bytes are as those above)
-    literal(RUST, Style::Braces, true, &["\"", "\"'"]),
-    literal(PYTHON, Style::Braces, false, &["\"'"]),
+    literal(RUST, Style::Braces, Wide::Printable, &["\"", "\"'"]),
+    literal(PYTHON, Style::Braces, Wide::None, &["\"'"]),
     // Go
-    literal(C, Style::Go, true, &["\""]),
-    literal(C, Style::Go, false, &["\""]),
+    literal(C, Style::Go, Wide::Printable, &["\""]),
+    literal(C, Style::Go, Wide::None, &["\""]),
     // C, and what writes for it
-    literal(C, Style::Octal, true, &["", "\"", "'"]),
-    literal(C, Style::Octal, false, &["", "\"", "'"]),
-    literal(GCC, Style::Octal, false, &["\""]),
-    literal(PYTHON, Style::Octal, false, &["\"'"]),
-    literal(C, Style::Hex(Lower), false, &["\""]),
-    literal(C, Style::Hex(Upper), false, &["\""]),
+    literal(C, Style::Octal, Wide::AllButControls, &["", "\"", "'"]),
+    literal(C, Style::Octal, Wide::None, &["", "\"", "'"]),
+    literal(GCC, Style::Octal, Wide::None, &["\""]),
+    literal(PYTHON, Style::Octal, Wide::None, &["\"'"]),
+    literal(C, Style::Hex(Lower), Wide::None, &["\""]),
+    literal(C, Style::Hex(Upper), Wide::None, &["\""]),
     // bash
-    literal(BASH, Style::Octal, true, &["'"]),
-    literal(BASH, Style::Octal, false, &["'"]),
+    literal(BASH, Style::Octal, Wide::AllButControls, &["'"]),
+    literal(BASH, Style::Octal, Wide::None, &["'"]),
     // JavaScript, Java and its properties, C#
-    literal(JAVA, Style::Hex(Upper), true, &["", "'", "\""]),
-    literal(JAVA, Style::Utf16(Lower), false, &["", "'", "\""]),
-    literal(JAVA, Style::Utf16(Upper), false, &["", "'", "\""]),
+    literal(
+        JAVA,
+        Style::Hex(Upper),
+        Wide::AllButControls,
+        &["", "'", "\""],
+    ),
+    literal(JAVA, Style::Utf16(Lower), Wide::None, &["", "'", "\""]),
+    literal(JAVA, Style::Utf16(Upper), Wide::None, &["", "'", "\""]),
+    literal(PROPERTIES, Style::Utf16(Upper), Wide::None, &["=:#!"]),
+    literal(PROPERTIES, Style::Raw, Wide::AllButControls, &["=:#!"]),
+    // Tables with tabs
+    literal(PYTHON, Style::Raw, Wide::AllButControls, &[""]),
     // YAML
-    literal(YAML, Style::Code(Upper), true, &["\""]),
-    literal(YAML, Style::Code(Upper), false, &["\""]),
+    literal(YAML, Style::Code(Upper), Wide::AllButControls, &["\""]),
+    literal(YAML, Style::Code(Upper), Wide::None, &["\""]),
     // MySQL
-    literal(MYSQL, Style::Raw, true, &["\"'"]),
+    literal(MYSQL, Style::Raw, Wide::AllButControls, &["\"'"]),
 ];
 
 /// As all these writers do.
@@ -105,16 +123,40 @@ pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
     }
 }
 
+/// A Python literal in these quotes.
+pub(super) fn python(text: &[u8], quotes: &str) -> Vec<u8> {
+    WRITERS[0].escape(text, quotes)
+}
+
 /// Each byte as `\….`.
 pub(super) fn octal(text: &[u8]) -> Vec<u8> {
     replaced(text, push_octal)
+}
+
+impl Wide {
+    fn keeps(self, char: char) -> bool {
+        match self {
+            Self::None => false,
+            Self::Printable => is_printable(char),
+            Self::AllButControls => !char.is_control(),
+        }
+    }
+}
+
+/// Whether one can see it. The rarer of those that cannot be seen are left out.
+fn is_printable(char: char) -> bool {
+    let invisible = matches!(
+        char,
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e000}'..='\u{f8ff}'
+    );
+    !(char.is_control() || char.is_whitespace() || invisible)
 }
 
 impl Literal {
     fn escape(&self, text: &[u8], quotes: &str) -> Vec<u8> {
         rewritten(text, |unit, out| match unit {
             Unit::Char(char) if char.is_ascii() => self.push_ascii(char, quotes, out),
-            Unit::Char(char) if self.unicode && !char.is_control() => unit.push_raw(out),
+            Unit::Char(char) if self.wide.keeps(char) => unit.push_raw(out),
             unit => self.style.push(unit, out),
         })
     }

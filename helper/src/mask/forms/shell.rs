@@ -12,13 +12,17 @@ const KEPT: &[&[u8]] = &[
     b"_-./:@%+=~",
     // Ruby's `shellescape`
     b"_-.,:+/@",
-    // Python's `re.escape`
-    b"_/:@%=!,;<>'\"`",
     // zsh
     b"_-./:@%+,",
 ];
-/// What gets a `\` between double quotes: always, and in an interactive shell.
-const IN_DOUBLE: [&[u8]; 2] = [b"\"\\$`", b"\"\\$`!"];
+/// What alone gets a `\`.
+const ESCAPED: &[&[u8]] = &[
+    // Between double quotes, and in an interactive shell
+    b"\"\\$`",
+    b"\"\\$`!",
+    // Python's `re.escape`
+    b"()[]{}?*+-|^$\\.&~# \t\n\r\x0b\x0c",
+];
 
 /// As all these do.
 pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
@@ -35,7 +39,7 @@ pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
             })
         });
     }
-    for escaped in IN_DOUBLE {
+    for escaped in ESCAPED {
         forms.add(|text| with_backslash(text, |byte| escaped.contains(&byte)));
     }
     for kept in KEPT {

@@ -12,6 +12,7 @@ use hybrid_runner_core::fault;
 use hybrid_runner_core::run::{Amounts, RunSpec};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_helper::files;
+use hybrid_runner_helper::mask;
 use hybrid_runner_helper::payload::Private;
 use hybrid_runner_helper::report::Report;
 use hybrid_runner_helper::spool::{Item, Record};
@@ -43,10 +44,7 @@ pub(super) async fn start(
     let handle = super::handle(spec.run, spec.name.as_str());
     // Wrong or not: a run that was started before needs none.
     let mut claim = Claim::new(shared, spec, secrets);
-    if let Ok(Claim {
-        note: Some(note), ..
-    }) = &claim
-    {
+    for note in claim.iter().flat_map(|claim| &claim.notes) {
         progress.report(note);
     }
     let deadline = Instant::now() + PATIENCE;
@@ -114,8 +112,8 @@ struct Claim {
     folder: Folder,
     spec: Vec<u8>,
     limits: Amounts,
-    /// A line for the log.
-    note: Option<String>,
+    /// Lines for the log.
+    notes: Vec<String>,
     plan: Plan,
 }
 
@@ -131,7 +129,13 @@ impl Claim {
             spec: serde_json::to_vec_pretty(spec)
                 .map_err(|error| Error::internal("failed to write JSON").with_source(error))?,
             limits: spec.resources.limits.clone(),
-            note: spec.image.as_deref().map(image_note),
+            notes: spec
+                .image
+                .as_deref()
+                .map(image_note)
+                .into_iter()
+                .chain(short_notes(secrets))
+                .collect(),
             plan,
         })
     }
@@ -146,8 +150,8 @@ impl Claim {
         if self.plan.needs_workdir {
             make_workdir(folder)?;
         }
-        if let Some(note) = &self.note {
-            say(folder, note)?;
+        if !self.notes.is_empty() {
+            say(folder, &self.notes)?;
         }
         if let Ok(groups) = self.shared.groups() {
             let group = groups
@@ -200,11 +204,29 @@ fn image_note(image: &str) -> String {
     )
 }
 
-/// Writes a line into the log, before the helper does.
-fn say(folder: &Folder, note: &str) -> Result<()> {
+/// Values that would be seen in the log; an empty one hides nothing.
+fn short_notes(secrets: &Secrets) -> impl Iterator<Item = String> {
+    // Looked at for their length alone.
+    let short = secrets.iter().filter(|(_, value)| {
+        mask::too_short(value.expose()) && !value.expose().trim_ascii().is_empty()
+    });
+    short.map(|(reference, _)| {
+        format!(
+            "the value of secret `{reference}` is too short to be masked (under {} characters)",
+            mask::MIN_NEEDLE
+        )
+    })
+}
+
+/// Writes lines into the log, before the helper does.
+fn say(folder: &Folder, notes: &[String]) -> Result<()> {
+    let lines: Vec<_> = notes
+        .iter()
+        .map(|note| format!("hybrid-runner: {note}\n"))
+        .collect();
     let record = Record {
         time: now(),
-        item: Item::Err(format!("hybrid-runner: {note}\n").into_bytes()),
+        item: Item::Err(lines.concat().into_bytes()),
     };
     let log = folder.path.join(files::LOG);
     let made = OpenOptions::new()

@@ -96,6 +96,10 @@ impl Engine {
                 Error::internal(format!("{what}: it gave an answer that is not understood"))
                     .with_source(error)
             }
+            Its::RequestTimeoutError => Error::unavailable(format!(
+                "{what}: the engine at `{}` did not answer in time; look whether it is well",
+                self.address()
+            )),
             Its::SocketNotFoundError(path) => Error::unavailable(format!(
                 "{what}: there is no socket `{path}`; start the engine, or correct `host`"
             )),

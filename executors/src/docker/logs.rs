@@ -22,7 +22,7 @@ use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::place::{Anchor, Counter, Place};
-use super::records::{Record, Records, Wanted};
+use super::records::{Record, Records, Wanted, is_gone};
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
 /// records from the search.
@@ -245,6 +245,8 @@ impl Follower {
             Then::More => self.reading = Some(reading),
             Then::Silence => return self.look_everywhere().await,
             Then::End => return self.ended(reading.pass).await,
+            // Whoever removes a container had all that they wanted of it.
+            Then::Broken(error) if is_gone(&error) => self.finish(),
             // What came before it is delivered first.
             Then::Broken(error) => self.broken = Some(error),
         }

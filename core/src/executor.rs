@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::finding::Finding;
 use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::{RunSpec, Status};
@@ -45,6 +46,29 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - has no side effects;
     /// - an error says what is missing and what to do.
     async fn check(&self) -> Result<()>;
+
+    /// What the doctor (`hybrid-runner check`) finds, a line each.
+    ///
+    /// The one method with a default: what `check` and the notes of the capabilities say.
+    ///
+    /// # Behavior
+    ///
+    /// - has no side effects, and answers even if the backend does not;
+    /// - each finding that is not well says what to do.
+    async fn examine(&self) -> Vec<Finding> {
+        if let Err(error) = self.check().await {
+            return vec![Finding::of_error(&error)];
+        }
+        let mut findings = vec![Finding::ok("reachable")];
+        match self.capabilities().await {
+            Ok(capabilities) => {
+                let notes = capabilities.notes.into_iter();
+                findings.extend(notes.map(Finding::warning));
+            }
+            Err(error) => findings.push(Finding::of_error(&error)),
+        }
+        findings
+    }
 
     /// Starts the run named by `spec.run` and returns when the backend will run the work without us.
     ///

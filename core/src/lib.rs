@@ -6,6 +6,7 @@
 //! | [`id`], [`mod@unit`] | identifiers, durations and sizes as people write them |
 //! | [`workflow`], [`run`] | the workflow file, the run made of it, its status and outcome |
 //! | [`executor`], [`log`] | the contract of everything that runs work, and of its output |
+//! | [`finding`] | what the doctor finds |
 //! | [`secret`] | references, values, and the contract of secret stores |
 //! | [`incarnation`] | how a runner tells whether it is the one that was asked before |
 //! | [`kind`] | the table in which an implementation is found by name |
@@ -17,6 +18,7 @@
 pub mod error;
 pub mod executor;
 pub mod fault;
+pub mod finding;
 pub mod id;
 pub mod incarnation;
 pub mod kind;
@@ -31,6 +33,7 @@ pub mod workflow;
 
 pub use error::{Error, ErrorKind, Result};
 pub use executor::{Capabilities, Executor, Handle, Progress};
+pub use finding::{Finding, Health};
 pub use id::{AgentId, RunId};
 pub use log::{LogChunk, LogCursor, LogItem, Stream};
 pub use run::{Outcome, RunSpec, Status};

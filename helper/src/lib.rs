@@ -47,6 +47,7 @@ mod private;
 mod program;
 mod relay;
 mod run;
+mod state;
 mod supervise;
 mod sys;
 mod text;

@@ -13,7 +13,8 @@ use crate::payload::Payload;
 use crate::private::PrivateFolder;
 use crate::spool::Kind;
 use crate::started::Child;
-use crate::supervise::{Kill, Limits, Orders, Outcome, Supervisor};
+use crate::state::Outcome;
+use crate::supervise::{Kill, Limits, Orders, Supervisor};
 use crate::sys::{self, SignalFd};
 use crate::tree;
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`config`] | the section `[executors.NAME]` |
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
+//! | `check` | what the doctor finds |
 //! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
 //! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
@@ -25,6 +26,7 @@
 mod bell;
 mod blame;
 mod carrier;
+mod check;
 pub mod config;
 mod engine;
 mod facts;
@@ -55,7 +57,7 @@ use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::secret::{References, Secrets};
-use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use hybrid_runner_core::{Finding, LogChunk, LogCursor, RunId};
 
 pub use config::DockerConfig;
 
@@ -126,6 +128,10 @@ impl Executor for Docker {
 
     async fn check(&self) -> Result<()> {
         self.0.list().await.map(drop)
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.0.examine().await
     }
 
     async fn start(

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Token(Token),
     /// Checks workflow files
     Validate(Validate),
+    /// The doctor: configuration, executors and secret stores, each with what to do
+    Check(ConfigFile),
     /// Checks and shows the configuration
     #[command(subcommand)]
     Config(Config),

@@ -541,5 +541,35 @@ fn the_schema_describes_the_examples() {
     assert!(schema["properties"]["link"].is_object());
     let kinds = &schema["properties"]["secrets"]["additionalProperties"]["oneOf"];
     assert_eq!(kinds[0]["properties"]["kind"]["const"], "env");
-    assert!(!schema.to_string().contains("\"required\""));
+    // Nothing is required of a section; a part of a kind's own may well need its members.
+    for (name, section) in schema["properties"].as_object().unwrap() {
+        let is_table = name == "executors" || name == "secrets";
+        assert!(
+            is_table || !section.to_string().contains("\"required\""),
+            "{name}"
+        );
+    }
+    for kind in ["executors", "secrets"] {
+        let kinds = &schema["properties"][kind]["additionalProperties"]["oneOf"];
+        assert!(
+            kinds
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|kind| kind["required"].is_null())
+        );
+    }
+}
+
+#[test]
+fn every_reference_of_the_schema_leads_somewhere() {
+    let schema = schema();
+    let text = schema.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1);
+    let mut seen = 0;
+    for place in references.filter_map(|rest| rest.split('"').next()) {
+        assert!(schema.pointer(place).is_some(), "{place}");
+        seen += 1;
+    }
+    assert!(seen > 0);
 }

@@ -134,6 +134,8 @@ impl Run {
         secrets: Arc<Secrets>,
     ) -> Step {
         let mut backoff = Backoff::new();
+        // Why it has not begun, where the executor knows whose fault that is.
+        let mut blamed: Option<Failure> = None;
         loop {
             let deadline = self.start_deadline();
             self.record.reached = self.record.reached.max(attempt);
@@ -146,11 +148,16 @@ impl Run {
                 First::Done(Ok(handle)) => return self.started(attempt, handle).await,
                 First::Done(Err(error)) => error,
                 First::Late => {
-                    let failure = self.not_begun();
+                    let failure = blamed.unwrap_or_else(|| self.not_begun());
                     return self.fail(attempt, failure).await;
                 }
             };
             match error.kind() {
+                ErrorKind::Unavailable if error.class().is_some() => {
+                    // Not the executor's: a registry, say, that is away.
+                    self.say(error.report());
+                    blamed = Some(Failure::of_start(&error));
+                }
                 ErrorKind::Unavailable => self.unanswered(Some(error)),
                 // It was stopped in the backend: its status tells.
                 ErrorKind::Conflict => {
@@ -168,7 +175,7 @@ impl Run {
                 First::Changed => return Ok(()),
                 First::Done(()) => {}
                 First::Late => {
-                    let failure = self.not_begun();
+                    let failure = blamed.unwrap_or_else(|| self.not_begun());
                     return self.fail(attempt, failure).await;
                 }
             }

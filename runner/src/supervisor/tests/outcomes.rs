@@ -6,7 +6,7 @@ use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::run::{FailureClass, Outcome, State};
 use hybrid_runner_core::testing::Script;
 use hybrid_runner_core::unit::Period;
-use hybrid_runner_core::{Executor as _, RunId};
+use hybrid_runner_core::{Error, Executor as _, RunId};
 
 use super::{World, held, kind, spec, start, within};
 use crate::config::Resolve;
@@ -133,6 +133,25 @@ async fn a_run_that_does_not_begin_in_its_time_is_pending_and_leaves_nothing_ali
     world.backend.release_starts();
     assert!(!world.first(spec.run).is_alive());
     assert_eq!(world.first(spec.run).starts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_kept_a_run_from_beginning_is_blamed_and_not_its_executor() {
+    let world = World::new();
+    let life = world.open().await;
+    for _ in 0..100 {
+        let away = Error::unavailable("failed to pull the image `a:1`")
+            .with_class(FailureClass::Image)
+            .with_source("the registry is away");
+        world.backend.fail_next_start_with(away);
+    }
+    let mut spec = held();
+    spec.limits.start_timeout = Period::seconds(60);
+    life.start(&spec).await.unwrap();
+    let failure = life.failure(spec.run).await;
+    assert_eq!(failure.class, FailureClass::Image);
+    assert_eq!(failure.message, "failed to pull the image `a:1`");
+    assert_eq!(failure.source.as_deref(), Some("the registry is away"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt as _;
 use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::fault;
 use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE};
 use sha2::{Digest as _, Sha256};
 
@@ -74,7 +75,9 @@ impl Shared {
             .create_container(Some(options), body)
             .await
             .map_err(failed)?;
+        fault::step("docker.carrier.made");
         let laid = self.lay_into(&made.id).await;
+        fault::step("docker.carrier.laid");
         // Left behind by a crash it is empty, and holds nothing but the mount.
         let options = RemoveContainerOptionsBuilder::default().v(false).build();
         found(docker.remove_container(&made.id, Some(options)).await).map_err(failed)?;

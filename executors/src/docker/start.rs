@@ -31,7 +31,7 @@ use super::plan::Plan;
 
 /// So long a start is begun anew because something that it needs was taken away meanwhile: its container by another start of
 /// the same run, or by a removal; its image; the volume of init.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries, at first and at most.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -5,6 +5,9 @@
 //! |---|---|
 //! | `contract` | the executor contract, here and over a session |
 //! | `blame_start`, `blame_end` | each failure of a start, and of a run, has its class, and says what to do |
+//! | `deaths` | the engine is killed or restarted under its runs |
+//! | `faults` | we are killed at each step |
+//! | `secrets` | no value stands anywhere but in the work; images of every kind |
 //! | `place`, `bench` | a place in the engine; what most tests ask |
 //! | `own` | an engine of one's own, to fill and to kill |
 #![cfg(feature = "docker")]
@@ -14,5 +17,9 @@ mod bench;
 mod blame_end;
 mod blame_start;
 mod contract;
+mod deaths;
+#[cfg(feature = "_faults")]
+mod faults;
 mod own;
 mod place;
+mod secrets;

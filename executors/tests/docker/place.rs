@@ -61,7 +61,8 @@ pub(crate) fn skipped(why: &str) {
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
     host: Option<String>,
-    server: String,
+    /// Two places of one server have the same owners.
+    pub(crate) server: String,
     more: Value,
     references: References,
     declined: Vec<(&'static str, &'static str)>,

@@ -17,6 +17,8 @@ mod bench;
 mod blame_end;
 mod blame_start;
 mod contract;
+mod logs;
+mod names;
 mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;

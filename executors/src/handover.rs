@@ -25,6 +25,7 @@ pub(crate) struct Command {
 
 impl Command {
     /// The words of it, without anything from an image.
+    #[cfg(feature = "local")]
     pub(crate) fn words(self) -> Vec<Vec<u8>> {
         let words = [self.command, self.args].into_iter().flatten().flatten();
         words.map(String::into_bytes).collect()

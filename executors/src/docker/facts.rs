@@ -10,6 +10,7 @@ use super::config::LogDriver;
 
 /// What the engine says about itself.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Facts {
     memory: bool,
     cpu: bool,

@@ -11,7 +11,7 @@
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
 //! | `check` | what the doctor finds |
 //! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
-//! | `plan`, `start`, `feed` | what a run becomes; the steps of its start; the payload handed over |
+//! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
 //! | `records`, `lines`, `place`, `logs` | the engine's log; init's lines in it; a place in it; following it |
 //! | `stop`, `turns` | stop and remove; one start or removal at a time for each run |
@@ -24,6 +24,7 @@
 //! container's description, on the engine's disk, or in an argument.
 
 mod bell;
+mod blame;
 mod carrier;
 mod check;
 pub mod config;

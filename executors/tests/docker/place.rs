@@ -1,5 +1,4 @@
-//! A real engine for tests: the one that `scripts/services/docker` has started, named by `HYBRID_RUNNER_TEST_DOCKER`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! A place of its own in an engine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,33 +6,42 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bollard::Docker;
 use hybrid_runner_core::RunId;
+use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::{Executor, Progress};
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::secret::{References, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Duration;
 
 /// The image of shell scripts.
-pub const BUSYBOX: &str = "hybrid-runner-test/busybox:1";
+pub(crate) const BUSYBOX: &str = "hybrid-runner-test/busybox:1";
 const VARIABLE: &str = "HYBRID_RUNNER_TEST_DOCKER";
+/// Says whose a container or a volume is.
+pub(crate) const LABEL: &str = "io.hybrid-runner.owner";
 
 /// The engine's address; where there is none, the test is skipped, which CI does not allow.
-pub fn engine() -> Option<String> {
-    let host = std::env::var(VARIABLE).ok().filter(|host| !host.is_empty());
-    if host.is_none() {
-        skipped(&format!(
-            "no engine: `{VARIABLE}` is not set (scripts/services/docker up)"
-        ));
-    }
-    host
+pub(crate) fn engine() -> Option<String> {
+    service(VARIABLE, "scripts/services/docker up")
 }
 
+/// What a variable says of a service; without it, the test is skipped, which CI does not allow.
+pub(crate) fn service(variable: &str, advice: &str) -> Option<String> {
+    let value = std::env::var(variable)
+        .ok()
+        .filter(|value| !value.is_empty());
+    if value.is_none() {
+        skipped(&format!("`{variable}` is not set ({advice})"));
+    }
+    value
+}
+
+/// Says that a test is skipped.
 #[expect(clippy::print_stdout, reason = "for people and for scripts/test")]
-fn skipped(why: &str) {
+pub(crate) fn skipped(why: &str) {
     use std::io::Write as _;
     println!("skipped: {why}");
     if let Some(path) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
@@ -50,22 +58,23 @@ fn skipped(why: &str) {
 }
 
 /// A place of its own in the engine: an owner, and a folder that its containers see.
-pub struct Place {
-    pub folder: TempDir,
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
     host: Option<String>,
-    server: String,
+    /// Two places of one server have the same owners.
+    pub(crate) server: String,
     more: Value,
+    references: References,
     declined: Vec<(&'static str, &'static str)>,
 }
 
 impl Place {
-    pub fn new() -> Self {
-        Self::with(json!({}))
+    pub(crate) fn new() -> Self {
+        Self::with(engine(), json!({}), References::none())
     }
 
-    /// With more settings in its section.
-    pub fn with(more: Value) -> Self {
-        let host = engine();
+    /// In this engine, with more settings in its section.
+    pub(crate) fn with(host: Option<String>, more: Value, references: References) -> Self {
         let declined = match host {
             Some(_) => Vec::new(),
             None => CASES
@@ -78,34 +87,34 @@ impl Place {
             host,
             server: RunId::generate().to_string(),
             more,
+            references,
             declined,
         }
     }
 
-    pub fn is_there(&self) -> bool {
-        self.host.is_some()
-    }
-
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.host.as_deref().unwrap_or("unix:///none")
     }
 
-    pub fn owner(&self, agent: &str) -> Owner {
+    pub(crate) fn owner(&self, agent: &str) -> Owner {
         Owner::of(&self.server, &agent.parse().unwrap())
     }
 
     /// The client of whoever looks from outside.
-    pub fn client(&self) -> Docker {
-        let socket = self.host().trim_start_matches("unix://");
-        Docker::connect_with_unix(socket, 60, bollard::API_DEFAULT_VERSION).unwrap()
+    pub(crate) fn client(&self) -> Docker {
+        connect(self.host())
     }
 
     /// A new executor over the same engine.
-    pub fn docker(&self, agent: &str) -> Arc<dyn Executor> {
+    pub(crate) fn docker(&self, agent: &str) -> Arc<dyn Executor> {
         self.docker_at(agent, self.host())
     }
 
-    pub fn docker_at(&self, agent: &str, host: &str) -> Arc<dyn Executor> {
+    pub(crate) fn docker_at(&self, agent: &str, host: &str) -> Arc<dyn Executor> {
+        self.try_docker(agent, host).unwrap()
+    }
+
+    pub(crate) fn try_docker(&self, agent: &str, host: &str) -> Result<Arc<dyn Executor>> {
         let folder = self.folder.path().to_str().unwrap();
         let mut settings = json!({
             "host": host,
@@ -122,13 +131,41 @@ impl Place {
             self.folder.path().join("data"),
             self.owner(agent),
             1 << 30,
-        );
-        hybrid_runner_executors::build("docker", &context).unwrap()
+        )
+        .with_references(self.references.clone());
+        hybrid_runner_executors::build("docker", &context)
     }
 
     /// The container of a run, whether or not it is being made ready.
-    pub fn container(&self, run: RunId) -> String {
+    pub(crate) fn container(&self, run: RunId) -> String {
         format!("hr-{}-{run}", self.owner("one"))
+    }
+}
+
+pub(crate) fn connect(host: &str) -> Docker {
+    let socket = host.trim_start_matches("unix://");
+    Docker::connect_with_unix(socket, 60, bollard::API_DEFAULT_VERSION).unwrap()
+}
+
+/// What a test that failed has left behind must not disturb the next one.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(host) = &self.host else { return };
+        if !std::thread::panicking() {
+            return;
+        }
+        let owners = ["one", "two"].map(|agent| format!("{LABEL}={}", self.owner(agent)));
+        for owner in owners {
+            let clean = format!(
+                "timeout 20 docker ps -aq --filter label={owner} | xargs -r docker rm -fv; \
+                 timeout 20 docker volume ls -q --filter label={owner} | xargs -r docker volume rm"
+            );
+            let cleaned = std::process::Command::new("sh")
+                .args(["-c", &clean])
+                .env("DOCKER_HOST", host)
+                .output();
+            drop(cleaned);
+        }
     }
 }
 
@@ -194,11 +231,14 @@ impl Harness for Place {
         let id = container.id.unwrap();
         let path = PathBuf::from(root).join(format!("containers/{id}/local-logs/container.log"));
         let log = std::fs::read(&path).unwrap();
-        let mut at = 0;
-        for _ in 0..100 {
+        // Init's first line is among them: the engine may have taken it behind some output.
+        let first = log.iter().position(|byte| *byte == 0x1e).unwrap();
+        let (mut at, mut dropped) = (0, 0);
+        while dropped < 100 || at <= first {
             // Records are framed by their length, before and behind.
             let length = u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
             at += 8 + usize::try_from(length).unwrap();
+            dropped += 1;
         }
         std::fs::write(path, &log[at..]).is_ok()
     }

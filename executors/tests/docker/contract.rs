@@ -1,9 +1,6 @@
-//! The Docker executor keeps the executor contract, on a real engine.
-#![cfg(feature = "docker")]
+//! The Docker executor keeps the executor contract.
 
-mod docker;
-
-use docker::Place;
+use crate::place::Place;
 
 mod here {
     hybrid_runner_core::executor_contract_tests!(

@@ -19,10 +19,16 @@ use crate::helper;
 
 /// The mode of init.
 const MODE: u32 = 0o755;
+/// The mode of the folder for private files. Whatever is mounted there gets it too, from runc, and not the mode that was
+/// asked for; and the workload need not be root.
+const PRIVATE_MODE: u32 = 0o1777;
 
-/// The name of the volume, by the content of init.
+/// The name of the volume, by the content of init and the mode of the folder beside it.
 pub(super) fn name() -> String {
-    let digest = Sha256::digest(helper::program());
+    let digest = Sha256::new()
+        .chain_update(helper::program())
+        .chain_update(PRIVATE_MODE.to_le_bytes())
+        .finalize();
     let head = digest[..8].iter().map(|byte| format!("{byte:02x}"));
     format!("hybrid-runner-init-{}", head.collect::<String>())
 }
@@ -137,7 +143,7 @@ fn archive() -> std::io::Result<Vec<u8>> {
     archive.append_data(&mut header, below(INIT), helper::program())?;
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Directory);
-    header.set_mode(MODE);
+    header.set_mode(PRIVATE_MODE);
     header.set_size(0);
     archive.append_data(&mut header, below(PRIVATE), std::io::empty())?;
     archive.into_inner()

@@ -55,15 +55,14 @@ pub struct Secret {
     pub value: SecretValue,
     /// The store's own name of this version, if it has versions.
     pub version: Option<String>,
+    /// The fields of a secret that its store keeps as several values under names; `value` is then what stands for the whole.
+    pub fields: Option<Fields>,
 }
 
 impl Secret {
     /// A value without a version.
     pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: SecretValue::new(value),
-            version: None,
-        }
+        Self::from(SecretValue::new(value))
     }
 
     /// Adds the store's own name of this version.
@@ -72,6 +71,23 @@ impl Secret {
         self.version = Some(version.into());
         self
     }
+
+    /// Adds the fields of a secret that its store keeps as several values under names.
+    #[must_use]
+    pub fn with_fields(mut self, fields: Fields) -> Self {
+        self.fields = Some(fields);
+        self
+    }
+}
+
+/// The fields of a secret that its store keeps as several values under names, as Kubernetes and Vault do.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Fields {
+    /// Each value under its name.
+    pub values: BTreeMap<String, SecretValue>,
+    /// Whether nothing can stand for the whole, so that a reference must name a field.
+    pub only_by_name: bool,
 }
 
 impl From<SecretValue> for Secret {
@@ -79,6 +95,7 @@ impl From<SecretValue> for Secret {
         Self {
             value,
             version: None,
+            fields: None,
         }
     }
 }

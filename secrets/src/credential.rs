@@ -82,6 +82,15 @@ impl Source {
         }
     }
 
+    /// A variable of the runner's environment.
+    pub fn env(name: impl Into<String>) -> Self {
+        Self {
+            file: None,
+            env: Some(name.into()),
+            value: None,
+        }
+    }
+
     /// The credential itself.
     pub fn value(value: impl Into<String>) -> Self {
         Self {

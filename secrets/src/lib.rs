@@ -15,6 +15,8 @@
 mod answer;
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(feature = "_web")]
 mod credential;
 pub mod decorate;
@@ -60,6 +62,13 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
         summary: "AWS Secrets Manager, or Systems Manager's Parameter Store",
         build: aws::build,
         schema: || schemars::schema_for!(aws::Settings),
+    },
+    #[cfg(feature = "azure")]
+    Kind {
+        name: "azure",
+        summary: "Azure Key Vault",
+        build: azure::build,
+        schema: || schemars::schema_for!(azure::Settings),
     },
 ];
 

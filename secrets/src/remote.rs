@@ -9,7 +9,7 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider};
 use tokio::sync::Mutex;
 
-use crate::Refusal;
+use crate::{ErrorIs as _, Refusal};
 
 /// One kind of store that is far away.
 #[async_trait]
@@ -28,6 +28,28 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// See [`SecretProvider::identity`].
     async fn identity(&self, client: &Self::Client) -> Result<Option<String>>;
+}
+
+/// A name that nobody has: asking for it shows whether reading is allowed, and reads nothing.
+const NOBODYS: &str = "hybrid-runner-check";
+
+/// Whether the store may be read: the configured name is, or nobody's name is answered "not found".
+pub(crate) async fn probe<S: Store>(
+    store: &S,
+    client: &S::Client,
+    name: Option<&str>,
+) -> Result<()> {
+    let Some(name) = name else {
+        return match store.read(client, &SecretName::new(NOBODYS)).await {
+            Err(error) if Refusal::of(&error) == Refusal::NotFound => Ok(()),
+            Err(error) if Refusal::of(&error) == Refusal::Denied => {
+                let hint = "if it may read only some names, set `probe` to one of them";
+                Err(error.with_hint(hint))
+            }
+            answer => answer.map(drop),
+        };
+    };
+    store.read(client, &SecretName::new(name)).await.map(drop)
 }
 
 /// A store that is far away, as a provider.

@@ -34,17 +34,14 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider, SecretValue};
 
+use crate::ErrorIs as _;
 use crate::decorate::around;
 use crate::names::with_slashes;
-use crate::remote::{Remote, Store};
-use crate::{ErrorIs as _, Refusal};
+use crate::remote::{Remote, Store, probe};
 use client::Clients;
 use error::Asked;
 
 pub use config::{AccessKey, Service, Settings};
-
-/// A name that nobody has: asking for it shows whether reading is allowed, and reads nothing.
-const NOBODYS: &str = "hybrid-runner-check";
 
 /// Builds the store from its section.
 pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
@@ -81,21 +78,7 @@ impl Store for Aws {
 
     async fn check(&self, clients: &Clients) -> Result<()> {
         self.identity(clients).await?;
-        let name = SecretName::new(self.settings.probe.as_deref().unwrap_or(NOBODYS));
-        match self.read(clients, &name).await {
-            Err(error)
-                if self.settings.probe.is_none() && Refusal::of(&error) == Refusal::NotFound =>
-            {
-                Ok(())
-            }
-            Err(error)
-                if self.settings.probe.is_none() && Refusal::of(&error) == Refusal::Denied =>
-            {
-                Err(error
-                    .with_hint("or set `probe` to a name that it may read, if it may not read all"))
-            }
-            answer => answer.map(drop),
-        }
+        probe(self, clients, self.settings.probe.as_deref()).await
     }
 
     async fn identity(&self, clients: &Clients) -> Result<Option<String>> {

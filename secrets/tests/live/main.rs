@@ -5,6 +5,8 @@
 //! | `services` | where the servers are |
 //! | `front` | a proxy before each: TLS by an authority of our own, trouble on demand, a list of what was asked |
 //! | `authority` | that authority |
+//! | `tunnel` | a proxy for CONNECT, so that a store is called by its real name |
+//! | `harness` | what the harnesses share |
 //! | `aws`, `azure`, `gcp`, `vault`, `kubernetes` | the contract of each, and what only it does |
 
 #![cfg(feature = "_web")]
@@ -16,9 +18,13 @@
 mod authority;
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod front;
 mod harness;
 mod services;
+#[cfg(feature = "azure")]
+mod tunnel;
 
 /// The contract of a store that is far away; skipped where the servers are not.
 macro_rules! contract {

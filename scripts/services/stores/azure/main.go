@@ -3,7 +3,8 @@
 // security/keyvault/azsecrets/fake. The store, the challenge, the endpoints for
 // tokens and the rules of permission are written here.
 //
-// Who there is: app-admin (everything), app-reader (get), app-denied (nothing).
+// Who there is: app-admin (everything), app-reader and app-revoked (get),
+// app-denied (nothing).
 // A vault is a host name; it exists as soon as somebody asks for it.
 package main
 
@@ -429,7 +430,7 @@ func main() {
 	dir := flag.String("dir", ".", "where to write ca.pem and port")
 	flag.Parse()
 	s := &srv{vaults: map[string]map[string]*secret{}, tokens: map[string]principal{}, clients: map[string][2]string{
-		"app-admin": {"admin-secret", "*"}, "app-reader": {"reader-secret", "get"}, "app-denied": {"denied-secret", ""}}}
+		"app-admin": {"admin-secret", "*"}, "app-reader": {"reader-secret", "get"}, "app-denied": {"denied-secret", ""}, "app-revoked": {"revoked-secret", "get"}}}
 	c := certs(*dir)
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {

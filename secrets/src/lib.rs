@@ -7,12 +7,14 @@
 //! | [`mod@file`] | a folder of files, as Kubernetes and Docker mount them; a dotenv file |
 //! | `aws`, `azure`, `gcp`, `vault`, `kubernetes` | stores that are far away, a feature each |
 //! | [`decorate`] | wrappers around any provider: time limit, retry, cache, single flight, concurrency limit |
+//! | `audit` | one line for each reference that was asked for |
 //! | `answer` | [`Refusal`]: why a store gave nothing, as finely as stores tell it |
 //! | `remote`, `web`, `names`, `credential` | what stores that are far away have in common |
 //!
 //! A new store is one module, one feature, one line in [`KINDS`], and its contract test.
 
 mod answer;
+mod audit;
 #[cfg(feature = "aws")]
 pub mod aws;
 #[cfg(feature = "azure")]
@@ -29,6 +31,8 @@ mod names;
 mod remote;
 pub mod stores;
 mod variable;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "_web")]
 mod web;
 
@@ -40,7 +44,7 @@ use hybrid_runner_core::{Result, SecretProvider};
 pub use answer::Refusal;
 #[cfg(feature = "_web")]
 pub use credential::Source;
-pub use stores::{Found, Stores};
+pub use stores::{Found, Reads, Stores};
 
 /// The kinds of secret stores in this build.
 pub const KINDS: &[Kind<dyn SecretProvider>] = &[
@@ -69,6 +73,13 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
         summary: "Azure Key Vault",
         build: azure::build,
         schema: || schemars::schema_for!(azure::Settings),
+    },
+    #[cfg(feature = "vault")]
+    Kind {
+        name: "vault",
+        summary: "Vault or OpenBao, the key-value engine",
+        build: vault::build,
+        schema: || schemars::schema_for!(vault::Settings),
     },
 ];
 

@@ -5,7 +5,8 @@
 //!
 //! | store | holds | parts are joined by | what else it cannot hold |
 //! |---|---|---|---|
-//! | AWS Secrets Manager, SSM, Vault | `/` too | (kept, with the leading `/`) | becomes `_` |
+//! | AWS Secrets Manager, SSM | `/` too | (kept, with the leading `/`) | becomes `_` |
+//! | Vault | everything but empty parts | (kept) | is refused |
 //! | Azure Key Vault | letters, digits, `-` | `-` | is left out |
 //! | Google Secret Manager | letters, digits, `-`, `_` | `_` | is left out, `-` too |
 //! | Kubernetes | lower case, digits, `-`, `.` | `-` | becomes `-`, never two in a row; above 253 characters: 240 and a hash |
@@ -18,7 +19,7 @@ const KUBERNETES_MOST: usize = 253;
 const KUBERNETES_KEPT: usize = 240;
 
 /// A path whose store knows `/`: what cannot stand in it becomes `_`.
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(feature = "aws")]
 pub(crate) fn with_slashes(name: &str, also: &str) -> String {
     name.chars()
         .map(|c| match c {

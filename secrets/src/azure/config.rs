@@ -22,13 +22,13 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// Who we are.
     pub identity: Identity,
-    /// The directory of the identity; absent: AZURE_TENANT_ID.
+    /// The directory of the identity; absent: `AZURE_TENANT_ID`.
     pub tenant: Option<String>,
-    /// The identity's client id; absent: AZURE_CLIENT_ID, or the machine's own identity.
+    /// The identity's client id; absent: `AZURE_CLIENT_ID`, or the machine's own identity.
     pub client_id: Option<String>,
-    /// The client's secret: `{ file = … }` or `{ env = … }`; absent: AZURE_CLIENT_SECRET.
+    /// The client's secret: `{ file = … }` or `{ env = … }`; absent: `AZURE_CLIENT_SECRET`.
     pub client_secret: Option<Source>,
-    /// The file with the workload's token; absent: AZURE_FEDERATED_TOKEN_FILE.
+    /// The file with the workload's token; absent: `AZURE_FEDERATED_TOKEN_FILE`.
     pub token_file: Option<PathBuf>,
     /// Another Entra ID, for other clouds: a URL.
     pub authority: Option<String>,

@@ -175,7 +175,7 @@ async fn a_wrong_store_finds_its_name() {
     let error = resolve(&none, &["/a"]).await.unwrap_err();
     assert!(error.message().contains("[secrets.NAME]"), "{error}");
     let default = Some("prd".parse().unwrap());
-    assert!(Stores::new(two.stores, default).is_err());
+    assert!(Stores::new(two.providers, default).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,14 +120,13 @@ async fn pass(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let target = headers
-        .get("x-amz-target")
-        .and_then(|value| value.to_str().ok());
-    let whole = format!(
-        "{method} {uri} {} {}",
-        target.unwrap_or_default(),
-        String::from_utf8_lossy(&body)
-    );
+    let mut whole = format!("{method} {uri}\n");
+    for name in ["x-amz-target", "x-vault-namespace", "authorization"] {
+        if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
+            whole = format!("{whole}{name}: {value}\n");
+        }
+    }
+    whole.push_str(&String::from_utf8_lossy(&body));
     way.seen.lock().unwrap().push(whole.clone());
     let answer = {
         let mut troubles = way.troubles.lock().unwrap();

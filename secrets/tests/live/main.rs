@@ -25,6 +25,8 @@ mod harness;
 mod services;
 #[cfg(feature = "azure")]
 mod tunnel;
+#[cfg(feature = "vault")]
+mod vault;
 
 /// The contract of a store that is far away; skipped where the servers are not.
 macro_rules! contract {

@@ -19,12 +19,14 @@ mod audit;
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
-#[cfg(feature = "_web")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod credential;
 pub mod decorate;
 pub mod env;
 mod field;
 pub mod file;
+#[cfg(feature = "gcp")]
+pub mod gcp;
 #[cfg(feature = "_web")]
 mod names;
 #[cfg(feature = "_web")]
@@ -42,7 +44,7 @@ use hybrid_runner_core::kind::{self, Context, Kind};
 use hybrid_runner_core::{Result, SecretProvider};
 
 pub use answer::Refusal;
-#[cfg(feature = "_web")]
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 pub use credential::Source;
 pub use stores::{Found, Reads, Stores};
 
@@ -73,6 +75,13 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
         summary: "Azure Key Vault",
         build: azure::build,
         schema: || schemars::schema_for!(azure::Settings),
+    },
+    #[cfg(feature = "gcp")]
+    Kind {
+        name: "gcp",
+        summary: "Google Secret Manager",
+        build: gcp::build,
+        schema: || schemars::schema_for!(gcp::Settings),
     },
     #[cfg(feature = "vault")]
     Kind {

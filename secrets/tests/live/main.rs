@@ -21,6 +21,8 @@ mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod front;
+#[cfg(feature = "gcp")]
+mod gcp;
 mod harness;
 mod services;
 #[cfg(feature = "azure")]

@@ -10,6 +10,7 @@
 //! | [`policy`] | what a control plane may ask for |
 //! | [`client`] | client of the control plane's REST API |
 //! | `http`, `measure` | `/healthz`, `/readyz`, `/metrics`; what they tell |
+//! | `reload` | reading the configuration again |
 //! | [`workflow_file`] | reading workflow files |
 //! | [`logging`] | our own log |
 
@@ -22,6 +23,7 @@ pub mod link;
 pub mod logging;
 mod measure;
 pub mod policy;
+mod reload;
 pub mod supervisor;
 pub mod workflow_file;
 

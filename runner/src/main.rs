@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 /// A runtime could not be made.
 const NO_RUNTIME: u8 = 1;
 
+/// The terminal is gone; to the runner: read the configuration again.
+const HANGUP: u8 = 1;
+
 /// What a shell expects of a program that a signal ended.
 const SIGNAL_BASE: u8 = 128;
 
@@ -39,15 +42,22 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The first SIGTERM or SIGINT asks for an orderly end, the second ends the process.
+/// The first SIGTERM or SIGINT asks for an orderly end, the second ends the process. SIGHUP makes the runner read its
+/// configuration again, and ends everything else.
 async fn watch_signals(interrupt: Arc<Interrupt>) {
-    let (Ok(mut term), Ok(mut int)) = (
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
     ) else {
         return;
     };
-    let first = next(&mut term, &mut int).await;
+    let first = loop {
+        tokio::select! {
+            signal = next(&mut term, &mut int) => break signal,
+            _ = hangup.recv() => interrupt.hang_up(SIGNAL_BASE + HANGUP),
+        }
+    };
     interrupt.raise(SIGNAL_BASE + first);
     let second = next(&mut term, &mut int).await;
     leave(SIGNAL_BASE + second);

@@ -55,6 +55,13 @@ impl<'de> Deserialize<'de> for Source {
                     value: Some(SecretString::from(text)),
                 })
             }
+            // Serde's own words would quote a number.
+            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Source, E> {
+                Err(E::custom("a credential is written in quotes"))
+            }
+            fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Source, E> {
+                Err(E::custom("a credential is written in quotes"))
+            }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
                 let Table { file, env, value } =
                     Table::deserialize(MapAccessDeserializer::new(map))?;
@@ -173,9 +180,10 @@ mod tests {
             json!({}),
             json!({"file": "a", "env": "B"}),
             json!({"fil": "a"}),
-            json!(1),
+            json!(4711),
         ] {
-            assert!(source(wrong.clone()).is_err(), "{wrong}");
+            let error = source(wrong.clone()).unwrap_err();
+            assert!(!error.to_string().contains("4711"), "{error}");
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | [`mod@file`] | a folder of files, as Kubernetes and Docker mount them; a dotenv file |
 //! | `aws`, `azure`, `gcp`, `vault`, `kubernetes` | stores that are far away, a feature each |
 //! | [`decorate`] | wrappers around any provider: time limit, retry, cache, single flight, concurrency limit |
+//! | [`workload`] | what a workload needs to read a store itself |
 //! | `audit` | one line for each reference that was asked for |
 //! | `answer` | [`Refusal`]: why a store gave nothing, as finely as stores tell it |
 //! | `remote`, `web`, `names`, `credential` | what stores that are far away have in common |
@@ -27,7 +28,8 @@ mod field;
 pub mod file;
 #[cfg(feature = "gcp")]
 pub mod gcp;
-#[cfg(feature = "_web")]
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod names;
 #[cfg(feature = "_web")]
 mod remote;
@@ -37,6 +39,7 @@ mod variable;
 pub mod vault;
 #[cfg(feature = "_web")]
 mod web;
+pub mod workload;
 
 use std::sync::Arc;
 
@@ -82,6 +85,13 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
         summary: "Google Secret Manager",
         build: gcp::build,
         schema: || schemars::schema_for!(gcp::Settings),
+    },
+    #[cfg(feature = "kubernetes")]
+    Kind {
+        name: "kubernetes",
+        summary: "Secrets of a Kubernetes cluster",
+        build: kubernetes::build,
+        schema: || schemars::schema_for!(kubernetes::Settings),
     },
     #[cfg(feature = "vault")]
     Kind {

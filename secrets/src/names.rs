@@ -12,14 +12,11 @@
 //! | Kubernetes | lower case, digits, `-`, `.` | `-` | becomes `-`, never two in a row; above 253 characters: 240 and a hash |
 
 /// The longest name of an object in Kubernetes.
-#[cfg(feature = "kubernetes")]
 const KUBERNETES_MOST: usize = 253;
 /// How much of a longer one is kept.
-#[cfg(feature = "kubernetes")]
 const KUBERNETES_KEPT: usize = 240;
 
 /// A path whose store knows `/`: what cannot stand in it becomes `_`.
-#[cfg(feature = "aws")]
 pub(crate) fn with_slashes(name: &str, also: &str) -> String {
     name.chars()
         .map(|c| match c {
@@ -30,7 +27,6 @@ pub(crate) fn with_slashes(name: &str, also: &str) -> String {
 }
 
 /// The parts of a path, joined; from each only what `fits`.
-#[cfg(any(feature = "azure", feature = "gcp"))]
 fn joined(name: &str, by: &str, fits: impl Fn(char) -> bool) -> String {
     let parts = name
         .split('/')
@@ -42,7 +38,6 @@ fn joined(name: &str, by: &str, fits: impl Fn(char) -> bool) -> String {
 }
 
 /// The name in an Azure Key Vault.
-#[cfg(feature = "azure")]
 pub(crate) fn azure(relative: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if !relative.is_empty() && relative.chars().all(fits) {
@@ -52,7 +47,6 @@ pub(crate) fn azure(relative: &str) -> String {
 }
 
 /// The name in Google's Secret Manager.
-#[cfg(feature = "gcp")]
 pub(crate) fn gcp(relative: &str) -> String {
     let holds = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !relative.is_empty() && relative.chars().all(holds) {
@@ -62,7 +56,6 @@ pub(crate) fn gcp(relative: &str) -> String {
 }
 
 /// The name of a Secret in Kubernetes.
-#[cfg(feature = "kubernetes")]
 pub(crate) fn kubernetes(name: &str) -> String {
     let relative = name.strip_prefix('/').unwrap_or(name);
     if is_object_name(relative) {
@@ -83,7 +76,6 @@ pub(crate) fn kubernetes(name: &str) -> String {
     format!("{}-{:x}", &mapped[..KUBERNETES_KEPT], java_hash(name))
 }
 
-#[cfg(feature = "kubernetes")]
 fn is_object_name(name: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.len() <= KUBERNETES_MOST
@@ -95,7 +87,6 @@ fn is_object_name(name: &str) -> bool {
 }
 
 /// The hash that OpenMetadata's server, a Java program, appends: that of its strings.
-#[cfg(feature = "kubernetes")]
 fn java_hash(text: &str) -> u32 {
     text.encode_utf16().fold(0_u32, |hash, unit| {
         hash.wrapping_mul(31).wrapping_add(unit.into())
@@ -104,7 +95,6 @@ fn java_hash(text: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(feature = "aws")]
     #[test]
     fn slashes_stay_where_the_store_knows_them() {
         use super::with_slashes;
@@ -115,7 +105,6 @@ mod tests {
         assert_eq!(with_slashes("/prod/ö b/pass", "_-"), "/prod/__b/pass");
     }
 
-    #[cfg(feature = "azure")]
     #[test]
     fn azure_joins_by_dashes() {
         use super::azure;
@@ -130,7 +119,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "gcp")]
     #[test]
     fn gcp_joins_by_underscores() {
         use super::gcp;
@@ -143,7 +131,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "kubernetes")]
     #[test]
     fn kubernetes_has_small_letters_and_single_dashes() {
         use super::{java_hash, kubernetes};

@@ -29,10 +29,16 @@ type Asked = (Result<Secret, Arc<Error>>, Duration);
 /// The configured stores.
 #[derive(Debug, Clone, Default)]
 pub struct Stores {
-    providers: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
-    default: Option<SectionName>,
+    set: Arc<Mutex<Arc<Set>>>,
     audit: Arc<Audit>,
     counts: Arc<Mutex<Counts>>,
+}
+
+/// The stores of one configuration.
+#[derive(Debug, Default)]
+struct Set {
+    providers: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
+    default: Option<SectionName>,
 }
 
 /// By store and outcome.
@@ -91,12 +97,24 @@ impl Stores {
             1 => stores.keys().next().cloned(),
             _ => None,
         };
+        let default = default.or_else(only);
+        let providers = stores;
         Ok(Self {
-            default: default.or_else(only),
-            providers: stores,
+            set: Arc::new(Mutex::new(Arc::new(Set { providers, default }))),
             audit: Arc::default(),
             counts: Arc::default(),
         })
+    }
+
+    /// Puts the stores of another configuration in the place of these, for all who hold them. A read that is under way
+    /// ends with the store that it began with.
+    pub fn replace(&self, by: &Self) {
+        let set = by.now();
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = set;
+    }
+
+    fn now(&self) -> Arc<Set> {
+        Arc::clone(&self.set.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes each read to a file too, one JSON object a line.
@@ -123,18 +141,21 @@ impl Stores {
     }
 
     /// The name of the store that a reference without one means.
-    pub fn default_store(&self) -> Option<&SectionName> {
-        self.default.as_ref()
+    pub fn default_store(&self) -> Option<SectionName> {
+        self.now().default.clone()
     }
 
     /// Each store with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (&SectionName, &Arc<dyn SecretProvider>)> {
-        self.providers.iter()
+    pub fn all(&self) -> Vec<(SectionName, Arc<dyn SecretProvider>)> {
+        let set = self.now();
+        let all = set.providers.iter();
+        all.map(|(name, store)| (name.clone(), Arc::clone(store)))
+            .collect()
     }
 
     /// Whether none is configured.
     pub fn is_empty(&self) -> bool {
-        self.providers.is_empty()
+        self.now().providers.is_empty()
     }
 
     /// The values of all references of a run, or an error that names each that cannot be had.
@@ -147,7 +168,10 @@ impl Stores {
     pub async fn resolve(&self, run: RunId, references: &[Reference]) -> Result<Secrets> {
         let mut secrets = Secrets::none();
         let mut errors = Vec::new();
-        for (reference, found) in self.read_all(&run.to_string(), references).await {
+        // An attempt after the first may be one because a value was rotated.
+        let fresh = run.attempt_number() > 1;
+        let who = run.to_string();
+        for (reference, found) in self.read_all(&who, references, fresh).await {
             match found {
                 Ok(found) => secrets.insert(reference.as_str(), found.value),
                 Err(error) => errors.push(error),
@@ -159,9 +183,10 @@ impl Stores {
         Err(all_of(errors))
     }
 
-    /// What one reference stands for; `who` asks, for the audit line.
+    /// What one reference stands for now, past what is remembered; `who` asks, for the audit line.
     pub async fn read(&self, who: &str, reference: &Reference) -> Result<Found> {
-        let found = self.read_all(who, std::slice::from_ref(reference)).await;
+        let one = std::slice::from_ref(reference);
+        let found = self.read_all(who, one, true).await;
         found.into_iter().next().map_or_else(
             || Err(Error::internal("a reference got no answer")),
             |(_, found)| found,
@@ -173,13 +198,17 @@ impl Stores {
         &self,
         who: &str,
         references: &[Reference],
+        fresh: bool,
     ) -> Vec<(Reference, Result<Found>)> {
+        let set = self.now();
         let mut wanted: BTreeMap<(SectionName, SecretName), Vec<&Reference>> = BTreeMap::new();
         let mut answers: BTreeMap<&str, (Reference, Result<Found>)> = BTreeMap::new();
         for reference in references {
-            match self.store_of(reference) {
+            match set.store_of(reference) {
                 Ok(store) => {
-                    let key = (store.clone(), reference.name.clone());
+                    let mut name = reference.name.clone();
+                    name.fresh = fresh;
+                    let key = (store.clone(), name);
                     let same = wanted.entry(key).or_default();
                     if !same.contains(&reference) {
                         same.push(reference);
@@ -192,7 +221,7 @@ impl Stores {
         }
         let reads: Vec<_> = wanted
             .keys()
-            .map(|(store, name)| self.ask(store.clone(), name.clone()))
+            .map(|(store, name)| set.ask(store.clone(), name.clone()))
             .collect();
         let reads: Vec<_> = futures::stream::iter(reads)
             .buffered(AT_A_TIME)
@@ -219,7 +248,9 @@ impl Stores {
         }
         answers.into_values().collect()
     }
+}
 
+impl Set {
     fn store_of(&self, reference: &Reference) -> Result<&SectionName> {
         match (&reference.store, &self.default) {
             (Some(name), _) => match self.providers.get_key_value(name) {

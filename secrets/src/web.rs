@@ -55,6 +55,16 @@ impl Way<'_> {
             .map_err(|error| Error::invalid("failed to set up the HTTP client").with_source(error))
     }
 
+    /// The proxy on the way to a URL, for clients that are not ours.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Url>> {
+        Ok(match self.proxy {
+            None => through(&Matcher::from_env(), url),
+            Some("none") => None,
+            Some(text) => Some(own_proxy(text)?).filter(|_| !is_near(url)),
+        })
+    }
+
     fn proxy(&self) -> Result<Option<Proxy>> {
         match self.proxy {
             None => {
@@ -62,18 +72,23 @@ impl Way<'_> {
                 Ok(Some(Proxy::custom(move |url| through(&usual, url))))
             }
             Some("none") => Ok(None),
-            // The text may hold a password: it is not shown.
-            Some(text) => match Url::parse(text) {
-                Ok(url) if url.scheme() == "http" && url.has_host() => {
-                    let proxy = Proxy::custom(move |to| (!is_near(to)).then(|| url.clone()));
-                    Ok(Some(proxy))
-                }
-                _ => Err(Error::invalid(
-                    "`proxy` is not `http://[user:password@]host:port`, or `none`",
-                )),
-            },
+            Some(text) => {
+                let url = own_proxy(text)?;
+                let proxy = Proxy::custom(move |to| (!is_near(to)).then(|| url.clone()));
+                Ok(Some(proxy))
+            }
         }
     }
+}
+
+/// The proxy of a section. The text may hold a password: it is not shown.
+fn own_proxy(text: &str) -> Result<Url> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| url.scheme() == "http" && url.has_host())
+        .ok_or_else(|| {
+            Error::invalid("`proxy` is not `http://[user:password@]host:port`, or `none`")
+        })
 }
 
 /// The proxy that the usual variables name for a URL.

@@ -27,6 +27,8 @@ pub struct SecretName {
     pub version: Option<String>,
     /// The stage wanted (`?stage=`), for stores that have them.
     pub stage: Option<String>,
+    /// Whether the store itself must be asked, past what is remembered of it.
+    pub fresh: bool,
 }
 
 impl SecretName {
@@ -36,7 +38,15 @@ impl SecretName {
             name: name.into(),
             version: None,
             stage: None,
+            fresh: false,
         }
+    }
+
+    /// The same name, for the store itself: past what is remembered of it.
+    #[must_use]
+    pub fn afresh(mut self) -> Self {
+        self.fresh = true;
+        self
     }
 
     /// The path without its leading slash, or the id.

@@ -58,6 +58,9 @@ impl Template {
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Secret(reference) if secrets.are_left_to_the_workload() => {
+                    out.extend_from_slice(reference.to_string().as_bytes());
+                }
                 Piece::Secret(reference) => {
                     let value = secrets.get(reference.as_str()).ok_or_else(|| {
                         Error::internal(format!("the value of `{reference}` was not handed over"))
@@ -113,6 +116,14 @@ mod tests {
         assert_eq!(render("x${secret:/a}y${secret:s:/b#k}"), b"xA}$y\xff");
         assert_eq!(render("plain $HOME ${other}"), b"plain $HOME ${other}");
         assert_eq!(render(""), b"");
+    }
+
+    #[test]
+    fn a_reference_that_is_left_to_the_workload_stays_as_it_is_written() {
+        let left = Secrets::left_to_the_workload();
+        let text = "secret:prod:/a?version=1#b%23c";
+        let rendered = Template::parse(text).unwrap().render(&left).unwrap();
+        assert_eq!(rendered.expose(), text.as_bytes());
     }
 
     #[test]

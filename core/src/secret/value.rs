@@ -102,46 +102,63 @@ impl From<SecretValue> for Secret {
 
 /// The values for one start: reference (as written) → value. Travels beside the spec, never in it.
 #[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, SecretValue>);
+pub struct Secrets {
+    values: BTreeMap<String, SecretValue>,
+    /// The workload resolves its references itself: they are written as they are.
+    left: bool,
+}
 
 impl Secrets {
-    /// No values: on the link, and where the workload resolves itself.
+    /// No values: on the link.
     pub fn none() -> Self {
         Self::default()
     }
 
+    /// No values, because the workload resolves its references itself: each stays in its place, as it is written.
+    pub fn left_to_the_workload() -> Self {
+        Self {
+            left: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the workload resolves its references itself.
+    pub fn are_left_to_the_workload(&self) -> bool {
+        self.left
+    }
+
     /// Adds the value of a reference, written without `secret:`.
     pub fn insert(&mut self, reference: impl Into<String>, value: SecretValue) {
-        self.0.insert(reference.into(), value);
+        self.values.insert(reference.into(), value);
     }
 
     /// The value of a reference, written without `secret:`.
     pub fn get(&self, reference: &str) -> Option<&SecretValue> {
-        self.0.get(reference)
+        self.values.get(reference)
     }
 
     /// Each reference with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &SecretValue)> {
-        self.0
+        self.values
             .iter()
             .map(|(reference, value)| (reference.as_str(), value))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 }
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.0.keys().map(|reference| (reference, "***")))
+            .entries(self.values.keys().map(|reference| (reference, "***")))
             .finish()
     }
 }

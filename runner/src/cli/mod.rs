@@ -7,9 +7,11 @@
 //! | `output` | data to stdout; progress, hints and errors to stderr |
 //! | `dev`, `serve`, `exec` | `dev`; `run` and `server`; `exec` |
 //! | `submit`, `runs`, `token` | clients of the REST API |
+//! | `check`, `secrets` | `check`; `secrets check` |
 //! | `offline` | `validate`, `config`, `version`, `completions` |
 
 mod args;
+mod check;
 #[cfg(feature = "server")]
 mod dev;
 mod exec;
@@ -19,6 +21,7 @@ mod offline;
 mod output;
 mod runs;
 mod scratch;
+mod secrets;
 mod serve;
 mod submit;
 mod token;
@@ -93,6 +96,8 @@ async fn obey(command: Command, look: Look, output: Output, interrupt: &Interrup
         Command::Runners(args) => runs::runners(args, output).await,
         Command::Token(args) => token::token(args, output).await,
         Command::Validate(args) => offline::validate(&args, output),
+        Command::Check(args) => check::check(args, output).await,
+        Command::Secrets(args) => secrets::secrets(args, output).await,
         Command::Config(args) => offline::config(args, output),
         Command::Version => offline::version(output),
         Command::Completions { shell } => offline::completions(shell),

@@ -168,6 +168,11 @@ fn features() -> Vec<&'static str> {
     [
         ("server", cfg!(feature = "server")),
         ("local", cfg!(feature = "local")),
+        ("aws", cfg!(feature = "aws")),
+        ("azure", cfg!(feature = "azure")),
+        ("gcp", cfg!(feature = "gcp")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+        ("vault", cfg!(feature = "vault")),
         ("_faults", cfg!(feature = "_faults")),
     ]
     .into_iter()

@@ -212,6 +212,8 @@ pub struct Runner {
     pub listen: Option<SocketAddr>,
     /// Our own log.
     pub log: Log,
+    /// A file that gets a line for each secret that was read.
+    pub audit: Option<PathBuf>,
 }
 
 /// Bounds of the logs on disk.
@@ -514,6 +516,7 @@ impl Check<'_> {
                 level: self.level(raw.log.level),
                 format: raw.log.format,
             },
+            audit: raw.audit,
         }
     }
 

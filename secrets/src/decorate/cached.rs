@@ -107,11 +107,14 @@ impl<P: SecretProvider> SecretProvider for Cached<P> {
     }
 
     async fn get(&self, name: &SecretName) -> Result<Secret> {
-        if let Some(answer) = self.recall(name) {
+        let mut name = name.clone();
+        if !std::mem::take(&mut name.fresh)
+            && let Some(answer) = self.recall(&name)
+        {
             return answer;
         }
-        let answer = self.inner.get(name).await;
-        self.remember(name, answer)
+        let answer = self.inner.get(&name).await;
+        self.remember(&name, answer)
     }
 }
 
@@ -155,6 +158,20 @@ mod tests {
             tokio::time::advance(MOMENT).await;
             assert!(cached.get(&name("/a")).await.is_err());
             assert_eq!(script.calls(), calls + 1, "{kind}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_afresh_gets_the_value_of_now_and_so_does_who_comes_next() {
+        let script = Script::new(|call, _| Ok(call.to_string()));
+        let cached = Cached::new(script.clone(), KEEP, MOMENT);
+        for (asked, came) in [
+            (name("/a"), "1"),
+            (name("/a").afresh(), "2"),
+            (name("/a"), "2"),
+        ] {
+            let secret = cached.get(&asked).await.unwrap();
+            assert_eq!(secret.value.expose_text().unwrap(), came);
         }
     }
 

@@ -24,6 +24,8 @@ mod front;
 #[cfg(feature = "gcp")]
 mod gcp;
 mod harness;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod services;
 #[cfg(feature = "azure")]
 mod tunnel;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use hybrid_runner::cli::{self, Interrupt};
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -17,6 +18,7 @@ const HANGUP: u8 = 1;
 const SIGNAL_BASE: u8 = 128;
 
 fn main() -> ExitCode {
+    keep_memory_private();
     // First of all: were two providers linked in, rustls could not choose one by itself.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -40,6 +42,15 @@ fn main() -> ExitCode {
     // A read of standard input or a name look-up that still hangs holds nobody back.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// Values pass through this memory: no core dump shows it, and no process of the same user reads it.
+fn keep_memory_private() {
+    // Where the kernel refuses, nothing can be done, and nothing is worse than before.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    setrlimit(Resource::Core, limit).ok();
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly end, the second ends the process. SIGHUP makes the runner read its

@@ -260,6 +260,11 @@ impl Set {
                     unknown_store(name, &self.providers).message()
                 ))),
             },
+            (None, _) if self.is_ambiguous(reference) => {
+                let at = reference.name.name.find(':').map_or(0, |at| at + 1);
+                let what = "this is the name of a store; write `/` before the path in it, or `%3A` for the `:` of an id";
+                Err(reference.refusal(at, what))
+            }
             (None, Some(default)) => Ok(default),
             (None, None) if self.providers.is_empty() => Err(Error::invalid(format!(
                 "`{reference}` cannot be read: no secret store is configured on this runner; add a section `[secrets.NAME]` with its `kind`"
@@ -269,6 +274,14 @@ impl Set {
                 listed(&self.providers)
             ))),
         }
+    }
+
+    /// Whether an id could as well mean a store: `prod` or `prod:db` where there is a store `prod`.
+    fn is_ambiguous(&self, reference: &Reference) -> bool {
+        let text = reference.as_str();
+        let place = &text[..text.find(['?', '#']).unwrap_or(text.len())];
+        let head = place.split(':').next().unwrap_or_default();
+        !place.starts_with('/') && self.providers.keys().any(|store| store.as_str() == head)
     }
 
     /// One read, within its time.

@@ -91,6 +91,11 @@ impl Reference {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// An error about this reference, with a caret under the byte `at`.
+    pub fn refusal(&self, at: usize, what: &str) -> Error {
+        malformed(&self.text, at, what)
+    }
 }
 
 impl fmt::Display for Reference {
@@ -186,8 +191,8 @@ impl Reference {
 }
 
 /// An error with a caret under the place (in characters, after `secret:`).
-fn malformed(text: &str, at: usize, what: &str) -> Error {
-    let column = text[..at.min(text.len())].chars().count();
+pub(super) fn malformed(text: &str, at: usize, what: &str) -> Error {
+    let column = text[..text.floor_char_boundary(at)].chars().count();
     if text.chars().count() > 80 {
         return Error::invalid(format!(
             "malformed reference `secret:{}`: {what} (at character {})",

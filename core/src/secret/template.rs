@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::reference::malformed;
 use super::{Reference, SecretValue, Secrets};
 use crate::error::{Error, Result};
 
@@ -31,9 +32,8 @@ impl Template {
             }
             let inside = &rest[at + OPEN.len()..];
             let Some(end) = inside.find('}') else {
-                return Err(Error::invalid(
-                    "malformed reference: `${secret:` is never closed by `}`",
-                ));
+                let what = "`${secret:` is never closed by `}`";
+                return Err(malformed(inside, inside.len(), what));
             };
             pieces.push(Piece::Secret(inside[..end].parse()?));
             rest = &inside[end + 1..];
@@ -128,7 +128,9 @@ mod tests {
 
     #[test]
     fn an_open_reference_is_refused() {
-        assert!(Template::parse("a ${secret:/a").is_err());
+        let error = Template::parse("a ${secret:/a").unwrap_err().to_string();
+        let caret = error.lines().last().unwrap().find('^');
+        assert_eq!(caret, Some("  secret:/a".len()), "{error}");
         assert!(Template::looks_like_a_slip("mysql://u:secret:/prod/x@db"));
         assert!(!Template::looks_like_a_slip(
             "mysql://u:${secret:/prod/x}@db"

@@ -16,8 +16,10 @@ import threading
 import time
 import urllib.request
 
+import admin
 import aws
 import gcp
+import kubernetes
 import tokens
 
 PR_SET_PDEATHSIG = 1
@@ -90,10 +92,12 @@ def main():
             "vault": openbao(folder, children),
             "azure": azure(folder, azure_program, children),
             "gcp": {"url": f"http://127.0.0.1:{serve(gcp.server())}"},
+            "kubernetes": {"url": f"http://127.0.0.1:{serve(kubernetes.server())}", "token": "good"},
             "tokens": {"url": f"http://127.0.0.1:{serve(tokens.server())}"},
         }
         aws_url = f"http://127.0.0.1:{serve(aws.server())}"
         stores["aws"] = {"url": aws_url, **aws.principals(aws_url)}
+        stores["admin"] = {"url": f"http://127.0.0.1:{serve(admin.server(stores))}"}
         fresh = folder / "stores.json.new"
         fresh.write_text(json.dumps(stores, indent=2))
         fresh.rename(folder / "stores.json")

@@ -179,6 +179,25 @@ async fn a_wrong_store_finds_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_that_could_mean_a_store_is_refused_with_a_caret() {
+    let (stores, fakes) = stores(&["prod", "test"], Some("test"));
+    for (reference, caret) in [("prod", 0), ("prod:db/x", 5), ("test:db?version=1", 5)] {
+        let error = resolve(&stores, &[reference]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let last = error.message().lines().last().unwrap();
+        assert_eq!(last.find('^'), Some("  secret:".len() + caret), "{error}");
+    }
+    assert!(
+        fakes
+            .iter()
+            .all(|fake| fake.asked.lock().unwrap().is_empty())
+    );
+    for reference in ["arn:aws:x", "prod%3Adb", "production:db", "/prod"] {
+        resolve(&stores, &[reference]).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_stores_take_the_place_of_these_for_all_who_hold_them() {
     let (held, _) = stores(&["old"], None);
     let clone = held.clone();

@@ -15,9 +15,11 @@
 //! | [`p10_bad_input`] | files, frames, tokens and state that are wrong |
 //! | [`admission`] | who may connect: live ids, tokens, TLS |
 //! | [`commands`] | what people type, and how it exits |
+//! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`openmetadata`] | the real input of the main job |
 
 mod admission;
+mod clouds;
 mod commands;
 mod main_job;
 mod openmetadata;

@@ -281,7 +281,8 @@ async fn where_the_workload_resolves_nothing_is_read() {
     let mut spec = held();
     spec.env.insert("A".to_owned(), "secret:/a".to_owned());
     life.start(&spec).await.unwrap();
-    life.level(spec.run, hybrid_runner_core::Status::is_finished)
+    // It gets the reference itself: without one to hand over, the start would be refused.
+    life.level(spec.run, |level| level.state == State::Running)
         .await;
     assert_eq!(world.provider.reads(), []);
 }

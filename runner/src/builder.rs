@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::Kind;
 use hybrid_runner_core::secret::SecretProvider;
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -14,6 +15,9 @@ use crate::kinds::Kinds;
 
 /// A runtime could not be made.
 const NO_RUNTIME: u8 = 1;
+
+/// The terminal is gone; to the runner: read the configuration again.
+const HANGUP: u8 = 1;
 
 /// What a shell expects of a program that a signal ended.
 const SIGNAL_BASE: u8 = 128;
@@ -63,6 +67,7 @@ impl Builder {
 
     /// Runs the command that was typed: the body of `main`.
     pub fn run(self) -> ExitCode {
+        keep_memory_private();
         // First of all: were two providers linked in, rustls could not choose one by itself.
         if rustls::crypto::aws_lc_rs::default_provider()
             .install_default()
@@ -89,15 +94,31 @@ impl Builder {
     }
 }
 
-/// The first SIGTERM or SIGINT asks for an orderly end, the second ends the process.
+/// Values pass through this memory: no core dump shows it, and no process of the same user reads it.
+fn keep_memory_private() {
+    // Where the kernel refuses, nothing can be done, and nothing is worse than before.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+    let mut limit = getrlimit(Resource::Core);
+    limit.current = Some(0);
+    setrlimit(Resource::Core, limit).ok();
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly end, the second ends the process. SIGHUP makes the runner read its
+/// configuration again, and ends everything else.
 async fn watch_signals(interrupt: Arc<Interrupt>) {
-    let (Ok(mut term), Ok(mut int)) = (
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
     ) else {
         return;
     };
-    let first = next(&mut term, &mut int).await;
+    let first = loop {
+        tokio::select! {
+            signal = next(&mut term, &mut int) => break signal,
+            _ = hangup.recv() => interrupt.hang_up(SIGNAL_BASE + HANGUP),
+        }
+    };
     interrupt.raise(SIGNAL_BASE + first);
     let second = next(&mut term, &mut int).await;
     leave(SIGNAL_BASE + second);

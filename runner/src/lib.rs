@@ -12,6 +12,7 @@
 //! | [`client`] | client of the control plane's REST API |
 //! | [`conformance`] | the contract suite against a program: `plugin test` |
 //! | `http`, `measure` | `/healthz`, `/readyz`, `/metrics`; what they tell |
+//! | `reload` | reading the configuration again |
 //! | [`workflow_file`] | reading workflow files |
 //! | [`logging`] | our own log |
 
@@ -28,6 +29,7 @@ pub mod link;
 pub mod logging;
 mod measure;
 pub mod policy;
+mod reload;
 pub mod supervisor;
 pub mod workflow_file;
 

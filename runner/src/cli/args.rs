@@ -75,6 +75,9 @@ pub(crate) enum Command {
     Validate(Validate),
     /// The doctor: configuration, executors and secret stores, each with what to do
     Check(ConfigFile),
+    /// Tries secret stores
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Checks and shows the configuration
     #[command(subcommand)]
     Config(Config),
@@ -303,6 +306,21 @@ pub(crate) struct Validate {
     /// Print the JSON Schema of workflow files
     #[arg(long)]
     pub(crate) schema: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// Reads references: prints store and version, never the value or its length
+    Check(SecretsCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretsCheck {
+    /// References, as `secret:prod:/db#password`; `secret:` may be left out
+    #[arg(required = true, value_name = "REF")]
+    pub(crate) references: Vec<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,8 @@
 
 use futures::future::join_all;
 use hybrid_runner_core::id::Owner;
-use hybrid_runner_core::{Finding, Health};
+use hybrid_runner_core::secret::SecretProvider;
+use hybrid_runner_core::{Finding, Health, Result};
 use serde::Serialize;
 
 use super::args::ConfigFile;
@@ -58,21 +59,29 @@ pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Do
         Resolve::Workload => Finding::warning,
         Resolve::Runner => Finding::failed,
     };
-    let stores = built
-        .stores
-        .iter()
-        .map(|(name, store)| async move { (name, store.check().await) });
+    let stores = built.stores.all().into_iter();
+    let stores = stores.map(|(name, store)| async move { (name, doctor(store.as_ref()).await) });
     for (name, answer) in join_all(stores).await {
         lines.push(Line {
             part: format!("store {name}"),
-            kind: config.secrets.get(name).map(|section| section.kind.clone()),
+            kind: config
+                .secrets
+                .get(&name)
+                .map(|section| section.kind.clone()),
             finding: match answer {
-                Ok(()) => Finding::ok("readable"),
+                Ok(found) => Finding::ok(found),
                 Err(error) => wrong(error.report()),
             },
         });
     }
     print(&lines, output)
+}
+
+/// Reachable, and may it be read? And as whom.
+async fn doctor(store: &dyn SecretProvider) -> Result<String> {
+    store.check().await?;
+    let who = store.identity().await?;
+    Ok(who.map_or_else(|| "readable".to_owned(), |who| format!("readable as {who}")))
 }
 
 fn print(lines: &[Line], output: Output) -> Done {

@@ -7,7 +7,7 @@
 //! | `output` | data to stdout; progress, hints and errors to stderr |
 //! | `dev`, `serve`, `exec` | `dev`; `run` and `server`; `exec` |
 //! | `submit`, `runs`, `token` | clients of the REST API |
-//! | `check` | `check` |
+//! | `check`, `secrets` | `check`; `secrets check` |
 //! | `plugin` | `plugin test`, `plugin list`, `plugin serve` |
 //! | `offline` | `validate`, `config`, `version`, `completions` |
 
@@ -24,6 +24,7 @@ mod output;
 mod plugin;
 mod runs;
 mod scratch;
+mod secrets;
 mod serve;
 mod submit;
 mod token;
@@ -116,6 +117,7 @@ async fn obey(
         Command::Token(args) => token::token(args, output).await,
         Command::Validate(args) => offline::validate(&args, output),
         Command::Check(args) => check::check(args, output, kinds).await,
+        Command::Secrets(args) => secrets::secrets(args, output, kinds).await,
         Command::Config(args) => offline::config(args, output, kinds),
         #[cfg(feature = "plugin")]
         Command::Plugin(command) => plugin::plugin(command, output, kinds).await,

@@ -165,6 +165,11 @@ fn features() -> Vec<&'static str> {
         ("local", cfg!(feature = "local")),
         ("docker", cfg!(feature = "docker")),
         ("plugin", cfg!(feature = "plugin")),
+        ("aws", cfg!(feature = "aws")),
+        ("azure", cfg!(feature = "azure")),
+        ("gcp", cfg!(feature = "gcp")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+        ("vault", cfg!(feature = "vault")),
         ("_faults", cfg!(feature = "_faults")),
     ]
     .into_iter()

@@ -216,8 +216,8 @@ async fn list(args: PluginList, output: Output, kinds: &Kinds) -> Done {
         ask(name.to_string(), kind, executor)
     });
     let mut listed: Vec<Listed> = join_all(executors).await;
-    for (name, store) in built.stores.iter() {
-        let kind = kind_of(&config.secrets, name);
+    for (name, store) in built.stores.all() {
+        let kind = kind_of(&config.secrets, &name);
         let checked = timeout(PATIENCE, store.check())
             .await
             .unwrap_or_else(|_| Err(late()));

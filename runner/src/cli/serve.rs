@@ -6,6 +6,7 @@ use super::output::Output;
 use super::{Done, Interrupt, offline};
 use crate::config::{Config, Inputs};
 use crate::kinds::Kinds;
+use crate::reload::Reload;
 
 /// `run`
 pub(crate) async fn run(
@@ -21,17 +22,21 @@ pub(crate) async fn run(
             "`run` takes no file, it runs what the control plane sends; did you mean `exec {file}`?"
         )));
     }
-    let loaded = offline::load(
-        &Inputs::of_process(args.config.config).with_kinds(kinds),
-        output,
-    )?;
+    let inputs = Inputs::of_process(args.config.config).with_kinds(kinds);
+    let loaded = offline::load(&inputs, output)?;
     log(&loaded.config, look, output);
+    let reload = Reload {
+        inputs,
+        known: loaded.show(),
+        file: loaded.file,
+        hangup: interrupt.mind_hangups(),
+    };
     let config = loaded.config;
     let lines = what_is_missing(&config);
     if !lines.is_empty() {
         return Err(Failure::usage(lines));
     }
-    crate::run(config, interrupt.raised())
+    crate::app::run_reloading(config, interrupt.raised(), Some(reload))
         .await
         .map_err(local)?;
     Ok(Exit::Done)

@@ -217,6 +217,8 @@ pub struct Runner {
     pub listen: Option<SocketAddr>,
     /// Our own log.
     pub log: Log,
+    /// A file that gets a line for each secret that was read.
+    pub audit: Option<PathBuf>,
 }
 
 /// Bounds of the logs on disk.
@@ -521,6 +523,7 @@ impl Check<'_> {
                 level: self.level(raw.log.level),
                 format: raw.log.format,
             },
+            audit: raw.audit,
         }
     }
 

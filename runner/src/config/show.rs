@@ -28,6 +28,17 @@ pub struct Shown {
     pub source: String,
 }
 
+impl Shown {
+    #[cfg(test)]
+    pub(crate) fn new(key: &str, value: &str, source: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: Value::from(value),
+            source: source.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {}  # {}", self.key, self.value, self.source)

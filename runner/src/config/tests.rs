@@ -314,6 +314,62 @@ fn each_example_can_be_used() {
     assert!(seen >= 3);
 }
 
+#[cfg(all(
+    feature = "aws",
+    feature = "azure",
+    feature = "gcp",
+    feature = "kubernetes",
+    feature = "vault",
+    feature = "local"
+))]
+#[test]
+fn every_store_of_the_example_is_built_and_none_is_reached() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
+    let inputs = Inputs {
+        file: Some(folder.join("clouds.toml")),
+        ..Inputs::default()
+    };
+    let config = load(&inputs).unwrap().config;
+    let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let built = config.build(dir.path(), &owner);
+    let built = built.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(built.stores.all().len(), config.secrets.len());
+    assert!(config.secrets.len() >= 11);
+}
+
+#[test]
+fn what_stores_keep_to_themselves_is_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let text = r#"
+[secrets.v]
+kind = "vault"
+address = "https://v"
+proxy = "http://u:hunter2@p:1"
+auth = { method = "token", token = { value = "hunter2" } }
+[secrets.a]
+kind = "aws"
+access_key = { id = "AKIA", secret_key = "hunter2", session_token = "hunter2" }
+[secrets.z]
+kind = "azure"
+client_secret = "hunter2"
+"#;
+    std::fs::write(&path, text).unwrap();
+    let inputs = Inputs {
+        file: Some(path),
+        ..Inputs::default()
+    };
+    let shown = load(&inputs).unwrap().show();
+    let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let shown = shown.join("\n");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("AKIA") && shown.contains("https://v"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn toml_and_yaml_say_the_same() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");

@@ -83,28 +83,27 @@ impl Reload {
     /// Reads everything again. What is wrong is told, and changes nothing.
     fn again(&mut self, target: &Target) {
         let file = self.file.as_deref().unwrap_or(Path::new("the environment"));
-        match config::load(&self.inputs) {
+        let loaded = match config::load(&self.inputs) {
+            Ok(loaded) => loaded,
             Err(problems) => {
                 error!(file = %file.display(), %problems, "the configuration is wrong now; the last one stays");
+                return;
             }
-            Ok(loaded) => match put(&loaded, target) {
-                Err(why) => {
-                    error!(file = %file.display(), why, "the configuration cannot be used now; the last one stays");
-                }
-                Ok(()) => {
-                    let values = loaded.show();
-                    let rest = needs_restart(&self.known, &values);
-                    info!(file = %file.display(), "read the configuration again: secret stores and policy");
-                    if !rest.is_empty() {
-                        warn!(
-                            keys = rest.join(", "),
-                            "these changed too, and need a restart"
-                        );
-                    }
-                    self.known = values;
-                }
-            },
+        };
+        if let Err(why) = put(&loaded, target) {
+            error!(file = %file.display(), why, "the configuration cannot be used now; the last one stays");
+            return;
         }
+        info!(file = %file.display(), "read the configuration again: secret stores and policy");
+        let values = loaded.show();
+        let rest = needs_restart(&self.known, &values);
+        if !rest.is_empty() {
+            warn!(
+                keys = rest.join(", "),
+                "these changed too, and need a restart"
+            );
+        }
+        self.known = values;
     }
 }
 
@@ -139,7 +138,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_told_and_what_does_not_is_not() {
         let shown = |pairs: &[(&str, &str)]| -> Values {
-            let one = |(key, value): &(&str, &str)| config::Shown::new(*key, *value, "file");
+            let one = |(key, value): &(&str, &str)| config::Shown::new(key, value, "file");
             pairs.iter().map(one).collect()
         };
         let before = shown(&[

@@ -196,9 +196,12 @@ mod tests {
         let value = fields.values["value"].clone();
         let mut secret = Secret::from(value).with_fields(fields);
         let get = |secret: &Secret, key: Option<&str>| {
-            let key = key.map(|key| match key.starts_with('/') {
-                true => Key::Pointer(key.to_owned()),
-                false => Key::Field(key.to_owned()),
+            let key = key.map(|key| {
+                if key.starts_with('/') {
+                    Key::Pointer(key.to_owned())
+                } else {
+                    Key::Field(key.to_owned())
+                }
             });
             of(secret, key.as_ref()).map(|value| value.expose_text().unwrap().to_owned())
         };

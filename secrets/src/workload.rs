@@ -46,7 +46,7 @@ impl Workload {
             "aws" => section.aws()?,
             "azure" => section.azure()?,
             "gcp" => section.gcp()?,
-            "kubernetes" => section.kubernetes()?,
+            "kubernetes" => section.kubernetes(),
             "vault" => section.vault()?,
             _ => {
                 return Err(section.wrong(&format!(
@@ -233,7 +233,7 @@ impl Section<'_> {
         ))
     }
 
-    fn kubernetes(&self) -> Result<Given> {
+    fn kubernetes(&self) -> Given {
         let mut variables = self.optional(&[
             ("namespace", "KUBERNETES_NAMESPACE"),
             ("kubeconfig", "KUBERNETES_KUBECONFIG_PATH"),
@@ -241,7 +241,7 @@ impl Section<'_> {
         // Its own default is `false`, even in a pod.
         let in_cluster = !self.settings.contains_key("kubeconfig");
         variables.push(("KUBERNETES_IN_CLUSTER", in_cluster.to_string()));
-        Ok(("kubernetes", variables))
+        ("kubernetes", variables)
     }
 
     fn vault(&self) -> Result<Given> {

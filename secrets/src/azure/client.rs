@@ -79,7 +79,6 @@ async fn credential(settings: &Settings, options: &ClientOptions) -> Result<Chos
     match settings.identity {
         Identity::ClientSecret => client_secret(settings, options).await,
         Identity::Workload => workload(settings, options),
-        Identity::Managed => managed(settings, options),
         Identity::Developer => developer(),
         Identity::Auto if settings.client_secret.is_some() || has("AZURE_CLIENT_SECRET") => {
             client_secret(settings, options).await
@@ -87,7 +86,7 @@ async fn credential(settings: &Settings, options: &ClientOptions) -> Result<Chos
         Identity::Auto if settings.token_file.is_some() || has("AZURE_FEDERATED_TOKEN_FILE") => {
             workload(settings, options)
         }
-        Identity::Auto => managed(settings, options),
+        Identity::Managed | Identity::Auto => managed(settings, options),
     }
 }
 
@@ -128,7 +127,6 @@ fn workload(settings: &Settings, options: &ClientOptions) -> Result<Chosen> {
         client_id: settings.client_id.clone(),
         tenant_id: settings.tenant.clone(),
         token_file_path: settings.token_file.clone(),
-        ..WorkloadIdentityCredentialOptions::default()
     };
     let client = named(settings.client_id.as_ref(), "client_id", "AZURE_CLIENT_ID")?;
     let credential = WorkloadIdentityCredential::new(Some(given)).map_err(unusable)?;
@@ -140,7 +138,6 @@ fn managed(settings: &Settings, options: &ClientOptions) -> Result<Chosen> {
     let given = ManagedIdentityCredentialOptions {
         user_assigned_id: client.clone().map(UserAssignedId::ClientId),
         client_options: options.clone(),
-        ..ManagedIdentityCredentialOptions::default()
     };
     let credential = ManagedIdentityCredential::new(Some(given)).map_err(unusable)?;
     let identity = client.map_or_else(

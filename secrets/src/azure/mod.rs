@@ -74,7 +74,7 @@ impl Store for Azure {
         };
         let asked = Asked::to_read(client, &own);
         let answer = client.secrets.get_secret(&own, Some(options)).await;
-        let model = answer.and_then(|answer| answer.into_model());
+        let model = answer.and_then(azure_core::http::Response::into_model);
         let model = model.map_err(|error| asked.failed(error))?;
         let version = model.resource_id().ok().and_then(|id| id.version);
         // At the edge: from here on nobody can print it.

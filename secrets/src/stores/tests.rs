@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 
 use super::*;
@@ -239,7 +240,6 @@ async fn reads_are_counted_by_store_and_outcome_and_written_to_the_audit_file() 
     assert_eq!(found["reference"], "secret:/db#user");
     assert_eq!(found["version"], "v7");
     assert_eq!(found["run"], RunId::of_key("run").to_string());
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

@@ -29,7 +29,7 @@ fn says(code: &str) -> String {
 }
 
 impl Aws {
-    async fn new(service: Service) -> Option<Self> {
+    fn new(service: Service) -> Option<Self> {
         let store = services::of("aws")?;
         let dialect = Dialect {
             read: if service == Service::Ssm {
@@ -209,7 +209,7 @@ async fn refused(settings: Settings, name: &str) -> hybrid_runner_core::Error {
 #[tokio::test]
 async fn who_lacks_a_right_is_told_which() {
     for service in [Service::Secretsmanager, Service::Ssm] {
-        let Some(aws) = Aws::new(service).await else {
+        let Some(aws) = Aws::new(service) else {
             return services::skipped();
         };
         let name = aws.put("denied", b"hunter2").await.unwrap();
@@ -240,7 +240,7 @@ async fn who_lacks_a_right_is_told_which() {
 
 #[tokio::test]
 async fn a_bad_identity_is_told_apart_from_a_missing_right() {
-    let Some(aws) = Aws::new(Service::Secretsmanager).await else {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
         return services::skipped();
     };
     let front = aws.fronts.front().await;
@@ -265,7 +265,7 @@ async fn a_bad_identity_is_told_apart_from_a_missing_right() {
 
 #[tokio::test]
 async fn a_role_is_assumed_with_its_external_id_and_again_when_its_session_ends() {
-    let Some(aws) = Aws::new(Service::Secretsmanager).await else {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
         return services::skipped();
     };
     let name = aws.put("role", b"value").await.unwrap();
@@ -290,7 +290,7 @@ async fn a_role_is_assumed_with_its_external_id_and_again_when_its_session_ends(
 
 #[tokio::test]
 async fn a_hundred_runs_that_start_at_once_make_one_call() {
-    let Some(aws) = Aws::new(Service::Secretsmanager).await else {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
         return services::skipped();
     };
     let name = aws.put("once", b"value").await.unwrap();
@@ -308,7 +308,7 @@ async fn a_hundred_runs_that_start_at_once_make_one_call() {
 
 #[tokio::test]
 async fn a_stage_a_label_and_an_arn_are_names_too() {
-    let Some(aws) = Aws::new(Service::Secretsmanager).await else {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
         return services::skipped();
     };
     let names = aws.put_versions("staged", &[b"old", b"new"]).await.unwrap();
@@ -324,7 +324,7 @@ async fn a_stage_a_label_and_an_arn_are_names_too() {
     let arn = SecretName::new(told["ARN"].as_str().unwrap());
     assert_eq!(provider.get(&arn).await.unwrap().value.expose(), b"new");
 
-    let aws = Aws::new(Service::Ssm).await.unwrap();
+    let aws = Aws::new(Service::Ssm).unwrap();
     let names = aws
         .put_versions("labelled", &[b"old", b"new"])
         .await

@@ -32,7 +32,7 @@ fn says(code: &str) -> String {
 }
 
 impl Azure {
-    async fn new() -> Option<Self> {
+    fn new() -> Option<Self> {
         let store = services::of("azure")?["url"].as_str().unwrap().to_owned();
         let dialect = Dialect {
             read: "GET /secrets/",
@@ -195,7 +195,7 @@ mod azure_keeps_the_contract {
 
 #[tokio::test]
 async fn who_lacks_a_role_is_told_which() {
-    let Some(azure) = Azure::new().await else {
+    let Some(azure) = Azure::new() else {
         return services::skipped();
     };
     azure.lay("denied", "hunter2").await;
@@ -222,7 +222,7 @@ async fn who_lacks_a_role_is_told_which() {
 
 #[tokio::test]
 async fn a_bad_identity_is_told_with_the_code_of_entra() {
-    let Some(azure) = Azure::new().await else {
+    let Some(azure) = Azure::new() else {
         return services::skipped();
     };
     let front = azure.fronts.front().await;
@@ -236,7 +236,7 @@ async fn a_bad_identity_is_told_with_the_code_of_entra() {
 
 #[tokio::test]
 async fn a_federated_token_is_an_identity_and_the_proxy_is_asked_with_its_password() {
-    let Some(azure) = Azure::new().await else {
+    let Some(azure) = Azure::new() else {
         return services::skipped();
     };
     azure.lay("federated", "value").await;
@@ -270,7 +270,7 @@ async fn a_federated_token_is_an_identity_and_the_proxy_is_asked_with_its_passwo
 
 #[tokio::test]
 async fn a_plain_id_is_taken_as_it_is() {
-    let Some(azure) = Azure::new().await else {
+    let Some(azure) = Azure::new() else {
         return services::skipped();
     };
     azure.lay("plain", "value").await;

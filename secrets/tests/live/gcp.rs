@@ -30,7 +30,7 @@ fn says(code: u16, status: &str) -> String {
 }
 
 impl Gcp {
-    async fn new() -> Option<Self> {
+    fn new() -> Option<Self> {
         let store = services::of("gcp")?["url"].as_str().unwrap().to_owned();
         let dialect = Dialect {
             read: ":access",
@@ -198,7 +198,7 @@ mod gcp_keeps_the_contract {
 
 #[tokio::test]
 async fn who_lacks_a_role_is_told_which() {
-    let Some(gcp) = Gcp::new().await else {
+    let Some(gcp) = Gcp::new() else {
         return services::skipped();
     };
     gcp.lay("denied", b"hunter2").await;
@@ -220,7 +220,7 @@ async fn who_lacks_a_role_is_told_which() {
 
 #[tokio::test]
 async fn a_bad_identity_is_told_apart() {
-    let Some(gcp) = Gcp::new().await else {
+    let Some(gcp) = Gcp::new() else {
         return services::skipped();
     };
     let error = gcp.refused("stranger", "any").await;
@@ -230,7 +230,7 @@ async fn a_bad_identity_is_told_apart() {
 
 #[tokio::test]
 async fn a_federation_is_an_identity_and_a_machine_tells_its_account() {
-    let Some(gcp) = Gcp::new().await else {
+    let Some(gcp) = Gcp::new() else {
         return services::skipped();
     };
     gcp.lay("federated", b"value").await;
@@ -250,7 +250,7 @@ async fn a_federation_is_an_identity_and_a_machine_tells_its_account() {
 
 #[tokio::test]
 async fn a_metadata_server_that_is_down_is_no_bad_identity() {
-    let Some(gcp) = Gcp::new().await else {
+    let Some(gcp) = Gcp::new() else {
         return services::skipped();
     };
     let front = gcp.fronts.front().await;
@@ -269,7 +269,7 @@ async fn a_metadata_server_that_is_down_is_no_bad_identity() {
 
 #[tokio::test]
 async fn a_whole_name_and_a_plain_id_are_taken_as_they_are() {
-    let Some(gcp) = Gcp::new().await else {
+    let Some(gcp) = Gcp::new() else {
         return services::skipped();
     };
     gcp.lay("plain", b"value").await;

@@ -12,7 +12,7 @@ use crate::front::{Answer, Front};
 use crate::services::http;
 
 /// Longer than anybody waits.
-const LATE: Duration = Duration::from_secs(60);
+const LATE: Duration = Duration::from_mins(1);
 
 /// How a store says what is wrong: code, type of content, text.
 pub(crate) type Words = (u16, &'static str, String);

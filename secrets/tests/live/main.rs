@@ -36,7 +36,7 @@ mod vault;
 macro_rules! contract {
     ($harness:expr) => {
         hybrid_runner_core::provider_contract_tests!({
-            let Some(harness) = $harness.await else {
+            let Some(harness) = $harness else {
                 return crate::services::skipped();
             };
             harness

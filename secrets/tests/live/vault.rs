@@ -150,7 +150,7 @@ impl Vault {
         (provider, front)
     }
 
-    /// An AppRole with the right to read.
+    /// A role of an application with the right to read.
     async fn approle(&self) -> Auth {
         let mount = format!("{}-approle", self.mount);
         self.admin(
@@ -258,12 +258,12 @@ impl ProviderHarness for Vault {
 
 mod engine_2_keeps_the_contract {
     use super::*;
-    crate::contract!(Vault::new(2));
+    crate::contract!(Vault::new(2).await);
 }
 
 mod engine_1_keeps_the_contract {
     use super::*;
-    crate::contract!(Vault::new(1));
+    crate::contract!(Vault::new(1).await);
 }
 
 #[tokio::test]

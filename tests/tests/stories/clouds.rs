@@ -14,8 +14,9 @@ fn stores() -> Option<Value> {
     if !Binary::Clouds.is_there() {
         return None;
     }
-    let text = std::fs::read_to_string(Path::new(&folder).join("stores.json")).unwrap();
-    Some(serde_json::from_str(&text).unwrap())
+    let text = std::fs::read_to_string(Path::new(&folder).join("stores.json"));
+    let text = text.expect("the services write it before they say that they are up");
+    serde_json::from_str(&text).ok()
 }
 
 fn skip() {
@@ -23,25 +24,23 @@ fn skip() {
 }
 
 async fn lay(stores: &Value, path: &str, value: &str) {
-    let url = stores["admin"]["url"].as_str().unwrap();
+    let url = stores["admin"]["url"].as_str().expect("an address");
     let http = hybrid_runner_tests::rest::http();
     let body = json!({"path": path, "value": value});
-    let answer = http.post(url).json(&body).send().await.unwrap();
+    let answer = http.post(url).json(&body).send().await;
+    let answer = answer.expect("the administrator of the stores answers");
     assert!(
         answer.status().is_success(),
         "{}",
-        answer.text().await.unwrap()
+        answer.text().await.unwrap_or_default()
     );
 }
 
 /// The section of each store; the rest of the configuration is the same for all.
 fn sections(story: &Story, stores: &Value) -> Vec<(&'static str, String)> {
     let text = |pointer: &str| {
-        stores
-            .pointer(pointer)
-            .unwrap()
-            .as_str()
-            .unwrap()
+        let text = stores.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_else(|| panic!("no `{pointer}` in stores.json"))
             .to_owned()
     };
     let keys = format!(

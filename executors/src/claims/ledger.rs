@@ -196,10 +196,10 @@ fn last_record(file: &mut File) -> io::Result<Record> {
     let whole = text
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'));
-    let last = whole
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .last();
-    Ok(last.unwrap_or_default())
+    let mut records = whole
+        .rev()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(records.next().unwrap_or_default())
 }
 
 impl Claim {

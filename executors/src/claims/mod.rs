@@ -174,12 +174,11 @@ impl<B: Backend> Shared<B> {
         if new {
             return Ok(());
         }
-        let standing = match &claim.record.handle {
-            Some(handle) => Standing::Known(handle.clone()),
-            None => {
-                let can = self.backend.capabilities().await?;
-                self.settle(&mut claim, &can).await?
-            }
+        let standing = if let Some(handle) = &claim.record.handle {
+            Standing::Known(handle.clone())
+        } else {
+            let can = self.backend.capabilities().await?;
+            self.settle(&mut claim, &can).await?
         };
         match standing {
             Standing::Ended(_) => Ok(()),

@@ -247,7 +247,8 @@ impl Backend for Command {
         ];
         can.missing = missing
             .into_iter()
-            .filter_map(|(part, missing)| missing.then(|| part.to_owned()))
+            .filter(|(_, missing)| *missing)
+            .map(|(part, _)| part.to_owned())
             .collect();
         Ok(can)
     }
@@ -275,7 +276,7 @@ impl Backend for Command {
         let answer = self.0.scripts.run("start", &step, &request).await;
         let started = answer.and_then(|answer| answers::read::<Started>("start", &answer));
         match started {
-            Ok(started) => Submitted::Done(self.handle(spec, started.id.text())),
+            Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
             Err(error) if error.kind() == ErrorKind::Internal => {
                 Submitted::Unclear(self.0.values.error(error))
             }
@@ -289,7 +290,7 @@ impl Backend for Command {
         let step = Step::new(spec.run).name(spec.name.as_str());
         let answer = self.0.scripts.run("find", &step, &request).await?;
         let found: Found = answers::read("find", &answer)?;
-        Ok(found.id.map(|id| self.handle(spec, id.text())))
+        Ok(found.id.map(|id| self.handle(spec, &id.text())))
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
@@ -366,7 +367,7 @@ impl Backend for Command {
 }
 
 impl Command {
-    fn handle(&self, spec: &RunSpec, id: String) -> Handle {
+    fn handle(&self, spec: &RunSpec, id: &str) -> Handle {
         let state = json!({ "id": id, "timeout": spec.limits.timeout, "grace": spec.limits.grace });
         self.0.values.handle(Handle::with_state(spec.run, 1, state))
     }

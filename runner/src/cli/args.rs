@@ -354,7 +354,7 @@ pub(crate) struct PluginTest {
     /// The executor or store of this section, of whatever kind, instead of a program
     #[arg(long, value_name = "NAME", conflicts_with = "program")]
     pub(crate) section: Option<String>,
-    /// Also write the result as JUnit XML
+    /// Also write the result as `JUnit` XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
     /// Only promises with this word in their name; may be repeated

@@ -87,13 +87,13 @@ fn tell(outcome: &Outcome, output: Output) {
     let expected = outcome.expected.as_deref().unwrap_or_default();
     match &outcome.came {
         Some(came) => {
-            text.push_str(&format!("\n    expected {expected}\n    came {came}"));
+            text.extend(["\n    expected ", expected, "\n    came ", came]);
             for message in &outcome.messages {
                 text.push_str("\n      ");
                 text.push_str(message);
             }
         }
-        None if outcome.verdict != "passed" => text.push_str(&format!(": needs {expected}")),
+        None if outcome.verdict != "passed" => text.extend([": needs ", expected]),
         None => {}
     }
     // If it cannot be written, the last line cannot either, and that is told.
@@ -112,12 +112,12 @@ fn candidate(
         options.patience = patience.get();
         options.tick = (patience.get() / 25).max(options.tick);
     }
-    let config = match (&args.config.config, &args.section) {
-        (None, None) => None,
-        _ => {
-            let inputs = Inputs::of_process(args.config.config.clone()).with_kinds(kinds);
-            Some(offline::load(&inputs, output)?.config)
-        }
+    let is_needed = args.config.config.is_some() || args.section.is_some();
+    let config = if is_needed {
+        let inputs = Inputs::of_process(args.config.config.clone()).with_kinds(kinds);
+        Some(offline::load(&inputs, output)?.config)
+    } else {
+        None
     };
     options.config_dir = config.as_ref().and_then(|config| config.folder.clone());
     if let Some(name) = &args.section {

@@ -73,6 +73,10 @@ enum Subject {
 }
 
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent yes-or-no facts, as they were found"
+)]
 struct Probed {
     contract: Contract,
     software: String,

@@ -6,7 +6,7 @@
 //! | `frames` | the messages of the case that is being tried |
 //! | `wire` | promises of the pipe, which no contract has |
 //! | `store` | a secret store behind a program |
-//! | `report` | what came of it: lines, JSON, JUnit |
+//! | `report` | what came of it: lines, JSON, `JUnit` |
 
 mod candidate;
 mod frames;

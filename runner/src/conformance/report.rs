@@ -1,4 +1,4 @@
-//! What came of a trial: lines, JSON, JUnit.
+//! What came of a trial: lines, JSON, `JUnit`.
 
 use hybrid_runner_core::testing::Verdict;
 use serde::Serialize;
@@ -101,7 +101,7 @@ impl Report {
     }
 }
 
-/// The report as JUnit XML, as build servers read it.
+/// The report as `JUnit` XML, as build servers read it.
 pub fn junit(report: &Report) -> String {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let tests = report.cases.len();
@@ -123,13 +123,17 @@ pub fn junit(report: &Report) -> String {
             "failed" => {
                 let came = escaped(case.came.as_deref().unwrap_or_default());
                 let messages = escaped(&case.messages.join("\n"));
-                line.push_str(&format!(
-                    "><failure message=\"expected {expected}\">came {came}\n{messages}</failure></testcase>\n"
-                ));
+                line.extend([
+                    "><failure message=\"expected ",
+                    &expected,
+                    "\">came ",
+                    &came,
+                ]);
+                line.extend(["\n", &messages, "</failure></testcase>\n"]);
             }
-            "not_offered" => line.push_str(&format!(
-                "><skipped message=\"needs {expected}\"/></testcase>\n"
-            )),
+            "not_offered" => {
+                line.extend(["><skipped message=\"needs ", &expected, "\"/></testcase>\n"]);
+            }
             _ => line.push_str("/>\n"),
         }
         xml.push_str(&line);

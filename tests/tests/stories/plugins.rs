@@ -1,7 +1,5 @@
 //! A plugin under the real runner: whoever dies, and whenever, nothing is lost and nothing is started twice.
 
-use std::time::Duration;
-
 use hybrid_runner_tests::processes::{self, Process};
 use hybrid_runner_tests::workflow::numbered_lines;
 use hybrid_runner_tests::{Binary, Runner, Server, Story};
@@ -66,7 +64,6 @@ async fn told(dies: Dies) {
                 }
             }
             if !matches!(dies, Dies::Plugin) {
-                tokio::time::sleep(Duration::from_millis(300)).await;
                 runner.start().await;
             }
         }

@@ -91,7 +91,7 @@ async fn four_commands_keep_the_contract() {
         let settings = json!({
             "start": [batch, "start"], "status": [batch, "status"], "logs": [batch, "logs", "{id}", "{offset}"],
             "stop": [batch, "stop", "{id}", "{grace}"], "remove": [batch, "remove", "{id}"],
-            "raw_logs": true, "interval": "50ms", "settings": { "folder": place.path("jobs") },
+            "raw_logs": true, "interval": "200ms", "settings": { "folder": place.path("jobs") },
         });
         let candidate = Candidate::section(command::KIND, settings, options(&place));
         certified(&told(900, report(candidate)).await, 50);

@@ -58,7 +58,7 @@ async fn killed_at_any_message_nothing_is_lost_and_nothing_twice() {
             other => panic!("killed at message {at}: {other}"),
         };
         assert_eq!((code, began), (Some(3), 1), "killed at message {at}");
-        let whole: String = (1..=5).map(|n| format!("line {n}\n")).collect();
+        let whole = (1..=5).fold(String::new(), |text, n| text + &format!("line {n}\n"));
         assert_eq!(text, whole, "killed at message {at}");
         let left: i64 = std::fs::read_to_string(&counter)
             .unwrap()

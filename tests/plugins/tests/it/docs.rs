@@ -33,7 +33,7 @@ fn blocks(opening: &str) -> Vec<String> {
         match &mut block {
             None if line == opening => block = Some(String::new()),
             Some(_) if line_in_list == "```" || line == "```" => found.extend(block.take()),
-            Some(lines) => *lines += &format!("{line}\n"),
+            Some(lines) => lines.extend([line, "\n"]),
             None => {}
         }
     }

@@ -51,7 +51,7 @@ async fn a_leak_is_masked_in_the_log_the_handle_and_the_trace() {
     for fault in ["leaks", "leaks-in-its-handle"] {
         let place = Place::new();
         let trace = place.path("trace");
-        let mut launch = place.launch(&[ODD, fault], json!({}));
+        let mut launch = place.launch(&[ODD, fault], &json!({}));
         launch.trace = Some(Trace::file(&trace).unwrap());
         let plugin = Plugin::of(Host::new(launch), &place.context());
         let mut values = Secrets::none();

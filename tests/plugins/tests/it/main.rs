@@ -48,7 +48,7 @@ impl Place {
             .with_config_dir(Some(self.0.path().to_owned()))
     }
 
-    fn launch(&self, command: &[&str], more: Value) -> Launch {
+    fn launch(&self, command: &[&str], more: &Value) -> Launch {
         let mut section = json!({ "command": command });
         section
             .as_object_mut()
@@ -65,7 +65,7 @@ impl Place {
     }
 
     fn plugin_with(&self, command: &[&str], more: Value) -> Plugin {
-        let host = Host::new(self.launch(command, more));
+        let host = Host::new(self.launch(command, &more));
         Plugin::of(host, &self.context())
     }
 }
@@ -73,10 +73,8 @@ impl Place {
 /// Tells a test within so many seconds.
 async fn told<T>(seconds: u64, test: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(seconds);
-    match timeout(limit, test).await {
-        Ok(told) => told,
-        Err(_) => panic!("the test did not end within {limit:?}"),
-    }
+    let told = timeout(limit, test).await;
+    told.unwrap_or_else(|_| panic!("the test did not end within {limit:?}"))
 }
 
 /// The repository.

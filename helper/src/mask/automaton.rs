@@ -11,6 +11,7 @@
 use super::MIN_NEEDLE;
 use super::bits::Bits;
 use super::heads::Heads;
+use super::needles::Needles;
 use super::view::{RECENT, View};
 use crate::sys;
 
@@ -226,9 +227,9 @@ impl Automaton {
         depth(&self.rows, node)
     }
 
-    /// Each needle, in order.
-    pub(super) fn needles(&self) -> Vec<Vec<u8>> {
-        let mut needles = Vec::new();
+    /// The needles.
+    pub(super) fn needles(&self) -> Needles {
+        let mut needles = Needles::default();
         let mut heads = self.heads.iter();
         let mut text: Vec<u8> = Vec::new();
         for (at, row) in self.rows.iter().enumerate() {
@@ -243,11 +244,12 @@ impl Automaton {
                 text = head[..MIN_NEEDLE - 1].to_vec();
             }
             text.extend_from_slice(&self.bytes[start..end]);
+            // All but the command, which is in the trie and no needle.
             if self
                 .command
                 .is_none_or(|command| command.node != number(end - 1))
             {
-                needles.push(text.clone());
+                needles.push(&text);
             }
         }
         sys::wipe(&mut text);

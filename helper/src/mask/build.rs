@@ -19,7 +19,7 @@ struct Other {
 
 /// The trie, and what is known of each node.
 struct Trie<'a> {
-    needles: &'a [Vec<u8>],
+    needles: &'a [&'a [u8]],
     bytes: Vec<u8>,
     rows: Vec<Row>,
     /// The parent of the first node of each row.
@@ -30,6 +30,8 @@ struct Trie<'a> {
     last: Bits,
     /// The nodes that have other children.
     forks: Bits,
+    /// The place in `others` of the first one of each fork, and their number at the end.
+    firsts: Vec<usize>,
     heads: Heads,
     /// The node of the longest proper end of a node's text that begins a needle and is four bytes or longer.
     ends: Vec<u32>,
@@ -38,20 +40,20 @@ struct Trie<'a> {
 }
 
 impl Automaton {
-    /// Of needles that are sorted, distinct, and at least four bytes long. If `obeys`, one of them is the command.
-    pub(super) fn new(needles: &[Vec<u8>], obeys: bool) -> Self {
+    /// Of needles that are sorted, distinct, and at least four bytes long. One of them may be the command: its place.
+    pub(super) fn new(needles: &[&[u8]], command: Option<usize>) -> Self {
         let mut trie = Trie::new(needles);
-        let row = needles.iter().position(|needle| obeys && needle == COMMAND);
-        let command = row.map(|row| trie.last_of(row));
+        let command = command.map(|row| trie.last_of(row));
         trie.find_ends(command.unwrap_or(NONE));
         trie.into_automaton(command)
     }
 }
 
 impl<'a> Trie<'a> {
-    fn new(needles: &'a [Vec<u8>]) -> Self {
+    fn new(needles: &'a [&'a [u8]]) -> Self {
         let shared = shared_with_previous(needles);
-        let nodes = needles.iter().map(Vec::len).sum::<usize>() - shared.iter().sum::<usize>();
+        let nodes =
+            needles.iter().map(|needle| needle.len()).sum::<usize>() - shared.iter().sum::<usize>();
         let mut trie = Self {
             needles,
             bytes: Vec::with_capacity(nodes),
@@ -60,12 +62,13 @@ impl<'a> Trie<'a> {
             others: Vec::new(),
             last: Bits::new(nodes),
             forks: Bits::new(nodes),
+            firsts: Vec::new(),
             heads: Heads::new(&[], Vec::new()),
             ends: vec![NONE; nodes],
             hits: vec![0; nodes],
         };
         trie.add_rows(&shared);
-        trie.others.sort_unstable();
+        trie.sort_others();
         let heads = trie.rows.iter().filter(|row| is_first(row.shared));
         trie.heads = Heads::new(needles, heads.map(|row| row.start).collect());
         trie
@@ -97,6 +100,26 @@ impl<'a> Trie<'a> {
         }
     }
 
+    fn sort_others(&mut self) {
+        self.others.sort_unstable();
+        self.forks = std::mem::take(&mut self.forks).counted();
+        let forks = self.others.chunk_by(|one, next| one.parent == next.parent);
+        let ends = forks.scan(0, |end, fork| {
+            *end += fork.len();
+            Some(*end)
+        });
+        self.firsts = [0].into_iter().chain(ends).collect();
+    }
+
+    /// The other children of a node.
+    fn others(&self, node: usize) -> &[Other] {
+        if !self.forks.get(node) {
+            return &[];
+        }
+        let fork = self.forks.rank(node);
+        &self.others[self.firsts[fork]..self.firsts[fork + 1]]
+    }
+
     fn last_of(&self, row: usize) -> u32 {
         let end = self.rows.get(row + 1).map(|next| next.start);
         end.unwrap_or(number(self.bytes.len())) - 1
@@ -104,26 +127,35 @@ impl<'a> Trie<'a> {
 
     /// Finds the longest ends and the hits, level by level.
     fn find_ends(&mut self, command: u32) {
-        let mut waiting: Vec<u32> = (0..number(self.rows.len())).collect();
-        waiting.sort_by_key(|&row| self.rows[index(row)].shared);
-        let mut waiting = waiting.into_iter().peekable();
+        let deepest = self
+            .needles
+            .iter()
+            .map(|needle| needle.len())
+            .max()
+            .unwrap_or(0);
+        // The rows that begin at each depth, as lists: the last one, and the one before each.
+        let mut last = vec![NONE; deepest + 1];
+        let mut before = vec![NONE; self.rows.len()];
+        for (number, row) in (0..).zip(&self.rows) {
+            let begins = &mut last[usize::from(row.shared) + 1];
+            before[index(number)] = std::mem::replace(begins, number);
+        }
         let mut level: Vec<u32> = Vec::new();
-        let mut depth = MIN_NEEDLE;
-        while !level.is_empty() || waiting.peek().is_some() {
-            let begins = |row: &u32| usize::from(self.rows[index(*row)].shared) + 1 == depth;
-            while let Some(row) = waiting.next_if(begins) {
+        for (depth, &row) in last.iter().enumerate().skip(MIN_NEEDLE) {
+            let mut row = row;
+            while row != NONE {
                 level.push(row);
+                row = before[index(row)];
             }
             for &row in &level {
                 self.find_end(index(row), depth, command);
             }
             level.retain(|&row| self.needles[index(row)].len() > depth);
-            depth += 1;
         }
     }
 
     fn find_end(&mut self, row: usize, depth: usize, command: u32) {
-        let needle = &self.needles[row];
+        let needle = self.needles[row];
         let Row { start, shared } = self.rows[row];
         let place = depth - usize::from(shared) - 1;
         let node = index(start) + place;
@@ -160,14 +192,9 @@ impl<'a> Trie<'a> {
         if !self.last.get(index(node)) && self.bytes[next] == byte {
             return Some(node + 1);
         }
-        if !self.forks.get(index(node)) {
-            return None;
-        }
-        let wanted = (node, byte);
-        let found = self
-            .others
-            .binary_search_by_key(&wanted, |other| (other.parent, other.byte));
-        found.ok().map(|at| self.others[at].child)
+        let others = self.others(index(node)).iter();
+        let mut found = others.filter(|other| other.byte == byte);
+        found.next().map(|other| other.child)
     }
 
     fn into_automaton(mut self, command: Option<u32>) -> Automaton {
@@ -203,9 +230,7 @@ impl<'a> Trie<'a> {
         let mut first = 0;
         for node in (0..nodes).filter(has_mark) {
             marked.set(node);
-            let others = self.others[first..].iter();
-            let others = others.take_while(|other| index(other.parent) == node);
-            let others = others.count();
+            let others = self.others(node).len();
             let goes_on = if self.last.get(node) {
                 0
             } else {
@@ -223,13 +248,19 @@ impl<'a> Trie<'a> {
 
     fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        let long = |end: &u32| *end != NONE && depth(&self.rows, *end) >= MIN_END;
-        for (node, &end) in self.ends.iter().enumerate().filter(|(_, end)| long(end)) {
+        let linked = self
+            .ends
+            .iter()
+            .enumerate()
+            .filter(|(_, end)| **end != NONE);
+        for (node, &end) in linked {
             let node = number(node);
             match runs.last_mut() {
+                // As long as the one before, and one byte more.
                 Some(run) if run.stop == node && run.end + (node - run.start) == end => {
                     run.stop += 1;
                 }
+                _ if depth(&self.rows, end) < MIN_END => {}
                 _ => runs.push(Run {
                     start: node,
                     stop: node + 1,
@@ -243,9 +274,9 @@ impl<'a> Trie<'a> {
 }
 
 /// How many bytes each needle shares with the one before it; three if it is fewer than four.
-fn shared_with_previous(needles: &[Vec<u8>]) -> Vec<usize> {
+fn shared_with_previous(needles: &[&[u8]]) -> Vec<usize> {
     let mut before: &[u8] = &[];
-    let shared = needles.iter().map(|needle| {
+    let shared = needles.iter().map(|&needle| {
         let both = needle.iter().zip(before);
         before = needle;
         both.take_while(|(a, b)| a == b).count().max(MIN_NEEDLE - 1)

@@ -9,8 +9,8 @@ use super::view::{RECENT, Recent, View};
 
 /// At most so many windows are skipped at once.
 const STRIDE: usize = 4;
-/// So many bits of the filter for each window: about 3 % of what is no needle gets through.
-const BITS: usize = 32;
+/// So many bits of the filter for each window. Many are the same, so about 3 % of what is no needle get through.
+const BITS: usize = 16;
 /// A filter that stays in the second-level cache.
 const MAX_BITS: usize = 1 << 20;
 const MULTIPLIER: u32 = 0x9E37_79B1;
@@ -51,8 +51,12 @@ fn shift(slots: usize) -> u32 {
 
 impl Heads {
     /// Of sorted needles, and the node of the fourth byte for each distinct beginning in their order.
-    pub(super) fn new(needles: &[Vec<u8>], nodes: Vec<u32>) -> Self {
-        let shortest = needles.iter().map(Vec::len).min().unwrap_or(MIN_NEEDLE);
+    pub(super) fn new(needles: &[&[u8]], nodes: Vec<u32>) -> Self {
+        let shortest = needles
+            .iter()
+            .map(|needle| needle.len())
+            .min()
+            .unwrap_or(MIN_NEEDLE);
         let stride = (shortest - (MIN_NEEDLE - 1)).min(STRIDE);
         let mut keys: Vec<u32> = needles
             .iter()
@@ -85,21 +89,16 @@ impl Heads {
         }
     }
 
-    fn fill_filter(&mut self, needles: &[Vec<u8>]) {
-        let mut windows: Vec<Window> = needles
-            .iter()
-            .flat_map(|needle| (0..self.stride).map(|start| load(needle, start)))
-            .collect();
-        windows.sort_unstable();
-        windows.dedup();
-        let bits = (windows.len() * BITS)
-            .next_power_of_two()
-            .clamp(64, MAX_BITS);
+    fn fill_filter(&mut self, needles: &[&[u8]]) {
+        let windows = needles.len() * self.stride;
+        let bits = (windows * BITS).next_power_of_two().clamp(64, MAX_BITS);
         self.filter = vec![0; bits / 64];
         self.filter_shift = shift(bits);
-        for window in windows {
-            let bit = hash(window, self.filter_shift);
-            self.filter[bit / 64] |= 1 << (bit % 64);
+        for needle in needles {
+            for start in 0..self.stride {
+                let bit = hash(load(needle, start), self.filter_shift);
+                self.filter[bit / 64] |= 1 << (bit % 64);
+            }
         }
     }
 

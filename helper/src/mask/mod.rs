@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `patterns` | a set of needles, which can grow |
 //! | `masker` | masks one stream |
-//! | `automaton`, `build`, `heads`, `view`, `bits` | how needles are found |
+//! | `needles`, `build`, `automaton`, `heads`, `view`, `bits` | how needles are found |
 //! | `forms`, `leaves` | the forms in which a value appears, and the values inside a JSON value |
 //! | `command` | `::add-mask::` |
 //!
@@ -40,6 +40,7 @@ mod forms;
 mod heads;
 mod leaves;
 mod masker;
+mod needles;
 mod patterns;
 mod view;
 

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::automaton::Automaton;
 use super::command::COMMAND;
-use super::forms::needles_of;
-use super::{MIN_NEEDLE, Masker};
+use super::forms::add_needles;
+use super::needles::Needles;
+use super::{Masker, too_short};
 use crate::sys;
 
-/// Longer needles are cut into pieces of this length, which bounds what is held back.
-const MAX_NEEDLE: usize = 8192;
 /// How much the output may add by commands, in bytes of values; one counts for at least [`LEAST_COST`], because each
 /// makes the needles be prepared anew.
 const ROOM: usize = 64 << 10;
@@ -38,51 +37,49 @@ pub(super) enum NotAdded {
 }
 
 impl Patterns {
-    /// Prepares needles, which are taken literally; those shorter than [`MIN_NEEDLE`] are left out.
+    /// Prepares needles, which are taken literally; those shorter than [`MIN_NEEDLE`](super::MIN_NEEDLE) are left out.
     pub fn new(needles: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self::of_set(needles, false, ROOM)
+        Self::of_set(&with(Needles::default(), needles), false, ROOM)
     }
 
-    /// Prepares values in all their forms ([`needles_of`]).
+    /// Prepares values in all their forms ([`needles_of`](super::needles_of)).
     pub fn of_values<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        Self::new(values.into_iter().flat_map(needles_of))
+        Self::of_set(&needles_of_all(values), false, ROOM)
     }
 
     /// As [`Patterns::of_values`], for maskers of the output of a workload: they also obey `::add-mask::` in it (see
     /// [`crate::mask`]).
     pub fn of_output<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        Self::of_set(values.into_iter().flat_map(needles_of), true, ROOM)
+        Self::of_set(&needles_of_all(values), true, ROOM)
     }
 
     /// These and more needles; this set stays as it is.
     #[must_use]
     pub fn with(&self, needles: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let set = self.lock();
-        let all = set.automaton.needles().into_iter().chain(needles);
-        Self::of_set(all, set.obeys, set.room)
+        Self::of_set(&with(set.automaton.needles(), needles), set.obeys, set.room)
     }
 
     /// More needles for this set and all maskers that have it.
     pub fn add(&self, needles: impl IntoIterator<Item = Vec<u8>>) {
         let mut set = self.lock();
-        let all = set.automaton.needles().into_iter().chain(needles);
-        set.automaton = prepare(all, set.obeys);
+        set.automaton = prepare(&with(set.automaton.needles(), needles), set.obeys);
     }
 
-    /// Adds values that the output named. What each came to.
+    /// Adds values that the output named.
     pub(super) fn add_named(&self, values: &mut Vec<Vec<u8>>) {
-        let needles: Vec<_> = values.iter().flat_map(|value| needles_of(value)).collect();
+        let mut set = self.lock();
+        let mut needles = set.automaton.needles();
         for mut value in values.drain(..) {
+            add_needles(&value, &mut needles);
             sys::wipe(&mut value);
         }
-        if !needles.is_empty() {
-            self.add(needles);
-        }
+        set.automaton = prepare(&needles, set.obeys);
     }
 
     /// Takes the room that a value needs.
     pub(super) fn admit(&self, value: &[u8]) -> Result<(), NotAdded> {
-        if super::too_short(value) {
+        if too_short(value) {
             return Err(NotAdded::TooShort);
         }
         let mut set = self.lock();
@@ -114,7 +111,7 @@ impl Patterns {
         Arc::clone(&self.lock().automaton)
     }
 
-    fn of_set(needles: impl IntoIterator<Item = Vec<u8>>, obeys: bool, room: usize) -> Self {
+    fn of_set(needles: &Needles, obeys: bool, room: usize) -> Self {
         Self(Arc::new(Mutex::new(Set {
             automaton: prepare(needles, obeys),
             obeys,
@@ -134,48 +131,28 @@ impl fmt::Debug for Patterns {
     }
 }
 
-fn prepare(needles: impl IntoIterator<Item = Vec<u8>>, obeys: bool) -> Arc<Automaton> {
-    let mut pieces = Vec::new();
-    for needle in needles {
-        cut(needle, &mut pieces);
+fn needles_of_all<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Needles {
+    let mut needles = Needles::default();
+    for value in values {
+        add_needles(value, &mut needles);
     }
+    needles
+}
+
+fn with(mut needles: Needles, more: impl IntoIterator<Item = Vec<u8>>) -> Needles {
+    for needle in more {
+        needles.take(needle);
+    }
+    needles
+}
+
+fn prepare(needles: &Needles, obeys: bool) -> Arc<Automaton> {
+    let mut sorted = needles.sorted();
+    let command = sorted.binary_search(&COMMAND);
     // A value that is the command itself is masked instead of obeyed.
-    let obeys = obeys && !pieces.iter().any(|piece| piece == COMMAND);
-    if obeys {
-        pieces.push(COMMAND.to_vec());
+    let command = command.err().filter(|_| obeys);
+    if let Some(place) = command {
+        sorted.insert(place, COMMAND);
     }
-    sort_distinct(&mut pieces);
-    let automaton = Automaton::new(&pieces, obeys);
-    for piece in &mut pieces {
-        sys::wipe(piece);
-    }
-    Arc::new(automaton)
-}
-
-/// Sorts, and wipes what is there twice.
-pub(super) fn sort_distinct(needles: &mut Vec<Vec<u8>>) {
-    needles.sort_unstable();
-    needles.dedup_by(|needle, before| {
-        let same = needle == before;
-        if same {
-            sys::wipe(needle);
-        }
-        same
-    });
-}
-
-/// A long needle in pieces that cover it.
-fn cut(mut needle: Vec<u8>, pieces: &mut Vec<Vec<u8>>) {
-    if needle.len() < MIN_NEEDLE {
-        return;
-    }
-    if needle.len() <= MAX_NEEDLE {
-        pieces.push(needle);
-        return;
-    }
-    for start in (0..needle.len()).step_by(MAX_NEEDLE) {
-        let start = start.min(needle.len() - MAX_NEEDLE);
-        pieces.push(needle[start..start + MAX_NEEDLE].to_vec());
-    }
-    sys::wipe(&mut needle);
+    Arc::new(Automaton::new(&sorted, command))
 }

@@ -1,5 +1,8 @@
 //! Base64, in both alphabets, with and without padding, at each place in a text.
 
+use crate::mask::needles::Needles;
+use crate::sys;
+
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// At which lengths tools wrap it (MIME and `base64`, PEM).
@@ -7,27 +10,29 @@ const WRAPS: [usize; 2] = [76, 64];
 
 /// Base64 of the value inside a text, at each of the three places that it can have in a group of three bytes: the
 /// characters that do not depend on its neighbours, and the last one as it is at the end of the text.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     for alphabet in [STANDARD, URL_SAFE] {
         for before in 0..3 {
             let (encoded, stable) = encoded_behind(text, before, alphabet);
-            needles.push(encoded[..stable].to_vec());
-            let mut padded = encoded.clone();
+            needles.push(&encoded[..stable]);
+            needles.push(&encoded);
+            let mut padded = encoded;
             padded.resize(padded.len() + padding(text.len() + before), b'=');
-            needles.push(encoded);
-            needles.push(padded);
+            needles.take(padded);
         }
     }
 }
 
 /// The lines of a whole value's base64.
-pub(super) fn add_lines(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add_lines(text: &[u8], needles: &mut Needles) {
     for alphabet in [STANDARD, URL_SAFE] {
         let (mut encoded, _) = encoded_behind(text, 0, alphabet);
         encoded.resize(encoded.len() + padding(text.len()), b'=');
         for width in WRAPS {
             if encoded.len() > width {
-                needles.extend(encoded.chunks(width).map(<[u8]>::to_vec));
+                for line in encoded.chunks(width) {
+                    needles.push(line);
+                }
             }
         }
     }
@@ -41,7 +46,7 @@ fn encoded_behind(text: &[u8], before: usize, alphabet: &[u8; 64]) -> (Vec<u8>, 
     let mut encoded = encode(&shifted, alphabet);
     encoded.drain(..(before * 8).div_ceil(6));
     let stable = encoded.len() - usize::from(!shifted.len().is_multiple_of(3));
-    crate::sys::wipe(&mut shifted);
+    sys::wipe(&mut shifted);
     (encoded, stable)
 }
 

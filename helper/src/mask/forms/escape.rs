@@ -1,5 +1,7 @@
 //! What the families of forms share.
 
+use crate::mask::needles::Needles;
+
 /// The case of hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Case {
@@ -88,11 +90,11 @@ pub(super) struct Distinct<'a> {
     text: &'a [u8],
     special: Vec<u8>,
     seen: Vec<Vec<u8>>,
-    needles: &'a mut Vec<Vec<u8>>,
+    needles: &'a mut Needles,
 }
 
 impl<'a> Distinct<'a> {
-    pub(super) fn new(text: &'a [u8], needles: &'a mut Vec<Vec<u8>>) -> Self {
+    pub(super) fn new(text: &'a [u8], needles: &'a mut Needles) -> Self {
         let mut kinds: Vec<Unit> = Vec::new();
         for unit in units(text) {
             let plain = matches!(unit, Unit::Char(char) if char.is_ascii_alphanumeric());
@@ -118,7 +120,7 @@ impl<'a> Distinct<'a> {
         let special = write(&self.special);
         if !self.seen.contains(&special) {
             self.seen.push(special);
-            self.needles.push(write(self.text));
+            self.needles.take(write(self.text));
         }
     }
 }

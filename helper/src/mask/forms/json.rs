@@ -3,6 +3,7 @@
 use super::escape::Case::{self, Lower, Upper};
 use super::escape::{Distinct, Unit, rewritten};
 use super::literal;
+use crate::mask::needles::Needles;
 
 /// Line ends of Unicode, which are none in JSON and were some in JavaScript.
 const ENDS: &str = "\u{2028}\u{2029}";
@@ -75,7 +76,7 @@ const WRITERS: &[Json] = &[
 ];
 
 /// As all these writers do; once more escaped; and as a Python literal of a JSON text.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
     for &json in WRITERS {
         let letters = FEW_LETTERS;

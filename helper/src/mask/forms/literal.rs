@@ -3,6 +3,7 @@
 use super::escape::Case::{self, Lower, Upper};
 use super::escape::{Distinct, Unit, doubled, replaced, rewritten};
 use super::json::push_units;
+use crate::mask::needles::Needles;
 
 /// How characters are written that are not printable ASCII.
 #[derive(Clone, Copy)]
@@ -111,7 +112,7 @@ const WRITERS: &[Literal] = &[
 ];
 
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
     for literal in WRITERS {
         for quotes in literal.quotes {

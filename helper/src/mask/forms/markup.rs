@@ -1,6 +1,7 @@
 //! XML and HTML. The writers differ in which characters they write as entities, and by name or number.
 
 use super::escape::{Case, Distinct, Unit, rewritten};
+use crate::mask::needles::Needles;
 
 /// Characters with what they become, by whom.
 #[rustfmt::skip] // a table
@@ -56,7 +57,7 @@ const NUMBERS: [(Number, Number); 9] = [
 ];
 
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
     for (at, writer) in WRITERS.iter().enumerate() {
         let numbers = if at < XML {

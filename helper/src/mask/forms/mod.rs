@@ -14,7 +14,7 @@ mod percent;
 mod shell;
 
 use super::leaves::leaves;
-use super::patterns::sort_distinct;
+use super::needles::Needles;
 use super::{MIN_LINE, MIN_NEEDLE};
 use crate::sys;
 use escape::{CASES, Case};
@@ -37,20 +37,17 @@ pub fn too_short(value: &[u8]) -> bool {
 /// The value itself, its encoded forms, and those of its parts: its lines, and what is in it if it is JSON. Empty if it is
 /// [`too_short`]. What counts as a part is said in [`crate::mask`].
 pub fn needles_of(value: &[u8]) -> Vec<Vec<u8>> {
-    let mut needles = Vec::new();
-    add_value(value, NESTED, &mut needles);
-    needles.retain_mut(|needle| {
-        let keep = needle.len() >= MIN_NEEDLE;
-        if !keep {
-            sys::wipe(needle);
-        }
-        keep
-    });
-    sort_distinct(&mut needles);
-    needles
+    let mut needles = Needles::default();
+    add_needles(value, &mut needles);
+    needles.sorted().into_iter().map(<[u8]>::to_vec).collect()
 }
 
-fn add_value(value: &[u8], nested: u32, needles: &mut Vec<Vec<u8>>) {
+/// Adds the [`needles_of`] a value.
+pub(super) fn add_needles(value: &[u8], needles: &mut Needles) {
+    add_value(value, NESTED, needles);
+}
+
+fn add_value(value: &[u8], nested: u32, needles: &mut Needles) {
     if too_short(value) {
         return;
     }
@@ -82,9 +79,11 @@ fn add_value(value: &[u8], nested: u32, needles: &mut Vec<Vec<u8>>) {
 }
 
 /// The forms that writers give a text.
-fn add_forms(text: &[u8], needles: &mut Vec<Vec<u8>>) {
-    needles.push(text.to_vec());
-    needles.extend(CASES.map(|case| hex(text, b"", case)));
+fn add_forms(text: &[u8], needles: &mut Needles) {
+    needles.push(text);
+    for case in CASES {
+        needles.take(hex(text, b"", case));
+    }
     base64::add(text, needles);
     if text.iter().all(u8::is_ascii_alphanumeric) {
         // Nobody escapes that.
@@ -127,15 +126,15 @@ fn parts(text: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Each character escaped, whether it needs it or not: by hand, for a whole value.
-fn add_wholly_escaped(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+fn add_wholly_escaped(text: &[u8], needles: &mut Needles) {
     for case in CASES {
-        needles.push(hex(text, b"\\x", case));
-        needles.push(hex(text, b"%", case));
-        needles.push(json::wholly(text, case));
-        needles.push(markup::wholly(text, Some(case)));
+        needles.take(hex(text, b"\\x", case));
+        needles.take(hex(text, b"%", case));
+        needles.take(json::wholly(text, case));
+        needles.take(markup::wholly(text, Some(case)));
     }
-    needles.push(markup::wholly(text, None));
-    needles.push(literal::octal(text));
+    needles.take(markup::wholly(text, None));
+    needles.take(literal::octal(text));
 }
 
 /// Each byte as hexadecimal digits behind a prefix.
@@ -148,9 +147,12 @@ fn hex(text: &[u8], prefix: &[u8], case: Case) -> Vec<u8> {
     out
 }
 
-fn add_hex_lines(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+fn add_hex_lines(text: &[u8], needles: &mut Needles) {
     if text.len() * 2 > HEX_WRAP {
-        let digits = hex(text, b"", Case::Lower);
-        needles.extend(digits.chunks(HEX_WRAP).map(<[u8]>::to_vec));
+        let mut digits = hex(text, b"", Case::Lower);
+        for line in digits.chunks(HEX_WRAP) {
+            needles.push(line);
+        }
+        sys::wipe(&mut digits);
     }
 }

@@ -1,6 +1,7 @@
 //! Percent-encoding, of URLs and forms. The writers differ in what they leave.
 
 use super::escape::{CASES, Distinct, replaced};
+use crate::mask::needles::Needles;
 
 /// What is left besides letters and digits, by whom.
 const KEPT: &[&[u8]] = &[
@@ -49,7 +50,7 @@ const ENCODED: &[&[u8]] = &[
 const OLD_SQLALCHEMY: &[u8] = b":@/";
 
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
     for kept in KEPT {
         add_set(&mut forms, |byte| {

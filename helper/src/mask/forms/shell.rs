@@ -2,6 +2,7 @@
 //! the inside of `$'…'` is among the literals.
 
 use super::escape::{Distinct, replaced};
+use crate::mask::needles::Needles;
 
 /// What stays without a `\` besides letters and digits, by whom.
 const KEPT: &[&[u8]] = &[
@@ -25,9 +26,9 @@ const ESCAPED: &[&[u8]] = &[
 ];
 
 /// As all these do.
-pub(super) fn add(text: &[u8], needles: &mut Vec<Vec<u8>>) {
+pub(super) fn add(text: &[u8], needles: &mut Needles) {
     if text.contains(&b'\'') {
-        needles.push(in_runs(text));
+        needles.take(in_runs(text));
     }
     let mut forms = Distinct::new(text, needles);
     // bash and most others; Python's `shlex`.

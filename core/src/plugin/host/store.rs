@@ -82,6 +82,11 @@ impl SecretProvider for PluginStore {
         .await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        // The wire has no such question.
+        Ok(None)
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let limit = self.host.timeouts().get.get();
         let get = async |remote: RemoteStore| remote.get(name).await;

@@ -174,7 +174,7 @@ pub(super) fn spawn(
 /// Drives the session until it or the process ends; then the other ends too. Says why.
 async fn attend(mut child: Child, mut driver: Driver) -> String {
     let closed = tokio::select! {
-        closed = &mut driver => Some(closed),
+        closed = &mut driver => closed,
         status = child.wait() => {
             // Its last answers may still be in the pipe.
             let _read = timeout(REST, driver).await;
@@ -182,11 +182,19 @@ async fn attend(mut child: Child, mut driver: Driver) -> String {
         }
     };
     drop(driver);
-    let polite = matches!(closed, Some(Closed::Here | Closed::There));
-    if polite && let Ok(status) = timeout(LEAVE, child.wait()).await {
-        return ended(status);
+    // A pipe breaks because its other end is ending, most often: how it ends is the better answer.
+    let patience = match closed {
+        Closed::Here | Closed::There => LEAVE,
+        Closed::Transport(_) => REST,
+        _ => Duration::ZERO,
+    };
+    if let Ok(status) = timeout(patience, child.wait()).await {
+        return match closed {
+            Closed::Here | Closed::There => ended(status),
+            why => format!("{}; {why}", ended(status)),
+        };
     }
-    let why = closed.map_or_else(String::new, |closed| closed.to_string());
+    let why = closed;
     if let Err(error) = child.kill().await {
         return format!("it could not be killed ({error}), because {why}");
     }

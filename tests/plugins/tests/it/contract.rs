@@ -4,7 +4,7 @@ use hybrid_runner::conformance::{self, Candidate, Options, Report};
 use hybrid_runner_executors::command;
 use serde_json::json;
 
-use super::{ODD, Place, example, has, told};
+use super::{ODD, Place, example, has, python, told};
 
 /// What comes of the whole suite.
 async fn report(candidate: Candidate) -> Report {
@@ -69,7 +69,10 @@ async fn the_example_in_python_keeps_the_contract() {
     if has("python3", "the_example_in_python_keeps_the_contract") {
         let place = Place::new();
         let executor = example("custom-executor-python/executor.py");
-        certified(&told(900, report(program(&place, &[&executor]))).await, 70);
+        certified(
+            &told(900, report(program(&place, &[&python(), &executor]))).await,
+            70,
+        );
     }
 }
 
@@ -87,10 +90,10 @@ async fn the_example_in_node_keeps_the_contract() {
 async fn four_commands_keep_the_contract() {
     if has("python3", "four_commands_keep_the_contract") {
         let place = Place::new();
-        let batch = example("custom-executor-command/batch");
+        let (python, batch) = (python(), example("custom-executor-command/batch"));
         let settings = json!({
-            "start": [batch, "start"], "status": [batch, "status"], "logs": [batch, "logs", "{id}", "{offset}"],
-            "stop": [batch, "stop", "{id}", "{grace}"], "remove": [batch, "remove", "{id}"],
+            "start": [python, batch, "start"], "status": [python, batch, "status"], "logs": [python, batch, "logs", "{id}", "{offset}"],
+            "stop": [python, batch, "stop", "{id}", "{grace}"], "remove": [python, batch, "remove", "{id}"],
             "raw_logs": true, "interval": "200ms", "settings": { "folder": place.path("jobs") },
         });
         let candidate = Candidate::section(command::KIND, settings, options(&place));

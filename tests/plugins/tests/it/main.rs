@@ -85,8 +85,18 @@ fn root() -> PathBuf {
         .unwrap()
 }
 
+/// The path of a file among the examples.
 fn example(name: &str) -> String {
     root().join("examples").join(name).display().to_string()
+}
+
+/// The interpreter itself, without what may stand before it in `PATH`: it is started hundreds of times.
+fn python() -> String {
+    let asked = std::process::Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()
+        .unwrap();
+    String::from_utf8(asked.stdout).unwrap().trim().to_owned()
 }
 
 /// Whether a program is there; if not, says that the test is skipped.

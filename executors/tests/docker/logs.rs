@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hybrid_runner_core::executor::Handle;
-use hybrid_runner_core::log::{LogItem, Stream};
+use hybrid_runner_core::log::Stream;
 use hybrid_runner_core::run::Outcome;
 use serde_json::{Value, json};
 
@@ -21,7 +21,9 @@ async fn written(bench: &Bench, out: &[u8], err: &[u8]) -> Handle {
     fs::write(folder.join("out"), out).unwrap();
     fs::write(folder.join("err"), err).unwrap();
     let folder = folder.display();
-    let run = bench.begin(&format!("cat {folder}/err >&2 & cat {folder}/out; wait")).await;
+    let run = bench
+        .begin(&format!("cat {folder}/err >&2 & cat {folder}/out; wait"))
+        .await;
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     run
 }
@@ -39,13 +41,21 @@ async fn assert_exact(bench: &Bench, run: &Handle, out: &[u8], err: &[u8]) {
         let expected = Log(log.0[at + 1..].to_vec());
         for stream in [Stream::Out, Stream::Err] {
             let what = format!("{stream:?} behind chunk {at}");
-            assert_same(&rest.bytes(Some(stream)), &expected.bytes(Some(stream)), &what);
+            assert_same(
+                &rest.bytes(Some(stream)),
+                &expected.bytes(Some(stream)),
+                &what,
+            );
         }
     }
 }
 
 fn assert_same(found: &[u8], expected: &[u8], what: &str) {
-    let same = found.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    let same = found
+        .iter()
+        .zip(expected)
+        .take_while(|(a, b)| a == b)
+        .count();
     assert!(
         found == expected,
         "{what}: {} bytes and not {}, the same up to {same}: {:?} and not {:?}",
@@ -70,21 +80,52 @@ fn line(length: usize, seed: usize) -> Vec<u8> {
 /// Lines of lengths at which something could go wrong.
 fn difficult() -> Vec<u8> {
     let lengths = [
-        1, 1, 2, PART - 1, PART, PART + 1, 2, 2 * PART - 1, 2 * PART, 2 * PART + 1, 3 * PART, 3 * PART, 1, 4 * PART,
-        1 << 20, (1 << 20) + 1, 1, 5, 64 << 10, (64 << 10) + 1,
+        1,
+        1,
+        2,
+        PART - 1,
+        PART,
+        PART + 1,
+        2,
+        2 * PART - 1,
+        2 * PART,
+        2 * PART + 1,
+        3 * PART,
+        3 * PART,
+        1,
+        4 * PART,
+        1 << 20,
+        (1 << 20) + 1,
+        1,
+        5,
+        64 << 10,
+        (64 << 10) + 1,
     ];
     let lines = lengths.iter().enumerate();
-    lines.flat_map(|(seed, length)| line(*length, seed)).collect()
+    lines
+        .flat_map(|(seed, length)| line(*length, seed))
+        .collect()
 }
 
 async fn long_lines_are_exact(settings: Value) {
-    let Some(bench) = Bench::with(settings) else { return };
+    let Some(bench) = Bench::with(settings) else {
+        return;
+    };
     let whole = difficult();
     // Equal parts of one line, and an unfinished last line of any length.
-    let equal = [vec![b'x'; 5 * PART], b"\n".to_vec(), vec![b'x'; 3 * PART], b"\n\n\n".to_vec()].concat();
+    let equal = [
+        vec![b'x'; 5 * PART],
+        b"\n".to_vec(),
+        vec![b'x'; 3 * PART],
+        b"\n\n\n".to_vec(),
+    ]
+    .concat();
     for (out, err) in [
         (whole.clone(), equal.clone()),
-        ([&whole[..], b"unfinished"].concat(), [&equal[..], &line(2 * PART + 1, 7)[..2 * PART]].concat()),
+        (
+            [&whole[..], b"unfinished"].concat(),
+            [&equal[..], &line(2 * PART + 1, 7)[..2 * PART]].concat(),
+        ),
         (vec![b'y'; 2 * PART], vec![b'z'; PART - 1]),
     ] {
         let run = written(&bench, &out, &err).await;
@@ -170,7 +211,9 @@ fn numbers(log: &Log) -> (Vec<usize>, Vec<usize>) {
 }
 
 async fn what_was_rotated_before_it_was_read_is_one_gap(driver: &str) {
-    let Some(bench) = Bench::with(small_log(driver)) else { return };
+    let Some(bench) = Bench::with(small_log(driver)) else {
+        return;
+    };
     let folder = bench.place.folder.path().to_owned();
     let script = format!(
         "printf '000001\\n000002\\n000003\\n'; while [ ! -e {}/more ]; do sleep 0.05; done; seq -w 4 150000",
@@ -188,7 +231,9 @@ async fn what_was_rotated_before_it_was_read_is_one_gap(driver: &str) {
     drop(chunks);
     fs::write(folder.join("more"), "").unwrap();
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
-    let rest = bench.log(&run, log.0.last().map(|chunk| chunk.next.clone())).await;
+    let rest = bench
+        .log(&run, log.0.last().map(|chunk| chunk.next.clone()))
+        .await;
     log.0.extend(rest.0);
     let (found, gaps) = numbers(&log);
     assert_eq!(gaps, [3]);
@@ -215,12 +260,14 @@ async fn what_json_file_rotated_before_it_was_read_is_one_gap() {
 }
 
 async fn a_slow_reader_sees_each_line_once_and_a_gap_for_what_was_rotated(driver: &str) {
-    let Some(bench) = Bench::with(small_log(driver)) else { return };
+    let Some(bench) = Bench::with(small_log(driver)) else {
+        return;
+    };
     let run = bench.begin("seq -w 1 300000").await;
     let mut log = Log::default();
     let mut patience = 0;
     let read = async {
-        let mut from = None;
+        let (mut from, mut seen) = (None, 0);
         loop {
             let mut chunks = bench.docker.logs(&run, from.clone());
             loop {
@@ -228,6 +275,7 @@ async fn a_slow_reader_sees_each_line_once_and_a_gap_for_what_was_rotated(driver
                     None => return,
                     Some(Ok(chunk)) => {
                         from = Some(chunk.next.clone());
+                        seen += chunk.item.len();
                         log.0.push(chunk);
                     }
                     Some(Err(error)) => {
@@ -237,17 +285,32 @@ async fn a_slow_reader_sees_each_line_once_and_a_gap_for_what_was_rotated(driver
                     }
                 }
                 // A reader that is slower than the workload is what is shown here.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                if seen > 16 << 10 {
+                    seen = 0;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     };
     within(Duration::from_secs(120), "the whole log", read).await;
     let (found, gaps) = numbers(&log);
-    assert!(found.is_sorted_by(|a, b| a < b), "a line came twice or out of order");
-    let breaks: Vec<_> = (1..found.len()).filter(|at| found[*at] != found[at - 1] + 1).collect();
+    assert!(
+        found.is_sorted_by(|a, b| a < b),
+        "a line came twice or out of order"
+    );
+    let breaks: Vec<_> = (1..found.len())
+        .filter(|at| found[*at] != found[at - 1] + 1)
+        .collect();
     let starts_late = found.first() != Some(&1);
-    assert!(gaps.len() >= breaks.len().min(1) + usize::from(starts_late && breaks.is_empty()), "lines are missing: {breaks:?}, {gaps:?}");
-    println!("{driver}: lines {} breaks {breaks:?} gaps {gaps:?} last {:?}", found.len(), found.last());
+    assert!(
+        gaps.len() >= breaks.len().min(1) + usize::from(starts_late && breaks.is_empty()),
+        "lines are missing: {breaks:?}, {gaps:?}"
+    );
+    println!(
+        "{driver}: lines {} breaks {breaks:?} gaps {gaps:?} last {:?}",
+        found.len(),
+        found.last()
+    );
     assert_eq!(found.last(), Some(&300_000));
     bench.end(&run).await;
     bench.remove(&run).await;

@@ -17,11 +17,11 @@ mod bench;
 mod blame_end;
 mod blame_start;
 mod contract;
-mod logs;
-mod names;
 mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;
+mod logs;
+mod names;
 mod own;
 mod place;
 mod secrets;

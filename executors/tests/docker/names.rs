@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    RemoveContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+    RemoveContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    RenameContainerOptionsBuilder,
 };
 use hybrid_runner_core::executor::Progress;
 use hybrid_runner_core::run::Outcome;
@@ -18,7 +19,13 @@ use crate::own::Own;
 async fn a_workflow_may_be_called_as_it_likes() {
     let Some(bench) = Bench::new() else { return };
     let long = "ü".repeat(100);
-    for name in ["Заказы из 東京 🚚 und mehr", &long, &"x".repeat(200), "a/b:c \"d\" ../e", "-"] {
+    for name in [
+        "Заказы из 東京 🚚 und mehr",
+        &long,
+        &"x".repeat(200),
+        "a/b:c \"d\" ../e",
+        "-",
+    ] {
         let Ok(name) = name.parse() else { continue };
         let mut spec = bench.spec("echo $WORKFLOW_NAME");
         spec.name = name;
@@ -47,7 +54,9 @@ async fn two_owners_of_one_run_do_not_meet() {
     let run = bench.start(&spec).await;
     let (secrets, progress) = (Secrets::none(), Progress::none());
     let started = other.start(&spec, &secrets, &progress);
-    let theirs = within(Duration::from_secs(60), "a start", started).await.unwrap();
+    let theirs = within(Duration::from_secs(60), "a start", started)
+        .await
+        .unwrap();
     assert_eq!(other.list().await.unwrap().len(), 1);
     other.stop(&theirs, Duration::ZERO).await.unwrap();
     let ended = async || other.remove(&theirs).await.is_ok();
@@ -65,21 +74,39 @@ async fn what_somebody_halts_or_renames_can_still_be_stopped() {
     let Some(bench) = Bench::new() else { return };
     let client = bench.place.client();
     let run = bench.begin("echo there; sleep 600 & wait").await;
-    client.pause_container(&bench.place.container(run.run)).await.unwrap();
+    client
+        .pause_container(&bench.place.container(run.run))
+        .await
+        .unwrap();
     let status = bench.status(&run).await.unwrap();
-    assert!(status.message.as_deref().is_some_and(|message| message.contains("paused")), "{status:?}");
+    assert!(
+        status
+            .message
+            .as_deref()
+            .is_some_and(|message| message.contains("paused")),
+        "{status:?}"
+    );
     let stopped = bench.docker.stop(&run, Duration::ZERO);
-    within(Duration::from_secs(60), "the stop", stopped).await.unwrap();
+    within(Duration::from_secs(60), "the stop", stopped)
+        .await
+        .unwrap();
     assert!(matches!(bench.end(&run).await, Outcome::Stopped { .. }));
     bench.remove(&run).await;
 
     let run = bench.begin("echo there; sleep 600 & wait").await;
-    let options = RenameContainerOptionsBuilder::default().name(&format!("renamed-{}", run.run)).build();
-    client.rename_container(&bench.place.container(run.run), options).await.unwrap();
+    let options = RenameContainerOptionsBuilder::default()
+        .name(&format!("renamed-{}", run.run))
+        .build();
+    client
+        .rename_container(&bench.place.container(run.run), options)
+        .await
+        .unwrap();
     // It is known by its labels, and by nothing else.
     assert_eq!(bench.listed().await, [run.run]);
     let stopped = bench.docker.stop(&run, Duration::ZERO);
-    within(Duration::from_secs(60), "the stop", stopped).await.unwrap();
+    within(Duration::from_secs(60), "the stop", stopped)
+        .await
+        .unwrap();
     let outcome = bench.end(&run).await;
     assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
     bench.remove(&run).await;
@@ -88,7 +115,9 @@ async fn what_somebody_halts_or_renames_can_still_be_stopped() {
 
 #[tokio::test]
 async fn what_somebody_takes_away_between_runs_is_made_anew() {
-    let Some(own) = Own::up(&[]).await else { return };
+    let Some(own) = Own::up(&[]).await else {
+        return;
+    };
     let bench = Bench::at(own.host.clone(), json!({}), References::none());
     let client = bench.place.client();
     let round = async || {
@@ -100,10 +129,16 @@ async fn what_somebody_takes_away_between_runs_is_made_anew() {
     round().await;
     let volumes = client.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>);
     for volume in volumes.await.unwrap().volumes.unwrap() {
-        client.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await.unwrap();
+        client
+            .remove_volume(&volume.name, None::<RemoveVolumeOptions>)
+            .await
+            .unwrap();
     }
     round().await;
-    client.prune_volumes(None::<bollard::query_parameters::PruneVolumesOptions>).await.unwrap();
+    client
+        .prune_volumes(None::<bollard::query_parameters::PruneVolumesOptions>)
+        .await
+        .unwrap();
     round().await;
     // Emptied, and not removed.
     let volume = std::fs::read_dir(own.folder().join("data/volumes")).unwrap();
@@ -112,25 +147,42 @@ async fn what_somebody_takes_away_between_runs_is_made_anew() {
     }
     round().await;
     let all = client.list_containers(Some(
-        bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build(),
+        bollard::query_parameters::ListContainersOptionsBuilder::default()
+            .all(true)
+            .build(),
     ));
     assert_eq!(all.await.unwrap().len(), 0);
 }
 
 #[tokio::test]
 async fn an_image_that_is_removed_between_runs_is_missed_and_found_again() {
-    let Some(own) = Own::up(&[]).await else { return };
+    let Some(own) = Own::up(&[]).await else {
+        return;
+    };
     let settings = json!({ "image": "mine:1", "pull": "never" });
     let bench = Bench::at(own.host.clone(), settings, References::none());
     let client = bench.place.client();
     let tag = async || {
-        let options = bollard::query_parameters::TagImageOptionsBuilder::default().repo("mine").tag("1").build();
-        client.tag_image(crate::place::BUSYBOX, Some(options)).await.unwrap();
+        let options = bollard::query_parameters::TagImageOptionsBuilder::default()
+            .repo("mine")
+            .tag("1")
+            .build();
+        client
+            .tag_image(crate::place::BUSYBOX, Some(options))
+            .await
+            .unwrap();
     };
     tag().await;
     let run = bench.begin("echo done").await;
     bench.end(&run).await;
-    client.remove_image("mine:1", None::<bollard::query_parameters::RemoveImageOptions>, None).await.unwrap();
+    client
+        .remove_image(
+            "mine:1",
+            None::<bollard::query_parameters::RemoveImageOptions>,
+            None,
+        )
+        .await
+        .unwrap();
     // The run that was does not need it any more.
     assert_eq!(bench.text(&run).await, "done\n");
     bench.remove(&run).await;
@@ -151,7 +203,10 @@ async fn a_container_that_is_removed_while_it_is_made_ready_is_made_again() {
     let taken = async {
         // Once.
         until("the container", async || {
-            client.remove_container(&name, None::<RemoveContainerOptions>).await.is_ok()
+            client
+                .remove_container(&name, None::<RemoveContainerOptions>)
+                .await
+                .is_ok()
         })
         .await;
     };

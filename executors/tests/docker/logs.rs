@@ -306,11 +306,6 @@ async fn a_slow_reader_sees_each_line_once_and_a_gap_for_what_was_rotated(driver
         gaps.len() >= breaks.len().min(1) + usize::from(starts_late && breaks.is_empty()),
         "lines are missing: {breaks:?}, {gaps:?}"
     );
-    println!(
-        "{driver}: lines {} breaks {breaks:?} gaps {gaps:?} last {:?}",
-        found.len(),
-        found.last()
-    );
     assert_eq!(found.last(), Some(&300_000));
     bench.end(&run).await;
     bench.remove(&run).await;

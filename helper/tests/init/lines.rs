@@ -155,7 +155,7 @@ fn a_further_payload_that_is_cut_is_not_answered() {
     attempt.close_input();
     gate.open();
     assert_eq!((attempt.exit(), attempt.text().as_str()), (0, "up\n"));
-    assert_eq!(attempt.starts().len(), 1);
+    assert_eq!(attempt.starts().len(), 2);
 }
 
 #[test]

@@ -37,7 +37,6 @@ mod child;
 mod clock;
 mod engine;
 mod folder;
-mod forms;
 mod init;
 mod input;
 mod memory;

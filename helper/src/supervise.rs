@@ -27,6 +27,9 @@ const ROUND: Duration = Duration::from_millis(10);
 const MAX_ROUND: Duration = Duration::from_secs(1);
 /// How long output may stay open that somebody outside the tree holds.
 const DRAIN: Duration = Duration::from_secs(1);
+/// After so much silence a few bytes are written that may begin a value: it is a prompt, and waits for an answer.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// The limits of a workload.
 pub(crate) struct Limits {
     pub(crate) timeout: Option<Duration>,
@@ -155,6 +158,7 @@ impl Supervisor<'_> {
     }
 
     fn next_deadline(&self, state: &State) -> Option<Instant> {
+        let quiet = self.quiet(state);
         let round = match &state.killing {
             Some(killing) => Some(killing.next_round),
             None => state.kill_at,
@@ -168,7 +172,7 @@ impl Supervisor<'_> {
         } else {
             [None; 3]
         };
-        [state.idle(), round]
+        [state.idle(), quiet, round]
             .into_iter()
             .chain(limits)
             .flatten()
@@ -188,6 +192,12 @@ impl Supervisor<'_> {
     fn stall(&self, state: &State) -> Option<Instant> {
         let limit = self.limits.stall_timeout?;
         (!self.outlet.is_blocked()).then(|| state.last_output.after(limit))
+    }
+
+    /// When what is held is written, if it is so little.
+    fn quiet(&self, state: &State) -> Option<Instant> {
+        let holds = self.streams.iter().any(Stream::can_release);
+        holds.then(|| state.last_output.after(QUIET))
     }
 
     fn take_signals(&mut self, state: &mut State) {
@@ -261,6 +271,11 @@ impl Supervisor<'_> {
     fn enforce(&mut self, state: &mut State) {
         let now = Instant::now();
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.quiet(state)) {
+            for stream in &mut *self.streams {
+                stream.release(&mut state.buffers, self.outlet);
+            }
+        }
         if due(state.idle()) {
             state.buffers.release();
         }

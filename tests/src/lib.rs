@@ -5,6 +5,7 @@
 //! | [`story`] | one story: its time limit, its folder, and the end of every process it left behind |
 //! | [`program`] | a program that was started, its output, its end |
 //! | [`server`], [`runner`] | the two halves of the product as programs that can be killed and started again |
+//! | [`docker`], [`engine`] | a Docker Engine seen from outside, and one of a story's own that it may kill |
 //! | [`rest`], [`follow`] | a client of the control plane, and a log that is followed over SSE |
 //! | [`proxy`] | a TCP proxy that cuts, refuses and swallows |
 //! | [`link`] | both ends of the link by hand: a client that sends garbage, a server that sends garbage |
@@ -13,6 +14,8 @@
 //!
 //! The stories are in `tests/stories`, a file for each promise.
 
+pub mod docker;
+pub mod engine;
 pub mod follow;
 pub mod link;
 pub mod processes;
@@ -24,6 +27,8 @@ pub mod server;
 pub mod story;
 pub mod workflow;
 
+pub use docker::Docker;
+pub use engine::Engine;
 pub use follow::Follow;
 pub use program::{Binary, Program};
 pub use proxy::Proxy;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::docker::Docker;
 use crate::processes::{self, Process};
 use crate::program::{Binary, Program};
 use crate::rest::http;
@@ -34,6 +35,8 @@ pub struct Runner {
     pub settings: Vec<String>,
     /// More lines of `[link]`.
     pub link: Vec<String>,
+    /// The lines of `[executors.here]`, where its runs go: `kind = "local"`, or [`Docker::section`](crate::Docker::section).
+    pub executor: String,
     /// More sections.
     pub sections: String,
     /// Where it keeps its data.
@@ -64,6 +67,7 @@ impl Runner {
             environment: Vec::new(),
             settings: vec!["max_runs = 64".to_owned()],
             link: Vec::new(),
+            executor: "kind = \"local\"\n".to_owned(),
             sections: String::new(),
             data_dir: story.path(&format!("{id}.data")),
             listen: free_address(),
@@ -76,6 +80,21 @@ impl Runner {
         let mut runner = Self::new(story, server, "runner-1").await;
         runner.start().await;
         runner
+    }
+
+    /// The same; its runs are containers, if an engine is given.
+    pub async fn started_in(story: &Story, server: &Server, docker: Option<&Docker>) -> Self {
+        let mut runner = Self::new(story, server, "runner-1").await;
+        runner.run_in(docker);
+        runner.start().await;
+        runner
+    }
+
+    /// Makes its runs containers, if an engine is given.
+    pub fn run_in(&mut self, docker: Option<&Docker>) {
+        if let Some(docker) = docker {
+            self.executor = docker.section();
+        }
     }
 
     /// Starts it, and waits until it is ready: work can flow.
@@ -102,7 +121,8 @@ impl Runner {
             self.settings.join("\n")
         );
         let backends = format!(
-            "[executors.here]\nkind = \"local\"\n[secrets.files]\nkind = \"file\"\npath = \"{}\"\n",
+            "[executors.here]\n{}[secrets.files]\nkind = \"file\"\npath = \"{}\"\n",
+            self.executor,
             self.story.path("secrets").display()
         );
         let text = [&link, &runner, &backends, &self.sections]

@@ -2,7 +2,8 @@
 
 use futures::future::join_all;
 use hybrid_runner_core::id::Owner;
-use hybrid_runner_core::{Finding, Health};
+use hybrid_runner_core::secret::SecretProvider;
+use hybrid_runner_core::{Finding, Health, Result};
 use serde::Serialize;
 
 use super::args::ConfigFile;
@@ -10,6 +11,7 @@ use super::exit::Exit;
 use super::output::Output;
 use super::{Done, exec, offline};
 use crate::config::{Inputs, Resolve};
+use crate::kinds::Kinds;
 
 /// A finding, and what it is about.
 #[derive(Debug, Serialize)]
@@ -22,8 +24,8 @@ struct Line {
 }
 
 /// `check`
-pub(crate) async fn check(args: ConfigFile, output: Output) -> Done {
-    let loaded = offline::load(&Inputs::of_process(args.config), output)?;
+pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Done {
+    let loaded = offline::load(&Inputs::of_process(args.config).with_kinds(kinds), output)?;
     let mut config = loaded.config;
     let file = loaded.file.as_ref();
     let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
@@ -57,21 +59,29 @@ pub(crate) async fn check(args: ConfigFile, output: Output) -> Done {
         Resolve::Workload => Finding::warning,
         Resolve::Runner => Finding::failed,
     };
-    let stores = built
-        .stores
-        .iter()
-        .map(|(name, store)| async move { (name, store.check().await) });
+    let stores = built.stores.all().into_iter();
+    let stores = stores.map(|(name, store)| async move { (name, doctor(store.as_ref()).await) });
     for (name, answer) in join_all(stores).await {
         lines.push(Line {
             part: format!("store {name}"),
-            kind: config.secrets.get(name).map(|section| section.kind.clone()),
+            kind: config
+                .secrets
+                .get(&name)
+                .map(|section| section.kind.clone()),
             finding: match answer {
-                Ok(()) => Finding::ok("readable"),
+                Ok(found) => Finding::ok(found),
                 Err(error) => wrong(error.report()),
             },
         });
     }
     print(&lines, output)
+}
+
+/// Reachable, and may it be read? And as whom.
+async fn doctor(store: &dyn SecretProvider) -> Result<String> {
+    store.check().await?;
+    let who = store.identity().await?;
+    Ok(who.map_or_else(|| "readable".to_owned(), |who| format!("readable as {who}")))
 }
 
 fn print(lines: &[Line], output: Output) -> Done {

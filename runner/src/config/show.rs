@@ -11,6 +11,7 @@ use super::layer::PREFIX;
 use super::problem::{heading, is_secret};
 use super::variables::{Becomes, VARIABLES, executor_kind};
 use super::{Environment, Loaded, origin, raw};
+use crate::kinds::Kinds;
 
 /// What stands where a secret would.
 const MASK: &str = "***";
@@ -25,6 +26,17 @@ pub struct Shown {
     pub value: Value,
     /// The file, the variable, the flag, or `default`; of a variable: what it became.
     pub source: String,
+}
+
+impl Shown {
+    #[cfg(test)]
+    pub(crate) fn new(key: &str, value: &str, source: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: Value::from(value),
+            source: source.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Shown {
@@ -118,12 +130,12 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
 }
 
 /// The JSON Schema of a configuration file, with the kinds of this build.
-pub fn schema() -> Value {
+pub fn schema(known: &Kinds) -> Value {
     let mut schema = schemars::schema_for!(raw::Raw).to_value();
     optional(&mut schema);
     for (table, kinds) in [
-        ("executors", kinds(hybrid_runner_executors::KINDS)),
-        ("secrets", kinds(hybrid_runner_secrets::KINDS)),
+        ("executors", kinds(known.executors())),
+        ("secrets", kinds(known.secrets())),
     ] {
         let kinds = kinds.into_iter().map(|(name, mut kind)| {
             hoist(&format!("{table}.{name}."), &mut kind, &mut schema);

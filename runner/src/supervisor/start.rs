@@ -88,11 +88,19 @@ impl Run {
             return Err(Failure::new(FailureClass::Spec, message));
         };
         spec.validate().map_err(|error| wrong(&error))?;
-        shared
+        let rules = shared.rules();
+        let default_store = shared.stores.default_store();
+        rules
             .policy
-            .check(spec, &self.executor, shared.stores.default_store())?;
+            .check(spec, &self.executor, default_store.as_ref())?;
         let mut inner = spec.attempt(attempt);
         inner.runner = Some(shared.agent.clone());
+        if let Some(workload) = &rules.workload {
+            let refused = |error: &Error| Failure::new(FailureClass::Secret, error.report());
+            workload
+                .prepare(&mut inner)
+                .map_err(|error| refused(&error))?;
+        }
         Ok((Arc::clone(executor), inner))
     }
 
@@ -104,8 +112,8 @@ impl Run {
         let shared = Arc::clone(&self.shared);
         let run = spec.run;
         let references = match shared.resolve {
-            Resolve::Runner => spec.references(),
-            Resolve::Workload => Ok(Vec::new()),
+            Resolve::Runner => spec.references().map(Some),
+            Resolve::Workload => Ok(None),
         };
         async move {
             let failed = |error: &Error| {
@@ -113,7 +121,9 @@ impl Run {
                 failure.may_pass = error.is_transient();
                 failure
             };
-            let references = references.map_err(|error| failed(&error))?;
+            let Some(references) = references.map_err(|error| failed(&error))? else {
+                return Ok(Secrets::left_to_the_workload());
+            };
             if references.is_empty() {
                 return Ok(Secrets::none());
             }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use hybrid_runner_tests::{Runner, Server, Story, skipped};
+use hybrid_runner_tests::{Docker, Runner, Server, Story, skipped};
 use serde_json::Value;
+
+const TOKEN: &str = "aaaaaaaa.bbbbbbbb.cccccccc";
 
 #[tokio::test]
 async fn the_openmetadata_example_brings_its_entities_to_the_sink() {
@@ -13,64 +15,91 @@ async fn the_openmetadata_example_brings_its_entities_to_the_sink() {
         );
     };
     Story::told(240, async |story| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("the crate lies in the workspace");
-        let example =
-            std::fs::read_to_string(root.join("examples/workflows/sqlite-metadata.yaml")).unwrap();
-        // As it is, but for where it works.
-        let metadata = Path::new(&metadata);
-        let sink = story.path("entities.json");
-        let example = example
-            .replace(
-                "filename: entities.json",
-                &format!("filename: {}", sink.display()),
-            )
-            .replace(
-                "\nenv:\n",
-                &format!(
-                    "\nenv:\n  METADATA: {}\n  STORY: {}\n",
-                    metadata.display(),
-                    story.folder().display()
-                ),
-            );
-        let file = story
-            .write("sqlite-metadata.yaml", example)
-            .display()
-            .to_string();
-        story.write("secrets/openmetadata/token", "aaaaaaaa.bbbbbbbb.cccccccc");
+        let metadata = Path::new(&metadata).display().to_string();
         let server = Server::started(&story).await;
-        let _runner = Runner::started(&story, &server).await;
-        let (url, token) = (server.url(), server.admin_token());
-        let client = server.client();
-
-        let submitted = story
-            .command_with(
-                &["submit", &file, "--json"],
-                &[
-                    ("HYBRID_RUNNER_SERVER", &url),
-                    ("HYBRID_RUNNER_TOKEN", &token),
-                ],
-            )
-            .await;
-        let submitted = submitted.expect(0).json();
-        let run = submitted
-            .pointer("/id")
-            .or_else(|| submitted.pointer("/0/id"))
-            .and_then(Value::as_str)
-            .unwrap();
-        let mut follow = client.follow(run);
-        let end = follow.end().await;
-
-        assert_eq!(end.state(), "succeeded", "{}\n{}", end.0, follow.text());
-        assert!(!follow.text().contains("aaaaaaaa.bbbbbbbb.cccccccc"));
-        let entities = std::fs::read_to_string(&sink).unwrap();
-        for table in ["orders", "customers"] {
-            assert!(
-                entities.contains(table),
-                "no `{table}` among the entities:\n{entities}"
-            );
-        }
+        let runner = Runner::new(&story, &server, "runner-1").await;
+        brings_its_entities(&story, &server, runner, Some(&metadata)).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_openmetadata_example_does_the_same_in_a_container() {
+    let Some(image) = std::env::var_os("HYBRID_RUNNER_TEST_DOCKER_PYTHON") else {
+        return skipped("there is no image with openmetadata-ingestion; scripts/services/all up");
+    };
+    Story::told(240, async |story| {
+        let Some(docker) = Docker::of(&story) else {
+            return;
+        };
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        runner.executor = docker.section_with(&image.to_string_lossy());
+        let events = docker.events();
+        let run = brings_its_entities(&story, &server, runner, None).await;
+        assert_eq!(events.made(&run), 1, "{:?}", events.all());
+    })
+    .await;
+}
+
+/// Submits the example as it is, but for where it works: the sink, and where it finds its program if not in its `PATH`.
+async fn brings_its_entities(
+    story: &Story,
+    server: &Server,
+    mut runner: Runner,
+    metadata: Option<&str>,
+) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace");
+    let example =
+        std::fs::read_to_string(root.join("examples/workflows/sqlite-metadata.yaml")).unwrap();
+    let sink = story.path("entities.json");
+    let mut env = format!("\nenv:\n  STORY: {}\n", story.folder().display());
+    if let Some(metadata) = metadata {
+        env += &format!("  METADATA: {metadata}\n");
+    }
+    let example = example
+        .replace(
+            "filename: entities.json",
+            &format!("filename: {}", sink.display()),
+        )
+        .replace("\nenv:\n", &env);
+    let file = story
+        .write("sqlite-metadata.yaml", example)
+        .display()
+        .to_string();
+    story.write("secrets/openmetadata/token", TOKEN);
+    runner.start().await;
+    let (url, token) = (server.url(), server.admin_token());
+    let client = server.client();
+
+    let submitted = story
+        .command_with(
+            &["submit", &file, "--json"],
+            &[
+                ("HYBRID_RUNNER_SERVER", &url),
+                ("HYBRID_RUNNER_TOKEN", &token),
+            ],
+        )
+        .await;
+    let submitted = submitted.expect(0).json();
+    let run = submitted
+        .pointer("/id")
+        .or_else(|| submitted.pointer("/0/id"))
+        .and_then(Value::as_str)
+        .unwrap();
+    let mut follow = client.follow(run);
+    let end = follow.end().await;
+
+    assert_eq!(end.state(), "succeeded", "{}\n{}", end.0, follow.text());
+    assert!(!follow.text().contains(TOKEN));
+    let entities = std::fs::read_to_string(&sink).unwrap();
+    for table in ["orders", "customers"] {
+        assert!(
+            entities.contains(table),
+            "no `{table}` among the entities:\n{entities}"
+        );
+    }
+    run.to_owned()
 }

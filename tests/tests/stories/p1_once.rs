@@ -11,9 +11,9 @@ use serde_json::json;
 const TOGETHER: usize = 4;
 
 /// The three runs of one walk: one that succeeds, one that fails twice, one that is stopped.
-struct Scenario {
+pub(super) struct Scenario {
     name: String,
-    runs: [String; 3],
+    pub(super) runs: [String; 3],
 }
 
 impl Scenario {
@@ -28,7 +28,7 @@ impl Scenario {
     }
 
     /// Submits them, and stops the third.
-    async fn play(story: &Story, client: &Client, runner: &str, name: &str) -> Self {
+    pub(super) async fn play(story: &Story, client: &Client, runner: &str, name: &str) -> Self {
         let mut scenario = Self {
             name: name.to_owned(),
             runs: Default::default(),
@@ -46,7 +46,7 @@ impl Scenario {
     }
 
     /// Stops the third run and waits for the ends; they must be the truth, told once.
-    async fn check(&self, story: &Story, client: &Client) {
+    pub(super) async fn check(&self, story: &Story, client: &Client) {
         // Running is a process; that it has come to say so takes a moment more.
         let begun = format!("{}-endless.starts", self.name);
         processes::until(&begun, Duration::from_mins(1), || {
@@ -83,21 +83,22 @@ impl Scenario {
 }
 
 /// The steps that a log of steps names.
-fn steps(story: &Story, file: &str) -> Vec<String> {
+pub(super) fn steps(story: &Story, file: &str) -> Vec<String> {
     let log = story.read(file);
     log.lines()
         .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
         .collect()
 }
 
-fn fault_log(story: &Story, file: &str) -> Vec<(String, String)> {
+pub(super) fn fault_log(story: &Story, file: &str) -> Vec<(String, String)> {
     vec![(
         "HYBRID_RUNNER_FAULT_LOG".to_owned(),
         story.path(file).display().to_string(),
     )]
 }
 
-fn fault_at(step: usize) -> Vec<(String, String)> {
+/// `step` is a number, or a name with the number among those of that name.
+pub(super) fn fault_at(step: impl ToString) -> Vec<(String, String)> {
     vec![("HYBRID_RUNNER_FAULT_STEP".to_owned(), step.to_string())]
 }
 

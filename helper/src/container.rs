@@ -15,9 +15,10 @@
 //! ␞0123456789abcdef0123456789abcdef hybrid-runner end how=exit code=1 started=1764000000000000 ended=… out=120 err=14 …
 //! ```
 //!
-//! The first stands before all output of the workload, and is said again for every further payload, of which none is
-//! run. The last stands behind all output; where nothing was started it is the only one. They are on the error output if
-//! a line begins there, else on the output if one begins there, else behind the unfinished line of the error output:
+//! The first stands before all output of the workload, on both streams: who reads one of them without it knows that its
+//! beginning was dropped, whichever stream the engine took first. It is said again for every further payload, of which
+//! none is run. The last stands behind all output; where nothing was started it is the only one. Said again, and at the
+//! end, they are on the error output if a line begins there, else on the output if one begins there, else behind the unfinished line of the error output:
 //! nothing is ever added to the output to make room for them. `out` and `err` do not count them.
 //!
 //! # Signals

@@ -34,6 +34,12 @@ impl Engine {
         (self.out.total(), self.err.total())
     }
 
+    /// Passes on a line of our own to both streams: what is missing before it in one of them was never there.
+    pub(crate) fn open(&mut self, line: &[u8]) {
+        self.out.say(line);
+        self.err.say(line);
+    }
+
     /// Passes on a text for people, each of its lines marked as not being the workload's.
     pub(crate) fn note(&mut self, text: &str) {
         for line in text.lines() {

@@ -157,7 +157,7 @@ impl<'a> Init<'a> {
         let grace = payload.grace;
         let Child { pid, time, .. } = running.child;
         let header = Line::Started { pid, time }.encode(self.mark);
-        self.engine.say(&header);
+        self.engine.open(&header);
         let watch = Watch {
             signals: &mut self.signals,
             orders: Orders::Signals { input, header },

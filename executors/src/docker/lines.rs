@@ -57,6 +57,11 @@ impl Lines {
         })
     }
 
+    /// Drops what was kept back: it was delivered, or is read again.
+    pub(super) fn forget(&mut self) {
+        self.kept = None;
+    }
+
     /// What was kept back, once nothing more comes. Of a line that it was glued to, the engine may have dropped the end.
     pub(super) fn rest(&mut self) -> Option<Record> {
         let kept = self.kept.take()?;

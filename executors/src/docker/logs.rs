@@ -33,10 +33,6 @@ const BACK: i64 = 3600;
 const STEP: i64 = 60;
 /// Records that are there arrive without a pause: a place that is not among them is not there.
 const SEARCH: Duration = Duration::from_secs(5);
-/// Init's first line is on another stream than most output, and the engine may take that first: so long it is waited for,
-/// and so much output may stand before it.
-const OPENING: Duration = Duration::from_secs(1);
-const OPENING_SIZE: usize = 256 << 10;
 /// What init says before its first line begins so.
 const NOTE: &[u8] = b"hybrid-runner: ";
 /// Before a stream that broke is asked for again.
@@ -58,6 +54,7 @@ pub(super) fn follow(
         lines: None,
         ear: None,
         later: None,
+        gap: None,
         broken: None,
         is_done: false,
     };
@@ -80,6 +77,8 @@ struct Follower {
     ear: Option<Ear>,
     /// After a place that was lost: what is not later than this may have been delivered.
     later: Option<i64>,
+    /// The sums at the last gap: there is none behind it without output between.
+    gap: Option<[u64; 2]>,
     /// Why a pass broke off, until all before it is delivered.
     broken: Option<Error>,
     is_done: bool,
@@ -90,12 +89,18 @@ struct Reading {
     records: Records,
     counter: Counter,
     pass: Pass,
+    /// The time of the last record of each stream that was delivered by this pass.
+    last: [Option<i64>; 2],
+    /// The engine gives again what it gave before, or its clock was set back.
+    is_back: bool,
 }
 
 /// What a pass is about.
 #[derive(Debug, Clone, Copy)]
 struct Pass {
     seeking: Seeking,
+    /// Nothing was delivered before, so that it must begin as all logs do.
+    is_from_start: bool,
     /// It was asked for after the container had ended: its end is the log's.
     is_last: bool,
     /// It goes over all that the engine has: what it does not find is not there.
@@ -192,6 +197,10 @@ impl Follower {
 
     fn open(&mut self, container: &Container, back: Back, may_follow: bool) -> Result<()> {
         let lives = container.phase.is_alive();
+        if let Some(lines) = &mut self.lines {
+            // It is read again on the way to the place.
+            lines.forget();
+        }
         let since = match (self.place.anchor, back) {
             (None, _) | (_, Back::All) => 0,
             (Some(anchor), Back::Little) => anchor.time / 1_000_000_000 - STEP,
@@ -206,12 +215,15 @@ impl Follower {
         self.reading = Some(Reading {
             records: self.shared.records(&container.id, wanted)?,
             counter: Counter::default(),
+            last: [None; 2],
+            is_back: false,
             pass: Pass {
                 seeking: match (self.place.anchor, self.later) {
                     (Some(anchor), _) => Seeking::Behind(anchor),
                     (None, Some(time)) => Seeking::Later(time),
                     (None, None) => Seeking::Found,
                 },
+                is_from_start: self.place == Place::START,
                 is_last: !lives,
                 is_whole: since <= 0 && !wanted.follow,
             },
@@ -233,14 +245,16 @@ impl Follower {
         };
         let (records, then) = self.gather(&mut reading).await;
         let mut joined = Joined::default();
-        if self.is_opening(&reading) && !records.is_empty() && !self.opens(&records) {
-            // Init's first line is not there any more, nor is what followed it.
-            self.gap(None, GapReason::Rotated);
-        }
         for record in records {
             self.take(&mut reading, record, &mut joined);
+            if reading.is_back {
+                break;
+            }
         }
         joined.flush(self.run, &mut self.queue);
+        if reading.is_back {
+            return self.look_back().await;
+        }
         match then {
             Then::More => self.reading = Some(reading),
             Then::Silence => return self.look_everywhere().await,
@@ -253,17 +267,14 @@ impl Follower {
         Ok(())
     }
 
-    /// The next record, and those that are there already; at the beginning of a log, those up to init's first line.
+    /// The next record, and those that are there already.
     async fn gather(&mut self, reading: &mut Reading) -> (Vec<Record>, Then) {
-        let opening = self.is_opening(reading);
         let is_sought = matches!(reading.pass.seeking, Seeking::Behind(_));
-        let enough = if opening { OPENING_SIZE } else { MAX_CHUNK };
         let mut records = Vec::new();
         let mut size = 0;
-        loop {
+        while size < MAX_CHUNK {
             let next = reading.records.next();
             let next = match () {
-                () if opening && !records.is_empty() => timeout(OPENING, next).await.ok(),
                 () if !records.is_empty() => next.now_or_never(),
                 () if is_sought => match timeout(SEARCH, next).await {
                     Ok(next) => Some(next),
@@ -272,7 +283,7 @@ impl Follower {
                 () => Some(next.await),
             };
             match next {
-                None => return (records, Then::More),
+                None => break,
                 Some(None) => return (records, Then::End),
                 Some(Some(Err(error))) => return (records, Then::Broken(error)),
                 Some(Some(Ok(record))) => {
@@ -280,30 +291,8 @@ impl Follower {
                     records.push(record);
                 }
             }
-            if size >= enough || opening && self.opens(&records[records.len() - 1..]) {
-                return (records, Then::More);
-            }
         }
-    }
-
-    /// At the beginning of a log, before init's first line.
-    fn is_opening(&self, reading: &Reading) -> bool {
-        let unsaid = |lines: &Lines| lines.started.is_none() && lines.end.is_none();
-        self.place == Place::START
-            && reading.pass.seeking == Seeking::Found
-            && self.lines.as_ref().is_some_and(unsaid)
-    }
-
-    /// Whether the first line of init is among them, so that nothing is missing before.
-    fn opens(&self, records: &[Record]) -> bool {
-        let is_ours = |record: &Record| {
-            record.content.starts_with(NOTE)
-                || self
-                    .lines
-                    .as_ref()
-                    .is_some_and(|lines| lines.is_first(&record.content))
-        };
-        records.iter().any(is_ours)
+        (records, Then::More)
     }
 
     /// Brings a record into the queue if it is to be delivered.
@@ -317,6 +306,10 @@ impl Follower {
                 lines.strip(record);
                 if anchor == wanted {
                     reading.pass.seeking = Seeking::Found;
+                    if self.place.kept {
+                        // What init says in it is of interest, what it holds besides was delivered.
+                        lines.rest();
+                    }
                 }
                 return;
             }
@@ -326,8 +319,21 @@ impl Follower {
             }
             Seeking::Later(_) => reading.pass.seeking = Seeking::Found,
         }
+        let last = &mut reading.last[usize::from(record.stream == Stream::Err)];
+        if last.is_some_and(|last| record.time < last) {
+            reading.is_back = true;
+            return;
+        }
+        let is_first = last.replace(record.time).is_none();
+        if is_first && reading.pass.is_from_start && !is_opening(lines, &record) {
+            // Each stream opens with a line of init: that is not there any more, nor is what followed it.
+            joined.flush(self.run, &mut self.queue);
+            self.gap(None, GapReason::Rotated);
+        }
+        let Some(lines) = &mut self.lines else { return };
         let before = self.place;
         self.place.anchor = Some(anchor);
+        self.place.kept = false;
         let owed = self.place.owed(&record);
         self.place.remember_end(&record);
         let Some(mut record) = lines.strip(record) else {
@@ -348,15 +354,17 @@ impl Follower {
         }
     }
 
+    /// The times of one stream fall only if the engine, which was overtaken by a rotation, begins anew, or if its clock was
+    /// set back. What follows the place in the whole log tells.
+    async fn look_back(&mut self) -> Result<()> {
+        match self.shared.look(self.run).await? {
+            Seen::Claimed(container) => self.open(&container, Back::All, true),
+            _ => self.begin().await,
+        }
+    }
+
     /// The end of a pass.
     async fn ended(&mut self, pass: Pass) -> Result<()> {
-        if let Some(record) = self.lines.as_mut().and_then(Lines::rest) {
-            let before = self.place;
-            self.place.add(record.stream, record.content.len());
-            let mut joined = Joined::default();
-            joined.push(&record, [before, self.place], self.run, &mut self.queue);
-            joined.flush(self.run, &mut self.queue);
-        }
         if let Seeking::Behind(anchor) = pass.seeking {
             if !pass.is_whole {
                 return self.look_everywhere().await;
@@ -390,6 +398,7 @@ impl Follower {
     /// Nothing more comes.
     fn finish(&mut self) {
         self.is_done = true;
+        self.end_kept();
         self.end_lines();
         let Some(lines) = &self.lines else { return };
         let delivered = self.place.out + self.place.err;
@@ -401,6 +410,19 @@ impl Follower {
         if missing != Some(0) && !self.place.gap && (began || missing.is_some()) {
             self.gap(missing, GapReason::Crashed);
         }
+    }
+
+    /// What was kept back, because it could have been a part of a line of init.
+    fn end_kept(&mut self) {
+        let Some(record) = self.lines.as_mut().and_then(Lines::rest) else {
+            return;
+        };
+        let before = self.place;
+        self.place.add(record.stream, record.content.len());
+        self.place.kept = true;
+        let mut joined = Joined::default();
+        joined.push(&record, [before, self.place], self.run, &mut self.queue);
+        joined.flush(self.run, &mut self.queue);
     }
 
     /// The end of a last line, where init has written one byte more than the engine gives.
@@ -427,12 +449,21 @@ impl Follower {
     }
 
     fn gap(&mut self, bytes: Option<u64>, why: GapReason) {
+        let sums = [self.place.out, self.place.err];
+        if self.gap.replace(sums) == Some(sums) {
+            return;
+        }
         self.place.gap = true;
         self.queue.push_back(LogChunk {
             item: LogItem::Gap { bytes, why },
             next: self.place.to_cursor(self.run),
         });
     }
+}
+
+/// Whether nothing of its stream was written before this record: it is init's first line, or a note before that.
+fn is_opening(lines: &Lines, record: &Record) -> bool {
+    record.content.starts_with(NOTE) || lines.is_first(&record.content)
 }
 
 /// Records of one stream, as one chunk.

@@ -1,6 +1,7 @@
 //! How a run stands in the engine, looked at anew each time.
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 
@@ -28,6 +29,8 @@ pub(super) struct Container {
     /// Tells the lines of init.
     pub(super) mark: String,
     pub(super) phase: Phase,
+    /// Whether it is being removed.
+    pub(super) is_going: bool,
     /// Whether the limit of memory killed a process of it.
     pub(super) oom_killed: bool,
     pub(super) exit_code: i64,
@@ -60,7 +63,7 @@ impl Shared {
             return Ok(Seen::Preparing(container));
         }
         // Between the two looks it may have got its name.
-        if let Some(container) = self.inspect(&self.names.claimed(run)).await? {
+        if let Some(container) = self.claimed(run).await? {
             return Ok(Seen::Claimed(container));
         }
         Ok(if self.is_stopped(run).await? {
@@ -68,6 +71,32 @@ impl Shared {
         } else {
             Seen::Nothing
         })
+    }
+
+    /// The container that has run the work of this run, or is about to, whatever somebody has called it meanwhile.
+    pub(super) async fn claimed(&self, run: RunId) -> Result<Option<Container>> {
+        if let Some(container) = self.inspect(&self.names.claimed(run)).await? {
+            return Ok(Some(container));
+        }
+        let filter = self.names.filter_of(run);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filter)
+            .build();
+        let found = self.engine.ask()?.list_containers(Some(options)).await;
+        let found = found.map_err(|error| {
+            self.engine
+                .failed("look for the container of the run", error)
+        })?;
+        let preparing = format!("/{}", self.names.preparing(run));
+        let is_other = |names: &Vec<String>| !names.contains(&preparing);
+        let renamed = found
+            .into_iter()
+            .find(|container| container.names.as_ref().is_some_and(is_other));
+        match renamed.and_then(|container| container.id) {
+            Some(id) => self.inspect(&id).await,
+            None => Ok(None),
+        }
     }
 
     /// The container of this name or id.
@@ -102,6 +131,7 @@ impl Container {
             id,
             mark,
             phase: Phase::Made,
+            is_going: false,
             oom_killed: false,
             exit_code: 0,
             error: String::new(),
@@ -123,6 +153,10 @@ impl Container {
             id,
             mark: labels.remove(names::MARK).unwrap_or_default(),
             phase: Phase::of(&state),
+            is_going: matches!(
+                state.status,
+                Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)
+            ),
             oom_killed: state.oom_killed.unwrap_or_default(),
             exit_code: state.exit_code.unwrap_or_default(),
             error: state.error.unwrap_or_default(),

@@ -81,6 +81,14 @@ impl Names {
         let owner = format!("{OWNER}={}", self.0);
         HashMap::from([("label".to_owned(), vec![owner])])
     }
+
+    /// The filter that shows only what belongs to this run.
+    pub(super) fn filter_of(&self, run: RunId) -> HashMap<String, Vec<String>> {
+        let mut filter = self.filter();
+        let labels = filter.entry("label".to_owned()).or_default();
+        labels.push(format!("{RUN}={run}"));
+        filter
+    }
 }
 
 /// The run that a labelled object belongs to.

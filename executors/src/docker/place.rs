@@ -9,7 +9,8 @@
 //! between them.
 //!
 //! `1.<tag>.<time>.<o|e|b|->.<count>.<hash>.<bytes of stdout>.<of stderr>.<open stdout>.<open stderr>.<flags>`, numbers in
-//! hexadecimal. Flags: `g` a gap was shown, `e` all was delivered, `n` neither.
+//! hexadecimal. Flags: `g` a gap was shown, `k` the part of a record was delivered that was kept back for long, `e` all
+//! was delivered, `n` none of them.
 
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::Stream;
@@ -31,6 +32,8 @@ pub(super) struct Place {
     open: [Option<i64>; 2],
     /// A gap was shown, so that the sums cannot be right any more.
     pub(super) gap: bool,
+    /// What was kept back of a record that might have gone on was delivered, too.
+    pub(super) kept: bool,
     /// All was delivered.
     pub(super) at_end: bool,
 }
@@ -52,6 +55,7 @@ impl Place {
         err: 0,
         open: [None; 2],
         gap: false,
+        kept: false,
         at_end: false,
     };
 
@@ -108,14 +112,16 @@ impl Place {
             Stream::Err => 'e',
             _ => 'b',
         };
-        let flag = match (self.gap, self.at_end) {
-            (false, false) => "n",
-            (true, false) => "g",
-            (false, true) => "e",
-            (true, true) => "ge",
-        };
+        let flags = [('g', self.gap), ('k', self.kept), ('e', self.at_end)];
+        let mut flags: String = flags
+            .iter()
+            .filter_map(|(flag, is_set)| is_set.then_some(*flag))
+            .collect();
+        if flags.is_empty() {
+            flags.push('n');
+        }
         format!(
-            "{VERSION}.{:x}.{:x}.{stream}.{:x}.{:x}.{:x}.{:x}.{:x}.{:x}.{flag}",
+            "{VERSION}.{:x}.{:x}.{stream}.{:x}.{:x}.{:x}.{:x}.{:x}.{:x}.{flags}",
             tag(run),
             anchor.time,
             anchor.count,
@@ -153,13 +159,10 @@ impl Place {
         let (hash, out, err) = (number(next())?, number(next())?, number(next())?);
         let open = [number(next())?, number(next())?];
         let open = open.map(|time| i64::try_from(time).ok().filter(|time| *time != 0));
-        let (gap, at_end) = match next()? {
-            "n" => (false, false),
-            "g" => (true, false),
-            "e" => (false, true),
-            "ge" => (true, true),
-            _ => return None,
-        };
+        let flags = next()?;
+        if flags.is_empty() || flags.contains(|flag| !"gken".contains(flag)) {
+            return None;
+        }
         let anchor = stream.map(|stream| Anchor {
             time,
             stream,
@@ -171,8 +174,9 @@ impl Place {
             out,
             err,
             open,
-            gap,
-            at_end,
+            gap: flags.contains('g'),
+            kept: flags.contains('k'),
+            at_end: flags.contains('e'),
         })
     }
 }
@@ -241,6 +245,7 @@ mod tests {
         place.anchor = Some(Counter::default().next(&record(Stream::Err, 17, "x")));
         place.add(Stream::Err, 1);
         place.gap = true;
+        place.kept = true;
         let cursor = place.to_cursor(run);
         assert_eq!(Place::parse(&cursor, run).unwrap(), place);
         assert!(Place::parse(&cursor, run.attempt(2)).is_err());

@@ -21,6 +21,7 @@ use hybrid_runner_core::executor::{Handle, Progress};
 use hybrid_runner_core::fault;
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_helper::payload::Private;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
@@ -56,7 +57,7 @@ pub(super) async fn start(
     let deadline = Instant::now() + PATIENCE;
     let mut pause = PAUSE;
     loop {
-        if let Some(claimed) = shared.inspect(&shared.names.claimed(spec.run)).await? {
+        if let Some(claimed) = shared.claimed(spec.run).await? {
             starting.refuse_stopped().await?;
             starting.finish(claimed, plan).await?;
             return Ok(handle);
@@ -84,6 +85,23 @@ enum Force {
     No,
 }
 
+/// What became of the claim on a run.
+enum Claim {
+    /// Ours: all but the last byte is handed over.
+    Won(Feed),
+    /// Another container has it.
+    Lost,
+    /// The container, or the volume of init, was taken away.
+    Gone,
+}
+
+/// All but the last byte, and the last byte.
+fn split(payload: &Private) -> [&[u8]; 2] {
+    // On its way into the container.
+    let (most, last) = payload.expose().split_at(payload.expose().len() - 1);
+    [most, last]
+}
+
 struct Starting<'a> {
     shared: &'a Arc<Shared>,
     spec: &'a RunSpec,
@@ -109,7 +127,23 @@ impl Starting<'_> {
             return Err(stopped);
         }
         self.progress.report("starting the container");
-        self.hand_over(&container, plan).await
+        let payload = plan.encode()?;
+        let feed = match self.claim_fed(&container, &payload).await {
+            Ok(Claim::Won(feed)) => feed,
+            Ok(Claim::Lost) => return Ok(true),
+            Ok(Claim::Gone) => return Ok(false),
+            Err(_) if self.is_gone(&container).await => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        self.complete(feed, &payload).await?;
+        Ok(true)
+    }
+
+    /// Whether a container that was to be started was removed meanwhile: by another start of the run, by a stop, by
+    /// somebody else.
+    async fn is_gone(&self, container: &Container) -> bool {
+        let found = self.shared.inspect(&container.id).await;
+        found.is_ok_and(|found| found.is_none_or(|found| found.is_going))
     }
 
     /// Makes the container, or finds the one that was made before.
@@ -141,10 +175,9 @@ impl Starting<'_> {
         }
     }
 
-    /// Hands the payload over; `false` if the container is gone, or its volume is.
-    async fn hand_over(&self, container: &Container, plan: &Plan) -> Result<bool> {
+    /// Starts the container, hands all but the last byte over, and claims it.
+    async fn claim_fed(&self, container: &Container, payload: &Private) -> Result<Claim> {
         let shared = self.shared;
-        let payload = plan.encode()?;
         let mut feed = Feed::attach(shared, container).await?;
         if container.phase != Phase::Running
             && let Err(error) = shared
@@ -157,19 +190,24 @@ impl Starting<'_> {
             return self.not_started(container, error).await;
         }
         fault::step("docker.start.running");
-        let (most, last) = payload.expose().split_at(payload.expose().len() - 1);
-        feed.write(most).await?;
+        feed.write(split(payload)[0]).await?;
         fault::step("docker.start.fed");
         self.refuse_stopped().await?;
         if !self.claim(container).await? {
-            return Ok(true);
+            return Ok(Claim::Lost);
         }
         fault::step("docker.start.claimed");
-        feed.write(last).await?;
+        Ok(Claim::Won(feed))
+    }
+
+    /// Hands the last byte over: from here on init runs the work without us.
+    async fn complete(&self, mut feed: Feed, payload: &Private) -> Result<()> {
+        let shared = self.shared;
+        feed.write(split(payload)[1]).await?;
         feed.await_start(payload.expose()).await?;
         fault::step("docker.start.begun");
         shared.is_begun_now(self.spec.run);
-        Ok(true)
+        Ok(())
     }
 
     /// Gives the container its final name; `false` if another container has it: the run is started.
@@ -231,10 +269,9 @@ impl Starting<'_> {
         &self,
         container: &Container,
         error: bollard::errors::Error,
-    ) -> Result<bool> {
-        if is_status(&error, 404) && self.shared.inspect(&container.id).await?.is_none() {
-            // Another start of the same run has removed it, or a stop has.
-            return Ok(false);
+    ) -> Result<Claim> {
+        if self.is_gone(container).await {
+            return Ok(Claim::Gone);
         }
         self.discard(&container.id, Force::No).await;
         let error = self
@@ -244,7 +281,7 @@ impl Starting<'_> {
         let words = error.causes().unwrap_or_default();
         if words.contains(hybrid_runner_helper::container::INIT) && words.contains("no such file") {
             self.shared.distrust_carrier().await;
-            return Ok(false);
+            return Ok(Claim::Gone);
         }
         Err(self.shared.blamed(error))
     }

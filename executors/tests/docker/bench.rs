@@ -66,6 +66,7 @@ impl Bench {
     }
 
     /// A run of this shell script.
+    #[expect(clippy::unused_self, reason = "reads as what is asked of it")]
     pub(crate) fn spec(&self, script: &str) -> RunSpec {
         spec(["/bin/sh", "-c", script])
     }

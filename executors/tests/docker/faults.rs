@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::bench::{Bench, until, within};
 use crate::place::{LABEL, Place, engine};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const SCENARIO: &str = "SCENARIO";
 const FOLDER: &str = "SCENARIO_FOLDER";
 
@@ -60,7 +60,7 @@ impl Stage {
         let text = folder.to_str().unwrap();
         let mounts = json!({ "mounts": [{ "source": text, "target": text }] });
         let mut place = Place::with(Some(engine()?), mounts, References::none());
-        place.server = text.to_owned();
+        text.clone_into(&mut place.server);
         let docker = place.docker("one");
         let run = RunId::of_key(text).attempt(1);
         Some(Self {

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `contract` | the executor contract, here and over a session |
 //! | `blame_start`, `blame_end` | each failure of a start, and of a run, has its class, and says what to do |
+//! | `logs` | the output from every place in it, with what was dropped as gaps |
+//! | `names` | names and owners; what somebody else does to our objects |
 //! | `deaths` | the engine is killed or restarted under its runs |
 //! | `faults` | we are killed at each step |
 //! | `secrets` | no value stands anywhere but in the work; images of every kind |

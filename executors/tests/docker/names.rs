@@ -54,7 +54,7 @@ async fn two_owners_of_one_run_do_not_meet() {
     let run = bench.start(&spec).await;
     let (secrets, progress) = (Secrets::none(), Progress::none());
     let started = other.start(&spec, &secrets, &progress);
-    let theirs = within(Duration::from_secs(60), "a start", started)
+    let theirs = within(Duration::from_mins(1), "a start", started)
         .await
         .unwrap();
     assert_eq!(other.list().await.unwrap().len(), 1);
@@ -87,7 +87,7 @@ async fn what_somebody_halts_or_renames_can_still_be_stopped() {
         "{status:?}"
     );
     let stopped = bench.docker.stop(&run, Duration::ZERO);
-    within(Duration::from_secs(60), "the stop", stopped)
+    within(Duration::from_mins(1), "the stop", stopped)
         .await
         .unwrap();
     assert!(matches!(bench.end(&run).await, Outcome::Stopped { .. }));
@@ -104,7 +104,7 @@ async fn what_somebody_halts_or_renames_can_still_be_stopped() {
     // It is known by its labels, and by nothing else.
     assert_eq!(bench.listed().await, [run.run]);
     let stopped = bench.docker.stop(&run, Duration::ZERO);
-    within(Duration::from_secs(60), "the stop", stopped)
+    within(Duration::from_mins(1), "the stop", stopped)
         .await
         .unwrap();
     let outcome = bench.end(&run).await;

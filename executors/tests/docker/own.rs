@@ -45,7 +45,8 @@ impl Own {
         let mut arguments = vec!["up".to_owned(), self.name.clone()];
         arguments.extend(self.options.iter().cloned());
         let output = script("docker", arguments).await;
-        self.host = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.trim().clone_into(&mut self.host);
         output
     }
 

@@ -27,7 +27,7 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         let encoded = base64(&text);
         // What the neighbours have a part in is left out.
         let from = [0, 2, 3][offset];
-        encoded[from..encoded.len() - 4].as_bytes().to_vec()
+        encoded.as_bytes()[from..encoded.len() - 4].to_vec()
     });
     std::iter::once(value.as_bytes().to_vec())
         .chain(encoded)

@@ -17,6 +17,8 @@ use crate::container::Container;
 
 /// What a pipe holds.
 const PIPE: u64 = 64 << 10;
+/// The most that is such a piece.
+const SMALL: u64 = 4 << 10;
 
 /// What a thread has read so far.
 #[derive(Clone, Default)]
@@ -277,7 +279,8 @@ impl Attempt {
                 (before, since) = (now, SystemTime::now());
             }
             let quiet = since.elapsed().unwrap() > Duration::from_millis(500);
-            (now.1 >= PIPE && quiet).then_some(())
+            // What comes in small pieces goes into a pipe whole or not at all.
+            (now.1 + SMALL >= PIPE && quiet).then_some(())
         });
     }
 

@@ -229,6 +229,9 @@ impl Starting<'_> {
         error: bollard::errors::Error,
     ) -> Result<bool> {
         self.discard(&container.id, Force::No).await;
+        if is_left_half_started(&error) {
+            return Ok(false);
+        }
         if is_status(&error, 404) && self.shared.inspect(&container.id).await?.is_none() {
             // Another start of the same run has removed it, or a stop has.
             return Ok(false);
@@ -259,6 +262,19 @@ impl Starting<'_> {
             tracing::debug!(run = %self.spec.run, %error, "a container that has run nothing is left");
         }
     }
+}
+
+/// Whether the engine died while it started this container. It knows nothing of that, and can neither go on nor begin
+/// anew: only another container can be started.
+fn is_left_half_started(error: &bollard::errors::Error) -> bool {
+    const SIGNS: [[&str; 2]; 3] = [
+        ["failed to start shim", "file exists"],
+        ["task ", "already exists"],
+        ["id ", "already in use"],
+    ];
+    let words = error.to_string();
+    let says = |sign: &[&str; 2]| sign.iter().all(|part| words.contains(part));
+    SIGNS.iter().any(says)
 }
 
 /// Says whose fault it is that a container could not be made or started.

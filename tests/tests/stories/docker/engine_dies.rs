@@ -40,16 +40,17 @@ impl Printing {
         story.read(&format!("{}.lines", self.name)).lines().count()
     }
 
-    async fn goes_on(&self, story: &Story) {
-        let goal = self.written(story) + BEFORE;
-        let goes_on = || (self.written(story) >= goal).then_some(());
-        until("the work goes on without the engine", SOON, goes_on).await;
+    fn goes_on(&self, story: &Story) -> impl Future<Output = ()> + use<> {
+        let (story, file) = (story.clone(), format!("{}.lines", self.name));
+        let goal = self.written(&story) + BEFORE;
+        let goes_on = move || (story.read(&file).lines().count() >= goal).then_some(());
+        until("the work goes on without the engine", SOON, goes_on)
     }
 
-    async fn is_over(&self, story: &Story) {
+    fn is_over(&self, story: &Story) -> impl Future<Output = ()> + use<> {
         let over = story.path(&format!("{}.over", self.name));
         let is_over = move || over.exists().then_some(());
-        until("the work ends without the engine", SOON, is_over).await;
+        until("the work ends without the engine", SOON, is_over)
     }
 
     /// Waits until more of its log arrives: the engine is there again.

@@ -318,15 +318,28 @@ impl Events {
         told.iter().cloned().collect()
     }
 
+    /// Those of one run.
+    pub fn of(&self, run: &str) -> Vec<Event> {
+        let mut events = self.all();
+        events.retain(|event| event.run == run);
+        events
+    }
+
     /// How many containers were ever made for a run.
     pub fn made(&self, run: &str) -> usize {
-        let made = self.all();
-        let of_run = made.iter().filter(|event| event.run == run);
-        of_run
-            .filter(|event| event.action == "create")
-            .map(|event| &event.container)
-            .collect::<BTreeSet<_>>()
-            .len()
+        self.count(run, "create")
+    }
+
+    /// How many of them were ever started.
+    pub fn started(&self, run: &str) -> usize {
+        self.count(run, "start")
+    }
+
+    fn count(&self, run: &str, action: &str) -> usize {
+        let of_run = self.of(run);
+        let such = of_run.iter().filter(|event| event.action == action);
+        let containers: BTreeSet<_> = such.map(|event| &event.container).collect();
+        containers.len()
     }
 
     /// The most containers that ran at one time.

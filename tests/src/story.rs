@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -45,7 +46,9 @@ impl Story {
     /// Tells a story within `seconds`.
     pub async fn told(seconds: u64, tell: impl AsyncFnOnce(Self)) {
         let limit = Duration::from_secs(seconds);
-        let told = timeout(limit, tell(Self::new())).await;
+        let mut telling = pin!(tell(Self::new()));
+        // What it holds is dropped behind the panic, and so says what it has to say.
+        let told = timeout(limit, &mut telling).await;
         assert!(told.is_ok(), "the story was not told after {limit:?}");
     }
 

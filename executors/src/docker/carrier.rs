@@ -1,7 +1,8 @@
 //! The volume that carries init into all containers: one for each engine and version of init, read-only there.
 //!
 //! Laying a file into each container would take longer than all else we add to a start: the engine runs itself anew
-//! for every archive. So it is done once, and each container only mounts the volume.
+//! for every archive. So it is done once, and each container only mounts the volume. Runners that share an engine take
+//! turns at it: what one has laid, and perhaps started already, is not written again by another.
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
@@ -13,9 +14,10 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::fault;
 use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE};
 use sha2::{Digest as _, Sha256};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
-use super::engine::found;
+use super::engine::{found, is_status};
 use crate::helper;
 
 /// The mode of init.
@@ -23,6 +25,11 @@ const MODE: u32 = 0o755;
 /// The mode of the folder for private files. Whatever is mounted there gets it too, from runc, and not the mode that was
 /// asked for; and the workload need not be root.
 const PRIVATE_MODE: u32 = 0o1777;
+
+/// A turn that takes longer was left behind by a crash.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// Between two tries to get a turn.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The name of the volume, by the content of init and the mode of the folder beside it.
 pub(super) fn name() -> String {
@@ -61,33 +68,51 @@ impl Shared {
         };
         let docker = self.engine.order()?;
         docker.create_volume(volume).await.map_err(failed)?;
-        let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            entrypoint: Some(vec![INIT.to_owned()]),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                mounts: Some(vec![Mount {
-                    target: Some(FOLDER.to_owned()),
-                    source: Some(name.to_owned()),
-                    typ: Some(MountType::VOLUME),
-                    ..Mount::default()
-                }]),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().build();
-        let made = docker
-            .create_container(Some(options), body)
-            .await
-            .map_err(failed)?;
+        let turn = self.take_turn(name, image).await?;
         fault::step("docker.carrier.made");
-        let laid = self.lay_into(&made.id).await;
+        let laid = self.lay_into(&turn).await;
         fault::step("docker.carrier.laid");
-        // Left behind by a crash it is empty, and holds nothing but the mount.
-        let options = RemoveContainerOptionsBuilder::default().v(false).build();
-        found(docker.remove_container(&made.id, Some(options)).await).map_err(failed)?;
+        self.end_turn(&turn).await?;
         laid
+    }
+
+    /// Makes the container that mounts the volume. Its name is the turn: nobody else can make one meanwhile.
+    async fn take_turn(&self, name: &str, image: &str) -> Result<String> {
+        let failed = |error| self.engine.failed("prepare the volume of init", error);
+        let docker = self.engine.order()?;
+        let turn = format!("{name}.laying");
+        let mut other: Option<(String, Instant)> = None;
+        loop {
+            let options = CreateContainerOptionsBuilder::default().name(&turn).build();
+            let made = docker.create_container(Some(options), mounting(name, image));
+            match made.await {
+                Ok(made) => return Ok(made.id),
+                Err(error) if is_status(&error, 409) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            let id = self.inspect(&turn).await?.map(|container| container.id);
+            match (id, &other) {
+                (Some(id), Some((known, since))) if id == *known => {
+                    if since.elapsed() > LONGEST_TURN {
+                        self.end_turn(&id).await?;
+                    }
+                }
+                (id, _) => other = id.map(|id| (id, Instant::now())),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn end_turn(&self, container: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().v(false).build();
+        let docker = self.engine.order()?;
+        match found(docker.remove_container(container, Some(options)).await) {
+            // Somebody else is at it.
+            Err(error) if is_status(&error, 409) => Ok(()),
+            removed => removed
+                .map(drop)
+                .map_err(|error| self.engine.failed("prepare the volume of init", error)),
+        }
     }
 
     async fn lay_into(&self, container: &str) -> Result<()> {
@@ -134,6 +159,25 @@ impl Shared {
             }
         }
         Ok(holds_init(&archive))
+    }
+}
+
+/// A container that is never started, and holds nothing but the mount.
+fn mounting(volume: &str, image: &str) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        entrypoint: Some(vec![INIT.to_owned()]),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".to_owned()),
+            mounts: Some(vec![Mount {
+                target: Some(FOLDER.to_owned()),
+                source: Some(volume.to_owned()),
+                typ: Some(MountType::VOLUME),
+                ..Mount::default()
+            }]),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
     }
 }
 

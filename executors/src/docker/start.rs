@@ -274,6 +274,9 @@ impl Starting<'_> {
             return Ok(Claim::Gone);
         }
         self.discard(&container.id, Force::No).await;
+        if is_left_half_started(&error) {
+            return Ok(Claim::Gone);
+        }
         let error = self
             .shared
             .engine
@@ -300,6 +303,19 @@ impl Starting<'_> {
             tracing::debug!(run = %self.spec.run, %error, "a container that has run nothing is left");
         }
     }
+}
+
+/// Whether the engine died while it started this container. It knows nothing of that, and can neither go on nor begin
+/// anew: only another container can be started.
+fn is_left_half_started(error: &bollard::errors::Error) -> bool {
+    const SIGNS: [[&str; 2]; 3] = [
+        ["failed to start shim", "file exists"],
+        ["task ", "already exists"],
+        ["id ", "already in use"],
+    ];
+    let words = error.to_string();
+    let says = |sign: &[&str; 2]| sign.iter().all(|part| words.contains(part));
+    SIGNS.iter().any(says)
 }
 
 /// What tells the lines of init from those of the work; not a secret.

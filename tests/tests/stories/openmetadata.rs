@@ -37,7 +37,7 @@ async fn the_openmetadata_example_does_the_same_in_a_container() {
         runner.executor = docker.section_with(&image.to_string_lossy());
         let events = docker.events();
         let run = brings_its_entities(&story, &server, runner, None).await;
-        assert_eq!(events.made(&run), 1, "{:?}", events.all());
+        assert_eq!(events.made(&run), 1, "{:?}", events.of(&run));
     })
     .await;
 }
@@ -52,13 +52,15 @@ async fn brings_its_entities(
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the crate lies in the workspace");
-    let example =
-        std::fs::read_to_string(root.join("examples/workflows/sqlite-metadata.yaml")).unwrap();
+    let example = std::fs::read_to_string(root.join("examples/workflows/sqlite-metadata.yaml"));
+    let example = example.expect("the example is there");
     let sink = story.path("entities.json");
-    let mut env = format!("\nenv:\n  STORY: {}\n", story.folder().display());
-    if let Some(metadata) = metadata {
-        env += &format!("  METADATA: {metadata}\n");
-    }
+    let program = metadata.map(|metadata| format!("  METADATA: {metadata}\n"));
+    let env = format!(
+        "\nenv:\n  STORY: {}\n{}",
+        story.folder().display(),
+        program.unwrap_or_default()
+    );
     let example = example
         .replace(
             "filename: entities.json",
@@ -88,13 +90,13 @@ async fn brings_its_entities(
         .pointer("/id")
         .or_else(|| submitted.pointer("/0/id"))
         .and_then(Value::as_str)
-        .unwrap();
+        .expect("what was submitted has an id");
     let mut follow = client.follow(run);
     let end = follow.end().await;
 
     assert_eq!(end.state(), "succeeded", "{}\n{}", end.0, follow.text());
     assert!(!follow.text().contains(TOKEN));
-    let entities = std::fs::read_to_string(&sink).unwrap();
+    let entities = std::fs::read_to_string(&sink).expect("the sink was written");
     for table in ["orders", "customers"] {
         assert!(
             entities.contains(table),

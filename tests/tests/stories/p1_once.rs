@@ -98,7 +98,7 @@ pub(super) fn fault_log(story: &Story, file: &str) -> Vec<(String, String)> {
 }
 
 /// `step` is a number, or a name with the number among those of that name.
-pub(super) fn fault_at(step: impl ToString) -> Vec<(String, String)> {
+pub(super) fn fault_at(step: &impl ToString) -> Vec<(String, String)> {
     vec![("HYBRID_RUNNER_FAULT_STEP".to_owned(), step.to_string())]
 }
 
@@ -148,7 +148,7 @@ async fn killed_at(story: &Story, server: &Server, step: usize) -> bool {
     let name = format!("at-{step}");
     let mut runner = Runner::new(story, server, &name).await;
     runner.binary = Binary::Faults;
-    runner.environment = fault_at(step);
+    runner.environment = fault_at(&step);
     runner.spawn();
     let scenario = Scenario::play(story, &client, &name, &name).await;
     let check = scenario.check(story, &client);
@@ -216,7 +216,7 @@ async fn a_server_killed_at_any_of_its_durable_steps_starts_nothing_twice_and_lo
 async fn first_start_killed_at(story: &Story, step: usize) {
     let mut server = Server::new(story, &format!("first-{step}"));
     server.binary = Binary::Faults;
-    server.environment = fault_at(step);
+    server.environment = fault_at(&step);
     server.spawn();
     server.program().end(Duration::from_mins(1)).await;
     server.environment.clear();
@@ -234,7 +234,7 @@ async fn server_killed_at(story: &Story, step: usize) -> bool {
     let client = server.client();
     let mut runner = Runner::new(story, &server, &name).await;
     server.terminate().await;
-    server.environment = fault_at(step);
+    server.environment = fault_at(&step);
     server.spawn();
     runner.spawn();
     let lives = async {

@@ -70,7 +70,12 @@ impl Printing {
         assert_eq!(self.story.read("starts"), "start\n");
         assert_eq!(self.client.show(&self.run).await.0["attempt"], 1);
         if let Some(containers) = &self.containers {
-            assert_eq!(containers.made(&self.run), 1, "{:?}", containers.all());
+            assert_eq!(
+                containers.made(&self.run),
+                1,
+                "{:?}",
+                containers.of(&self.run)
+            );
         }
     }
 }

@@ -128,7 +128,7 @@ impl Walker<'_> {
                 self.events.made(run),
                 attempts,
                 "{name}: {:?}",
-                self.events.all()
+                self.events.of(run)
             );
         }
         let fired = runner.environment.is_empty();

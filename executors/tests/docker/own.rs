@@ -81,6 +81,10 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         drop(command("docker", &["remove".into(), self.name.clone()]).output());
+        if !self.host.is_empty() {
+            // Nobody else has an engine of this name.
+            drop(std::fs::remove_file(self.folder().with_extension("lock")));
+        }
     }
 }
 

@@ -81,7 +81,7 @@ async fn a_program_that_hangs_is_killed_and_its_run_goes_on() {
     let place = Place::new();
     let plugin = place.plugin_with(
         &[ODD, "local"],
-        json!({ "timeouts": { "heartbeat": "500ms" } }),
+        &json!({ "timeouts": { "heartbeat": "500ms" } }),
     );
     let spec = Script::new()
         .lines(30, Duration::from_millis(100))

@@ -37,7 +37,7 @@ fn memory() -> u64 {
 async fn asked(name: &str) -> Error {
     let _turn = TURN.lock().await;
     let (place, other) = (Place::new(), Place::new());
-    let hostile = place.plugin_with(&[ODD, name], impatient());
+    let hostile = place.plugin_with(&[ODD, name], &impatient());
     let good = other.plugin(&[ODD, "local"]);
     good.check().await.unwrap();
     let before = memory();
@@ -129,7 +129,7 @@ async fn a_flood_on_stderr_disturbs_nothing() {
     let place = Place::new();
     let plugin = place.plugin_with(
         &[ODD, "floods-stderr"],
-        json!({ "timeouts": { "check": "30s" } }),
+        &json!({ "timeouts": { "check": "30s" } }),
     );
     let before = memory();
     told(60, plugin.check()).await.unwrap();

@@ -61,11 +61,11 @@ impl Place {
 
     /// The plugin of a command.
     fn plugin(&self, command: &[&str]) -> Plugin {
-        self.plugin_with(command, json!({}))
+        self.plugin_with(command, &json!({}))
     }
 
-    fn plugin_with(&self, command: &[&str], more: Value) -> Plugin {
-        let host = Host::new(self.launch(command, &more));
+    fn plugin_with(&self, command: &[&str], more: &Value) -> Plugin {
+        let host = Host::new(self.launch(command, more));
         Plugin::of(host, &self.context())
     }
 }

@@ -4,6 +4,14 @@
 //! where the metadata services of the clouds are), or the section's own proxy; no redirects, because
 //! a credential must not follow one; and time limits that are shorter than anybody's patience.
 
+#![cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")),
+    expect(
+        dead_code,
+        reason = "Kubernetes has a client of its own and takes the way through proxies only"
+    )
+)]
+
 use std::error::Error as StdError;
 use std::net::IpAddr;
 use std::path::Path;

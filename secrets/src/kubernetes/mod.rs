@@ -41,7 +41,7 @@ use zeroize::Zeroizing;
 use crate::ErrorIs as _;
 use crate::decorate::around;
 use crate::names;
-use crate::remote::{Remote, Store};
+use crate::remote::{Remote, Store, probe};
 use client::Client;
 use error::Asked;
 
@@ -97,8 +97,8 @@ impl Store for Kubernetes {
 
     async fn check(&self, client: &Client) -> Result<()> {
         self.identity(client).await?;
-        if let Some(probe) = &self.settings.probe {
-            return self.read(client, &SecretName::new(probe)).await.map(drop);
+        if let Some(name) = self.settings.probe.as_deref() {
+            return probe(self, client, Some(name)).await;
         }
         // Asked in words, so that nothing is read.
         let asked = Asked::to_read(client, "*");

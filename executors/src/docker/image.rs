@@ -105,7 +105,9 @@ impl Shared {
             }
         }
         let took = begun.elapsed().as_secs_f64();
-        Ok(format!("pulled image `{name}` in {took:.1} s ({layers})"))
+        let note = format!("pulled image `{name}` in {took:.1} s ({layers})");
+        progress.report(&note);
+        Ok(note)
     }
 
     async fn credentials(&self, image: &str) -> Result<Option<DockerCredentials>> {

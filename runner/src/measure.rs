@@ -13,7 +13,7 @@ use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::secret::Secrets;
-use hybrid_runner_core::{Result, RunId};
+use hybrid_runner_core::{Finding, Result, RunId};
 use tokio::time::Instant;
 
 /// How often and how long something was waited for.
@@ -125,6 +125,10 @@ impl Executor for Measured {
 
     async fn check(&self) -> Result<()> {
         self.timed(self.inner.check()).await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.inner.examine().await
     }
 
     async fn start(

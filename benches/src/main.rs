@@ -55,7 +55,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Measure {
-    /// Only these measurements: start burst idle held throughput latency reattach reconnect links
+    /// Only these measurements: start burst idle held throughput latency reattach reconnect links docker
     names: Vec<String>,
     /// `hybrid-runner` with its default features
     #[arg(long)]

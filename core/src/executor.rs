@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::finding::Finding;
 use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::{RunSpec, Status};
@@ -45,6 +46,18 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - has no side effects;
     /// - an error says what is missing and what to do.
     async fn check(&self) -> Result<()>;
+
+    /// What the doctor (`hybrid-runner check`) finds, a line each.
+    ///
+    /// The one method with a default: what `check` and the notes of the capabilities say.
+    ///
+    /// # Behavior
+    ///
+    /// - has no side effects, and answers even if the backend does not;
+    /// - each finding that is not well says what to do.
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
 
     /// Starts the run named by `spec.run` and returns when the backend will run the work without us.
     ///
@@ -121,6 +134,22 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Handle>>;
 }
 
+/// The findings of an executor that has none of its own to tell: what `check` and the notes of its capabilities say.
+pub fn findings(checked: Result<()>, capabilities: Result<Capabilities>) -> Vec<Finding> {
+    if let Err(error) = checked {
+        return vec![Finding::of_error(&error)];
+    }
+    let mut findings = vec![Finding::ok("reachable")];
+    match capabilities {
+        Ok(capabilities) => {
+            let notes = capabilities.notes.into_iter();
+            findings.extend(notes.map(Finding::warning));
+        }
+        Err(error) => findings.push(Finding::of_error(&error)),
+    }
+    findings
+}
+
 /// How long a backend keeps a run's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -153,9 +182,36 @@ pub struct Capabilities {
     /// Runs at the same time, if there is a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_runs: Option<u32>,
+    /// Whether a run goes by the name that its caller chose. Without it the backend gives names of its own: a start whose
+    /// answer is lost is never made again, and the run is `lost` unless the backend can [find](Self::find) it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub named_start: bool,
+    /// Whether a backend with names of its own carries a mark of ours, by which `find` tells what a run became there.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub find: bool,
+    /// Whether the values of a run are masked in its output before they reach us, also for who comes back later.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub masks: bool,
+    /// What the contract has and this backend has not, by name: `logs`, `stop`, `limits`, `masking`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// What a person should know: one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_no(value: &bool) -> bool {
+    !*value
 }
 
 impl Capabilities {
@@ -168,8 +224,17 @@ impl Capabilities {
             images: false,
             contained: false,
             max_runs: None,
+            named_start: true,
+            find: false,
+            masks: false,
+            missing: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Whether the backend has this part of the contract.
+    pub fn offers(&self, part: &str) -> bool {
+        !self.missing.iter().any(|missing| missing == part)
     }
 }
 

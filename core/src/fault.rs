@@ -54,7 +54,10 @@ impl At {
             return Some(Self::Any(number));
         }
         let (name, number) = text.split_once(':').unwrap_or((text, "1"));
-        Some(Self::Named(name.to_owned(), number.parse::<i64>().ok()?.into()))
+        Some(Self::Named(
+            name.to_owned(),
+            number.parse::<i64>().ok()?.into(),
+        ))
     }
 
     fn is_now(&self, count: u64, name: &str) -> bool {

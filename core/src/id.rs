@@ -238,6 +238,27 @@ impl fmt::Display for Owner {
     }
 }
 
+impl FromStr for Owner {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() == 16 && text.bytes().all(hex) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::invalid(format!(
+            "the owner `{}` is not 16 hexadecimal characters",
+            shorten(text)
+        )))
+    }
+}
+
+text_serde!(
+    Owner,
+    "Owner",
+    "whose objects these are: 16 hexadecimal characters"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,8 @@ pub struct Context {
     pub spool_total: Option<u64>,
     /// Reads references that stand in the section.
     pub references: References,
+    /// The folder of the configuration file: what is written there as a relative path is meant from here.
+    pub config_dir: Option<std::path::PathBuf>,
 }
 
 impl Context {
@@ -48,6 +50,7 @@ impl Context {
             spool_per_run,
             spool_total: None,
             references: References::none(),
+            config_dir: None,
         }
     }
 
@@ -55,6 +58,13 @@ impl Context {
     #[must_use]
     pub fn with_references(mut self, references: References) -> Self {
         self.references = references;
+        self
+    }
+
+    /// Says where the configuration file lies.
+    #[must_use]
+    pub fn with_config_dir(mut self, folder: Option<std::path::PathBuf>) -> Self {
+        self.config_dir = folder;
         self
     }
 
@@ -84,6 +94,14 @@ pub struct Kind<T: ?Sized + 'static> {
     /// The JSON Schema of its section.
     pub schema: fn() -> schemars::Schema,
 }
+
+impl<T: ?Sized> Clone for Kind<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Kind<T> {}
 
 impl<T: ?Sized> fmt::Debug for Kind<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::run::{Rendered, RunSpec, render};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::unit::Period;
+use hybrid_runner_helper::mask;
 use hybrid_runner_helper::payload::{Payload, PrivateFile};
 use hybrid_runner_helper::payload::{Private, encode};
 
@@ -24,6 +25,7 @@ pub(crate) struct Command {
 
 impl Command {
     /// The words of it, without anything from an image.
+    #[cfg(feature = "local")]
     pub(crate) fn words(self) -> Vec<Vec<u8>> {
         let words = [self.command, self.args].into_iter().flatten().flatten();
         words.map(String::into_bytes).collect()
@@ -128,4 +130,18 @@ fn environment(
         .iter()
         .map(|(name, value)| (name.clone().into_bytes(), Private::from(value.expose())));
     passed.chain(own).collect()
+}
+
+/// Values that would be seen in the log; an empty one hides nothing.
+pub(crate) fn short_values(secrets: &Secrets) -> impl Iterator<Item = String> {
+    // Looked at for their length alone.
+    let short = secrets.iter().filter(|(_, value)| {
+        mask::too_short(value.expose()) && !value.expose().trim_ascii().is_empty()
+    });
+    short.map(|(reference, _)| {
+        format!(
+            "the value of secret `{reference}` is too short to be masked (under {} characters)",
+            mask::MIN_NEEDLE
+        )
+    })
 }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`docker`] | containers of a Docker Engine |
 //! | [`local`] | processes on this machine |
+//! | [`plugin`] | a program of yours that speaks the contract |
+//! | [`command`] | four commands of yours; needs the feature `plugin` |
 //!
 //! A new executor is one module, one feature line, one line in [`KINDS`], and its contract test.
 
@@ -13,6 +15,10 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
+#[cfg(feature = "plugin")]
+mod claims;
+#[cfg(feature = "plugin")]
+pub mod command;
 #[cfg(feature = "docker")]
 pub mod docker;
 #[cfg(any(feature = "docker", feature = "local"))]
@@ -23,7 +29,9 @@ mod handover;
 mod helper;
 #[cfg(feature = "local")]
 pub mod local;
-#[cfg(any(feature = "docker", feature = "local"))]
+#[cfg(feature = "plugin")]
+pub mod plugin;
+#[cfg(any(feature = "docker", feature = "local", feature = "plugin"))]
 mod settings;
 #[cfg(any(feature = "docker", feature = "local"))]
 mod turns;
@@ -34,10 +42,14 @@ pub const KINDS: &[Kind<dyn Executor>] = &[
     docker::KIND,
     #[cfg(feature = "local")]
     local::KIND,
+    #[cfg(feature = "plugin")]
+    plugin::KIND,
+    #[cfg(feature = "plugin")]
+    command::KIND,
 ];
 
 /// All kinds of the project, in this build or not.
-pub const KNOWN: &[&str] = &["local", "docker", "kubernetes", "argo", "plugin"];
+pub const KNOWN: &[&str] = &["local", "docker", "kubernetes", "argo", "plugin", "command"];
 
 /// Builds the executor of a section, or says what is in this build.
 pub fn build(kind: &str, context: &Context) -> Result<Arc<dyn Executor>> {

@@ -475,6 +475,26 @@ async fn an_image_is_ignored_and_the_log_says_so() {
 }
 
 #[tokio::test]
+async fn a_value_too_short_to_be_masked_is_said_in_the_log_and_not_told() {
+    let data = tempfile::tempdir().unwrap();
+    let here = executor(data.path(), json!({}));
+    let mut secrets = Secrets::none();
+    for (reference, value) in [("/short", "q7x"), ("/long", "q7x8"), ("/empty", "")] {
+        secrets.insert(reference, SecretValue::new(value));
+    }
+    let run = here
+        .start(&sh("echo done"), &secrets, &Progress::none())
+        .await
+        .unwrap();
+    assert_eq!(end(&*here, &run).await, Outcome::Succeeded);
+    let log = text(&read(&*here, &run, None).await);
+    assert_eq!(
+        log,
+        "hybrid-runner: the value of secret `/short` is too short to be masked (under 4 characters)\ndone\n"
+    );
+}
+
+#[tokio::test]
 async fn limits_that_are_to_be_ignored_do_not_prevent_a_run() {
     let data = tempfile::tempdir().unwrap();
     let here = executor(

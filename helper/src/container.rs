@@ -41,7 +41,7 @@ pub const PRIVATE: &str = "/.hr/private";
 /// The private folder of the workload, below it.
 pub const PRIVATE_RUN: &str = "/.hr/private/run";
 
-/// The graces that a stop can have; the signal of the first one is [`FIRST_STOP`], and so on.
+/// The graces that a stop can have; their signals are 34 and those that follow, so that there can be 31.
 pub const GRACES: [Duration; 30] = [
     Duration::ZERO,
     Duration::from_millis(100),

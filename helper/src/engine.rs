@@ -101,10 +101,14 @@ impl Outlet for Engine {
 
     /// Where a line begins; where none does, behind the unfinished one of the error output.
     fn say(&mut self, line: &[u8]) {
-        if self.err.is_in_line() && !self.out.is_in_line() {
-            self.out.say(line);
+        let (best, other) = if self.err.is_in_line() && !self.out.is_in_line() {
+            (&mut self.out, &mut self.err)
         } else {
-            self.err.say(line);
+            (&mut self.err, &mut self.out)
+        };
+        // It is better heard in the wrong place than nowhere.
+        if !best.say(line) {
+            other.say(line);
         }
     }
 
@@ -126,7 +130,10 @@ impl Outlet for Engine {
     }
 
     fn abandon(&mut self) {
-        self.out.abandon();
-        self.err.abandon();
+        for relay in [&mut self.out, &mut self.err] {
+            if relay.is_blocked() {
+                relay.abandon();
+            }
+        }
     }
 }

@@ -27,24 +27,17 @@ use crate::started::Child;
 use crate::supervise::{Kill, Orders};
 use crate::sys::{self, SignalFd, Wait};
 use crate::tree;
-use crate::workload::{self, Watch};
+use crate::workload::{self, Running, Watch};
 
 /// How long a payload is waited for.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Signals that this process brings upon itself, or that cannot be caught. C libraries keep two to themselves.
-const OWN: [c_int; 13] = [
+/// Signals that cannot be caught, that this process brings upon itself by writing, and that C libraries keep to themselves.
+const OWN: [c_int; 6] = [
     libc::SIGKILL,
     libc::SIGSTOP,
     libc::SIGPIPE,
     libc::SIGXFSZ,
-    libc::SIGABRT,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGSEGV,
-    libc::SIGSYS,
-    libc::SIGTRAP,
     32,
     33,
 ];
@@ -97,12 +90,12 @@ enum Call {
 
 impl<'a> Init<'a> {
     fn new(mark: &'a str) -> Result<Self, Failure> {
-        for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
-            sys::ignore(signal);
-        }
         // At once: the system drops a signal that a first process does not await.
         let caught: Vec<c_int> = (1..=64).filter(|signal| !OWN.contains(signal)).collect();
         let signals = sys::signal_fd(&caught).map_err(failed("receive signals"))?;
+        for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+            sys::ignore(signal);
+        }
         // Fails only for one that leads a session already.
         drop(sys::lead_session());
         sys::harden(c"hr-init").map_err(failed("protect the helper"))?;
@@ -141,17 +134,27 @@ impl<'a> Init<'a> {
         for note in &payload.notes {
             self.engine.note(note);
         }
-        let grace = payload.grace;
         let memory = Kills::of_container();
         let home = self.home.as_fd();
-        let running = match workload::launch(&payload, Place::Container { home }) {
-            Ok(running) => running,
+        match workload::launch(&payload, Place::Container { home }) {
+            Ok(running) => self.watch(payload, running, input, memory),
             Err(failure) => {
                 let code = code_of(&failure);
-                self.conclude(not_started(How::SpawnFailed(failure)), None, grace);
-                return code;
+                let end = not_started(How::SpawnFailed(failure));
+                self.conclude(end, None, payload.grace);
+                code
             }
-        };
+        }
+    }
+
+    fn watch(
+        mut self,
+        payload: Payload,
+        running: Running,
+        input: Input,
+        memory: Option<Kills>,
+    ) -> u8 {
+        let grace = payload.grace;
         let Child { pid, time, .. } = running.child;
         let header = Line::Started { pid, time }.encode(self.mark);
         self.engine.say(&header);
@@ -174,20 +177,18 @@ impl<'a> Init<'a> {
         };
         let outcome = ended.outcome;
         let end = End {
-            how: outcome.how,
             started: Some(time),
             ended: outcome.ended,
             masked: ended.masked,
             oom_kills: ended.oom_kills,
             left: outcome.left,
-            out: 0,
-            err: 0,
+            ..not_started(outcome.how)
         };
         self.conclude(end, outcome.abandon_at, grace);
         outcome.child.exit_code()
     }
 
-    /// Says how it ended, behind all output.
+    /// Says how it ended, behind all output; it alone knows how much that is.
     fn conclude(&mut self, mut end: End, until: Option<Instant>, grace: Duration) {
         (end.out, end.err) = self.engine.totals();
         self.engine.say(&Line::End(end).encode(self.mark));
@@ -248,4 +249,25 @@ fn code_of(failure: &SpawnFailure) -> u8 {
     let missing = matches!(failure.step, Step::Program | Step::Interpreter)
         && matches!(failure.errno, libc::ENOENT | libc::ENOTDIR);
     if missing { 127 } else { 126 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_payload_that_does_not_come_is_not_waited_for_for_ever() {
+        let (read, write) = sys::pipe().unwrap();
+        // The end to write stays open.
+        let mut write = File::from(write);
+        write.write_all(b"half of something").unwrap();
+        let mut signals = sys::signal_fd(&[libc::SIGWINCH]).unwrap();
+        let mut input = Input::new(read.into());
+        let patience = Duration::from_millis(50);
+        let call = await_call(&mut input, &mut signals, patience).unwrap();
+        assert!(matches!(call, Call::Leave));
+        assert!(!input.has_ended());
+    }
 }

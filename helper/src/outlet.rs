@@ -29,6 +29,6 @@ pub(crate) trait Outlet {
     /// Passes on what waits in this stream, as far as it is taken.
     fn flush(&mut self, _kind: Kind) {}
 
-    /// Waits for no reader any more.
+    /// Waits no more for a reader that has not taken all.
     fn abandon(&mut self) {}
 }

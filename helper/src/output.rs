@@ -120,6 +120,19 @@ impl Stream {
         outlet.output(self.kind, &mut buffers.framed);
     }
 
+    /// Whether [`Stream::release`] would write something.
+    pub(crate) fn can_release(&self) -> bool {
+        self.masker.can_release()
+    }
+
+    /// Writes the few bytes that are held although they begin no value, most likely.
+    pub(crate) fn release(&mut self, buffers: &mut Buffers, outlet: &mut dyn Outlet) {
+        buffers.framed.clear();
+        buffers.framed.resize(HEADER_LEN, 0);
+        self.masker.release(&mut buffers.framed);
+        outlet.output(self.kind, &mut buffers.framed);
+    }
+
     fn adapt(&mut self, read: usize, buffers: &mut Buffers) {
         if read < buffers.input.len() {
             self.full_reads = 0;

@@ -61,10 +61,10 @@ impl Relay {
         self.say(bytes);
     }
 
-    /// Passes on what does not count as output.
-    pub(crate) fn say(&mut self, bytes: &[u8]) {
+    /// Passes on what does not count as output; whether it may have a reader.
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> bool {
         let Some(last) = bytes.last() else {
-            return;
+            return !self.abandoned;
         };
         self.in_line = *last != b'\n';
         let written = if self.is_blocked() {
@@ -75,6 +75,7 @@ impl Relay {
         if !self.abandoned {
             self.kept.extend_from_slice(&bytes[written..]);
         }
+        !self.abandoned
     }
 
     /// Passes on what was kept, as far as the reader takes it.

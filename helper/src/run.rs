@@ -121,10 +121,9 @@ fn not_started(how: How) -> End {
     }
 }
 
-fn start(payload: Payload, log: File, control: Control, signals: SignalFd) -> Result<u8, Report> {
-    folder::reserve_end().map_err(failed("reserve room for the end"))?;
-    let length = log.metadata().map_err(failed("open the log"))?.len();
-    let mut started = Started {
+/// The record of a start before there is a child.
+fn starting(payload: &Payload) -> Started {
+    Started {
         helper: std::process::id(),
         boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .unwrap_or_default()
@@ -134,7 +133,13 @@ fn start(payload: Payload, log: File, control: Control, signals: SignalFd) -> Re
         private_dir: payload.private_dir.clone(),
         cgroup: payload.cgroup.clone(),
         child: None,
-    };
+    }
+}
+
+fn start(payload: Payload, log: File, control: Control, signals: SignalFd) -> Result<u8, Report> {
+    folder::reserve_end().map_err(failed("reserve room for the end"))?;
+    let length = log.metadata().map_err(failed("open the log"))?.len();
+    let mut started = starting(&payload);
     let claim = Claim::create(&started)
         .map_err(failed("record the start"))?
         .ok_or(Report::Already)?;
@@ -196,16 +201,17 @@ fn watch(
         // Empty now; where something is left in it, the runner removes it with the run.
         drop(fs::remove_dir(folder));
     }
+    let outcome = ended.outcome;
     let end = End {
-        how: ended.outcome.how,
         started: Some(started),
-        ended: ended.outcome.ended,
+        ended: outcome.ended,
         spool: writer.len(),
         masked: ended.masked,
         over_limit: writer.over_limit(),
         disk_full: writer.disk_full(),
         oom_kills: ended.oom_kills,
-        left: ended.outcome.left,
+        left: outcome.left,
+        ..not_started(outcome.how)
     };
     if folder::write_end(&end).is_ok() {
         exit::DONE

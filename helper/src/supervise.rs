@@ -8,13 +8,13 @@ use libc::c_int;
 
 use crate::clock::{self, Instant};
 use crate::container;
-use crate::end::{ChildEnd, How};
 use crate::engine::FLUSH;
 use crate::folder::{self, Control};
 use crate::input::Input;
 use crate::outlet::Outlet;
-use crate::output::{Buffers, Stream};
+use crate::output::Stream;
 use crate::spool::Kind;
+use crate::state::{Cause, Killing, Outcome, State};
 use crate::sys::{self, SignalFd, Wait, Waited};
 use crate::tree;
 
@@ -27,10 +27,8 @@ const ROUND: Duration = Duration::from_millis(10);
 const MAX_ROUND: Duration = Duration::from_secs(1);
 /// How long output may stay open that somebody outside the tree holds.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Between two looks whether the folder of the run is still there: without it nobody can find the run any more.
-const LOOK: Duration = Duration::from_secs(5);
-/// After so much silence memory is given back.
-const IDLE: Duration = Duration::from_secs(1);
+/// After so much silence a few bytes are written that may begin a value: it is a prompt, and waits for an answer.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The limits of a workload.
 pub(crate) struct Limits {
@@ -62,18 +60,6 @@ pub(crate) enum Orders {
     },
 }
 
-/// What is known once the last process is gone.
-pub(crate) struct Outcome {
-    pub(crate) how: How,
-    pub(crate) child: ChildEnd,
-    /// When the child ended, in microseconds since the epoch.
-    pub(crate) ended: i64,
-    /// How many processes could not be killed.
-    pub(crate) left: u64,
-    /// When readers of the output are given up, if somebody wanted a stop.
-    pub(crate) abandon_at: Option<Instant>,
-}
-
 /// A workload that runs.
 pub(crate) struct Supervisor<'a> {
     pub(crate) child: u32,
@@ -85,65 +71,10 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) outlet: &'a mut dyn Outlet,
 }
 
-/// Why a workload is being stopped.
-enum Cause {
-    TimedOut,
-    Stalled,
-    Stopped {
-        by: Option<String>,
-    },
-    /// By a signal from outside.
-    Terminated,
-}
-
-/// The changing part.
-struct State {
-    started: Instant,
-    last_output: Instant,
-    buffers: Buffers,
-    /// The child's end, and when.
-    status: Option<(ChildEnd, i64)>,
-    /// There is no process left.
-    alone: bool,
-    /// What the child has left behind was told to end.
-    leftovers_told: bool,
-    /// Why the workload is being stopped.
-    cause: Option<Cause>,
-    /// When what is left is killed.
-    kill_at: Option<Instant>,
-    killing: Option<Killing>,
-    left: u64,
-    /// When readers of the output are given up.
-    abandon_at: Option<Instant>,
-    /// When the folder of the run is looked for again.
-    next_look: Instant,
-}
-
-/// The killing, once it has begun.
-struct Killing {
-    since: Instant,
-    next_round: Instant,
-    pause: Duration,
-}
-
 impl Supervisor<'_> {
     /// Watches until the last process is gone and its output is written.
     pub(crate) fn run(mut self) -> io::Result<Outcome> {
-        let now = Instant::now();
-        let mut state = State {
-            started: now,
-            last_output: now,
-            buffers: Buffers::default(),
-            status: None,
-            alone: false,
-            leftovers_told: false,
-            cause: None,
-            kill_at: None,
-            killing: None,
-            left: 0,
-            abandon_at: None,
-            next_look: now.after(LOOK),
-        };
+        let mut state = State::new();
         if matches!(self.orders, Orders::Fifo(_)) {
             // Once without waiting for it: the request may have come before there was one.
             self.look_for_stop(&mut state);
@@ -206,6 +137,7 @@ impl Supervisor<'_> {
                 drop(input.read(|_| again = true));
                 if again {
                     self.outlet.say(header);
+                    sys::trim_heap();
                 }
             }
         }
@@ -226,6 +158,7 @@ impl Supervisor<'_> {
     }
 
     fn next_deadline(&self, state: &State) -> Option<Instant> {
+        let quiet = self.quiet(state);
         let round = match &state.killing {
             Some(killing) => Some(killing.next_round),
             None => state.kill_at,
@@ -239,7 +172,7 @@ impl Supervisor<'_> {
         } else {
             [None; 3]
         };
-        [state.idle(), round]
+        [state.idle(), quiet, round]
             .into_iter()
             .chain(limits)
             .flatten()
@@ -259,6 +192,12 @@ impl Supervisor<'_> {
     fn stall(&self, state: &State) -> Option<Instant> {
         let limit = self.limits.stall_timeout?;
         (!self.outlet.is_blocked()).then(|| state.last_output.after(limit))
+    }
+
+    /// When what is held is written, if it is so little.
+    fn quiet(&self, state: &State) -> Option<Instant> {
+        let holds = self.streams.iter().any(Stream::can_release);
+        holds.then(|| state.last_output.after(QUIET))
     }
 
     fn take_signals(&mut self, state: &mut State) {
@@ -332,6 +271,11 @@ impl Supervisor<'_> {
     fn enforce(&mut self, state: &mut State) {
         let now = Instant::now();
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.quiet(state)) {
+            for stream in &mut *self.streams {
+                stream.release(&mut state.buffers, self.outlet);
+            }
+        }
         if due(state.idle()) {
             state.buffers.release();
         }
@@ -341,7 +285,7 @@ impl Supervisor<'_> {
             self.stop(state, Cause::Stalled, self.limits.grace);
         }
         if state.is_running() && due(self.next_look(state)) {
-            state.next_look = now.after(LOOK);
+            state.look_later();
             if folder::is_gone() {
                 self.stop(state, Cause::Stopped { by: None }, self.limits.grace);
             }
@@ -403,60 +347,6 @@ impl Supervisor<'_> {
             } else {
                 self.wait(state, Some(deadline))?;
             }
-        }
-    }
-}
-
-impl State {
-    /// Running, and nobody wants that to end.
-    fn is_running(&self) -> bool {
-        self.status.is_none() && self.cause.is_none()
-    }
-
-    /// When memory is given back.
-    fn idle(&self) -> Option<Instant> {
-        self.buffers
-            .are_in_use()
-            .then(|| self.last_output.after(IDLE))
-    }
-
-    /// Asks all processes to end.
-    fn terminate(&mut self, grace: Duration) {
-        tree::signal_all(libc::SIGTERM);
-        // One that is halted could not hear it.
-        tree::signal_all(libc::SIGCONT);
-        self.kill_within(grace);
-    }
-
-    fn kill_within(&mut self, grace: Duration) {
-        let deadline = Instant::now().after(grace);
-        self.kill_at = Some(self.kill_at.map_or(deadline, |before| before.min(deadline)));
-    }
-
-    fn abandon_within(&mut self, wait: Duration) {
-        let deadline = Instant::now().after(wait);
-        self.abandon_at = Some(
-            self.abandon_at
-                .map_or(deadline, |before| before.min(deadline)),
-        );
-    }
-
-    fn into_outcome(self) -> Outcome {
-        let (child, ended) = self
-            .status
-            .unwrap_or((ChildEnd::Exited(0), clock::now_micros()));
-        Outcome {
-            how: match self.cause {
-                None => child.into(),
-                Some(Cause::TimedOut) => How::TimedOut,
-                Some(Cause::Stalled) => How::Stalled,
-                Some(Cause::Stopped { by }) => How::Stopped { by },
-                Some(Cause::Terminated) => How::Terminated(child),
-            },
-            child,
-            ended,
-            left: self.left,
-            abandon_at: self.abandon_at,
         }
     }
 }

@@ -5,15 +5,16 @@ use std::io;
 use crate::child::{self, Place, Spawned};
 use crate::clock;
 use crate::end::{How, SpawnFailure, Step};
-use crate::mask::{Patterns, needles_of};
+use crate::mask::Patterns;
 use crate::memory::{self, Kills};
 use crate::outlet::Outlet;
 use crate::output::Stream;
-use crate::payload::Payload;
+use crate::payload::{Payload, Private};
 use crate::private::PrivateFolder;
 use crate::spool::Kind;
 use crate::started::Child;
-use crate::supervise::{Kill, Limits, Orders, Outcome, Supervisor};
+use crate::state::Outcome;
+use crate::supervise::{Kill, Limits, Orders, Supervisor};
 use crate::sys::{self, SignalFd};
 use crate::tree;
 
@@ -75,12 +76,7 @@ pub(crate) fn watch(payload: Payload, running: Running, watch: Watch<'_>) -> io:
         private,
     } = running;
     memory::prefer(child.pid);
-    let patterns = Patterns::new(
-        payload
-            .needles
-            .iter()
-            .flat_map(|value| needles_of(value.expose())),
-    );
+    let patterns = Patterns::of_output(payload.needles.iter().map(Private::expose));
     let mut streams = [(Kind::Out, spawned.out), (Kind::Err, spawned.err)]
         .map(|(kind, pipe)| Stream::new(kind, pipe, patterns.clone()));
     let limits = Limits {

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use hybrid_runner_helper::TextError;
+use hybrid_runner_helper::container::{self, GRACES, Line, grace_of, stop_signal};
 use hybrid_runner_helper::end::{ChildEnd, End, How, SpawnFailure, Step};
 use hybrid_runner_helper::payload::{self, Decoder, MAGIC, Payload, PayloadError, PrivateFile};
 use hybrid_runner_helper::report::Report;
@@ -128,14 +129,14 @@ fn a_changed_byte_never_gives_another_payload() {
     }
 }
 
-#[test]
-fn an_unknown_tag_is_skipped() {
+/// A frame of these fields, as it stands on the wire.
+fn wire_of(fields: &[(u16, &[u8])]) -> Vec<u8> {
     let mut frame = vec![9; 16];
     let mut body = vec![];
-    for (tag, value) in [(999_u16, b"new".as_slice()), (1, b"true"), (998, b"")] {
+    for (tag, value) in fields {
         body.extend(tag.to_le_bytes());
         body.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
-        body.extend(value);
+        body.extend(*value);
     }
     frame.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
     frame.extend(body);
@@ -143,18 +144,27 @@ fn an_unknown_tag_is_skipped() {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     frame.extend(sum.to_le_bytes());
-    let wire: Vec<u8> = MAGIC
-        .into_iter()
-        .chain(frame.into_iter().flat_map(|byte| {
-            if byte == 0xF5 {
-                vec![byte, 0]
-            } else {
-                vec![byte]
-            }
-        }))
-        .collect();
+    let stuffed = frame.into_iter().flat_map(|byte| {
+        if byte == 0xF5 {
+            vec![byte, 0]
+        } else {
+            vec![byte]
+        }
+    });
+    MAGIC.into_iter().chain(stuffed).collect()
+}
+
+#[test]
+fn an_unknown_tag_is_skipped() {
+    let wire = wire_of(&[(999, b"new"), (1, b"true"), (998, b"")]);
     let found = decode_all(&wire);
     assert_eq!(found[0].as_ref().unwrap().argv, [b"true".to_vec()]);
+}
+
+#[test]
+fn a_note_that_is_no_text_is_malformed() {
+    let wire = wire_of(&[(1, b"true"), (13, b"\xFF")]);
+    assert_eq!(decode_all(&wire), [Err(PayloadError::Field(13))]);
 }
 
 #[test]
@@ -448,5 +458,113 @@ proptest! {
             let header = Header { len, kind, time };
             prop_assert_eq!(Header::decode(header.encode()), Some(header));
         }
+    }
+}
+
+const MARK: &str = "0123456789abcdef0123456789ABCDEF";
+
+/// What stands behind the needle of a line.
+fn behind_needle(line: &[u8]) -> &[u8] {
+    line.strip_prefix(&container::needle(MARK)[..]).unwrap()
+}
+
+fn line_of(how: How, started: Option<i64>) -> Line {
+    Line::End(container::End {
+        how,
+        started,
+        ended: -2,
+        out: 1,
+        err: u64::MAX,
+        masked: 2,
+        oom_kills: 3,
+        left: 4,
+    })
+}
+
+#[test]
+fn every_line_of_a_container_survives_its_log() {
+    let start = Line::Started { pid: 7, time: -1 };
+    let ends = ends().into_iter().flat_map(|how| {
+        let starts = [None, Some(5)].into_iter();
+        starts.map(move |started| line_of(how.clone(), started))
+    });
+    for line in ends.chain([start]) {
+        let bytes = line.encode(MARK);
+        let (last, text) = bytes.split_last().unwrap();
+        assert_eq!(*last, b'\n');
+        // The needle begins with the only control character.
+        let plain = text[1..].iter().all(|byte| matches!(byte, b' '..=b'~'));
+        assert!(plain, "{}", bytes.escape_ascii());
+        let mut found = behind_needle(&bytes).to_vec();
+        assert_eq!(Line::parse(&found), Ok(line.clone()));
+        found.extend(b"what comes behind");
+        assert_eq!(Line::parse(&found), Ok(line));
+    }
+}
+
+#[test]
+fn the_lines_of_a_container_are_as_they_are_told() {
+    let start = Line::Started { pid: 7, time: 8 }.encode(MARK);
+    let wanted = format!("\x1e{MARK} hybrid-runner started pid=7 time=8\n");
+    assert_eq!(String::from_utf8(start).unwrap(), wanted);
+    let failure = SpawnFailure {
+        step: Step::Program,
+        errno: 2,
+        program: b"a b%\n=\xFF".to_vec(),
+    };
+    let end = line_of(How::SpawnFailed(failure), None).encode(MARK);
+    let wanted = format!(
+        "\x1e{MARK} hybrid-runner end how=spawn_failed step=program errno=2 program=a%20b%25%0A=%FF ended=-2 out=1 \
+         err=18446744073709551615 masked=2 oom_kills=3 left=4\n"
+    );
+    assert_eq!(String::from_utf8(end).unwrap(), wanted);
+}
+
+#[test]
+fn a_line_of_a_newer_helper_is_read() {
+    let text = b"end how=exit new=%20 code=3 ended=4 out=5 err=6 newer=\n";
+    let Ok(Line::End(end)) = Line::parse(text) else {
+        panic!("it is an end");
+    };
+    assert_eq!((end.how, end.out, end.masked), (How::Exited(3), 5, 0));
+}
+
+#[test]
+fn a_cut_or_foreign_line_is_an_error() {
+    let line = line_of(How::Exited(3), Some(1)).encode(MARK);
+    let text = behind_needle(&line);
+    for end in 0..text.len() {
+        assert_eq!(Line::parse(&text[..end]), Err(TextError::Truncated));
+    }
+    for (text, error) in [
+        ("\n", TextError::NotARecord),
+        ("started\n", TextError::NotARecord),
+        ("new pid=1\n", TextError::NotARecord),
+        ("started pid=7 8\n", TextError::Line(1)),
+        ("started pid=7\n", TextError::Missing("time")),
+        ("started pid=x time=8\n", TextError::Value("pid")),
+        ("end how=new ended=1 out=1 err=1\n", TextError::Value("how")),
+        (
+            "end how=exit code=1 ended=1 err=1\n",
+            TextError::Missing("out"),
+        ),
+    ] {
+        assert_eq!(Line::parse(text.as_bytes()), Err(error), "{text}");
+    }
+    assert_eq!(Line::parse(b"started \xFF\n"), Err(TextError::NotARecord));
+}
+
+#[test]
+fn a_signal_stops_within_the_grace_that_was_wanted() {
+    for (number, grace) in (34..).zip(GRACES) {
+        assert_eq!(stop_signal(grace), number);
+        assert_eq!(stop_signal(grace + Duration::from_millis(99)), number);
+        assert_eq!(grace_of(number), Some(grace));
+    }
+    assert_eq!(stop_signal(Duration::from_millis(1)), 34);
+    assert_eq!(stop_signal(Duration::from_secs(299)), 56);
+    assert_eq!(stop_signal(Duration::MAX), 63);
+    for other in [i32::MIN, -1, 0, 15, 33, 64, i32::MAX] {
+        assert_eq!(grace_of(other), None, "{other}");
     }
 }

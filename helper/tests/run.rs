@@ -344,6 +344,50 @@ fn values_are_masked_in_the_spool_and_not_to_be_seen_from_outside() {
 }
 
 #[test]
+fn a_prompt_that_ends_like_a_value_begins_is_spooled_and_the_value_behind_it_masked() {
+    let folder = tempdir().unwrap();
+    let payload = Payload {
+        needles: vec!["> hunter22".into()],
+        ..script("printf 'name> '; read -r _ < $0; printf hunter22; sleep 1000")
+    };
+    // The shell waits at a pipe until the prompt is seen.
+    let answer = folder.path().join("answer");
+    let made = std::process::Command::new("mkfifo").arg(&answer).status();
+    assert!(made.unwrap().success());
+    let payload = Payload {
+        argv: [payload.argv, vec![answer.to_str().unwrap().into()]].concat(),
+        ..payload
+    };
+    let run = Run::start(folder.path(), &payload);
+    run.wait_for_output("name> ");
+    fs::write(&answer, "go\n").unwrap();
+    run.wait_for_output("***");
+    run.stop(Duration::ZERO);
+    assert_eq!((run.end().masked, run.text().as_str()), (1, "name> ***"));
+}
+
+#[test]
+fn a_value_that_the_workload_names_is_masked_in_both_streams() {
+    let folder = tempdir().unwrap();
+    let payload = script(
+        "echo '::add-mask::token-1'; while [ ! -e $0 ]; do sleep 0.01; done; echo token-1; echo token-1 >&2",
+    );
+    let seen = folder.path().join("seen");
+    let payload = Payload {
+        argv: [payload.argv, vec![seen.to_str().unwrap().into()]].concat(),
+        ..payload
+    };
+    let run = Run::start(folder.path(), &payload);
+    run.wait_for_output("::add-mask::***\n");
+    fs::write(&seen, "").unwrap();
+    assert_eq!(run.end().masked, 3);
+    assert_eq!(
+        (run.text().as_str(), run.err().as_slice()),
+        ("::add-mask::***\n***\n", b"***\n".as_slice())
+    );
+}
+
+#[test]
 fn the_memory_of_the_helper_is_its_own() {
     let folder = tempdir().unwrap();
     let run = Run::start(folder.path(), &script("sleep 1000"));
@@ -585,4 +629,17 @@ fn nothing_stays_a_zombie() {
     });
     run.stop(Duration::ZERO);
     run.end();
+}
+
+#[test]
+fn who_finds_the_log_unlocked_finds_the_end() {
+    for _ in 0..50 {
+        let folder = tempdir().unwrap();
+        let run = Run::start(folder.path(), &script("exit 0"));
+        let log = fs::File::open(folder.path().join("log")).unwrap();
+        // Waits for the helper to let go of it.
+        log.lock_shared().unwrap();
+        assert!(folder.path().join("end").exists());
+        assert_eq!(run.exit(), 0);
+    }
 }

@@ -12,17 +12,20 @@ use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::id::{AgentId, Owner};
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::{Error, Result};
+use hybrid_runner_secrets::workload::Workload;
+use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Built, Config};
+use crate::config::{Built, Config, Resolve};
 use crate::http::{self, Observed};
 use crate::link::{Link, Side};
 use crate::measure::{Counts, Measured};
 use crate::policy::Policy;
-use crate::supervisor::{self, Parts, Runner};
+use crate::reload::{Reload, Target};
+use crate::supervisor::{self, Parts, Rules, Runner};
 
 #[async_trait]
 impl Side for Runner {
@@ -53,6 +56,15 @@ impl Side for Runner {
 /// `Invalid` for a configuration that cannot be used, `Conflict` if another process has the data folder or the address,
 /// `Unavailable` if the disk refuses. A control plane that cannot be reached, or refuses, is no error: see `/readyz`.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+    run_reloading(config, shutdown, None).await
+}
+
+/// The same, and reads the configuration again when it changes.
+pub(crate) async fn run_reloading(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+    reload: Option<Reload>,
+) -> Result<()> {
     let agent = config.runner.id.clone().unwrap_or_else(default_agent);
     let url = config.link.url.as_ref().ok_or_else(|| {
         Error::invalid(
@@ -80,17 +92,30 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         &config.link,
         agent.clone(),
         side,
-        stores,
+        Arc::clone(&stores),
         Arc::clone(&counts),
     )?;
 
     let close = CancellationToken::new();
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
-        let observed = Observed::new(Arc::new(runner.clone()), link.state(), counts);
+        let reads = Arc::clone(&stores);
+        let observed = Observed::new(Arc::new(runner.clone()), link.state(), counts, reads);
         tasks.spawn(http::serve(listener, observed, close.clone()));
     }
     tasks.spawn(link.run(close.clone()));
+    if let Some(reload) = reload {
+        let target = Target {
+            runner: runner.clone(),
+            stores,
+            data_dir: data_dir.clone(),
+            owner,
+        };
+        let closed = close.clone();
+        tasks.spawn(async move {
+            closed.run_until_cancelled(reload.watch(target)).await;
+        });
+    }
     info!(%agent, server = %url, data_dir = %data_dir.display(), version = env!("CARGO_PKG_VERSION"), "runner started");
     let ended = until(shutdown, &runner, driver, &mut tasks, config.runner.drain).await;
     close.cancel();
@@ -173,21 +198,53 @@ pub(crate) fn parts(
             )
         })
     })?;
+    let rules = rules(config)?;
     Ok(Parts {
         agent,
         executors: built.executors,
         default_executor,
         stores: built.stores,
-        policy: Policy {
-            executors: config.policy.executors.clone().map(|list| list.0),
-            images: config.policy.images.clone().map(|list| list.0),
-            commands: config.policy.commands.clone().map(|list| list.0),
-            secrets: config.policy.secrets.clone().map(|list| list.0),
-        },
+        policy: rules.policy,
         data_dir: data_dir.to_owned(),
         max_runs: config.runner.max_runs,
         resolve: config.runner.resolve,
+        workload: rules.workload,
     })
+}
+
+/// What a configuration that is read again may change.
+pub(crate) fn rules(config: &Config) -> Result<Rules> {
+    let policy = Policy {
+        executors: config.policy.executors.clone().map(|list| list.0),
+        images: config.policy.images.clone().map(|list| list.0),
+        commands: config.policy.commands.clone().map(|list| list.0),
+        secrets: config.policy.secrets.clone().map(|list| list.0),
+    };
+    let workload = workload(config)?;
+    Ok(Rules { policy, workload })
+}
+
+/// What workloads that resolve their secrets themselves are given: the default store's settings, else what the chart's
+/// variable names.
+fn workload(config: &Config) -> Result<Option<Workload>> {
+    if config.runner.resolve == Resolve::Runner {
+        return Ok(None);
+    }
+    let only = (config.secrets.len() == 1).then(|| config.secrets.keys().next());
+    let store = config.runner.secrets.as_ref().or(only.flatten());
+    if let Some((name, section)) = store.and_then(|name| config.secrets.get_key_value(name)) {
+        return Workload::of_section(name, &section.kind, &section.settings).map(Some);
+    }
+    // No values: a name of a store, and of a namespace.
+    let set = |name: &str| {
+        config
+            .workload
+            .settings
+            .get(name)
+            .map(ExposeSecret::expose_secret)
+    };
+    let namespace = set("INGESTION_NAMESPACE");
+    Ok(set("SECRETS_MANAGER").map(|provider| Workload::of_chart(provider, namespace)))
 }
 
 /// What `run` says without an executor: the lines to add.

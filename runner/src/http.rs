@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hybrid_runner_core::{Error, ErrorKind, Result};
+use hybrid_runner_secrets::Stores;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ pub(crate) struct Observed {
     snapshot: Arc<dyn Look>,
     link: watch::Receiver<LinkState>,
     counts: Arc<Counts>,
+    stores: Arc<Stores>,
     load: Arc<metrics::Load>,
 }
 
@@ -48,11 +50,13 @@ impl Observed {
         look: Arc<dyn Look>,
         link: watch::Receiver<LinkState>,
         counts: Arc<Counts>,
+        stores: Arc<Stores>,
     ) -> Self {
         Self {
             snapshot: look,
             link,
             counts,
+            stores,
             load: Arc::default(),
         }
     }

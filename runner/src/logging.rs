@@ -3,11 +3,34 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
+
+/// Libraries that see values on their way: what they would tell below `info` is never written, whatever the level. Some print
+/// whole answers when they cannot read them.
+const SEE_VALUES: &[&str] = &[
+    "aws", "azure", "google", "h2", "hyper", "kube", "reqwest", "rustls", "tower", "typespec",
+];
+
+fn quiet_libraries(targets: Targets, level: &str) -> Targets {
+    SEE_VALUES.iter().fold(targets, |targets, library| {
+        let wanted: Option<LevelFilter> = level
+            .split(',')
+            .rev()
+            .find_map(|one| one.trim().parse().ok());
+        let most = wanted.unwrap_or(LevelFilter::INFO).min(LevelFilter::INFO);
+        // A warning of `kube` may hold the answer itself.
+        let most = if *library == "kube" {
+            most.min(LevelFilter::ERROR)
+        } else {
+            most
+        };
+        targets.with_target(*library, most)
+    })
+}
 
 /// Starts logging. A second call changes nothing.
 ///
@@ -16,6 +39,7 @@ pub fn start(level: &str, format: LogFormat, color: bool) {
     let targets: Targets = level
         .parse()
         .unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let targets = quiet_libraries(targets, level);
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -33,5 +57,27 @@ pub fn start(level: &str, format: LogFormat, color: bool) {
         .try_init();
     if started.is_err() {
         tracing::debug!("logging was started before");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_level_makes_a_library_tell_what_it_sees() {
+        for level in ["trace", "info,hyper=trace", "debug,kube_client=trace"] {
+            let targets = quiet_libraries(level.parse().unwrap(), level);
+            for (target, at) in [
+                ("aws_smithy_runtime", tracing::Level::DEBUG),
+                ("hyper_util::client", tracing::Level::TRACE),
+                ("google_cloud_gax_internal", tracing::Level::DEBUG),
+            ] {
+                assert!(!targets.would_enable(target, &at), "{level}: {target}");
+            }
+        }
+        let targets = quiet_libraries("trace".parse().unwrap(), "trace");
+        assert!(!targets.would_enable("kube_client::client", &tracing::Level::WARN));
+        assert!(targets.would_enable("hybrid_runner::link", &tracing::Level::TRACE));
     }
 }

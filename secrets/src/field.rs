@@ -6,15 +6,51 @@ use std::collections::BTreeMap;
 
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::id::shorten;
-use hybrid_runner_core::secret::{Key, SecretValue};
+use hybrid_runner_core::secret::{Key, Secret, SecretValue};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 /// As many names of fields as an error tells.
 const NAMES_SHOWN: usize = 5;
 
+/// The value that a reference means: the whole, or the field that it names.
+///
+/// A store that keeps fields is asked for its own first; a JSON secret inside of one is looked into next.
+pub(crate) fn of(secret: &Secret, key: Option<&Key>) -> Result<SecretValue> {
+    let own = secret.fields.as_ref();
+    let Some(key) = key else {
+        return match own {
+            Some(fields) if fields.only_by_name => Err(Error::invalid(format!(
+                "the secret has several fields and none that stands for the whole; add `#` and the name of one{}",
+                names(fields.values.keys())
+            ))),
+            _ => Ok(secret.value.clone()),
+        };
+    };
+    let Some(fields) = own else {
+        return pick(&secret.value, key);
+    };
+    let (name, rest) = match key {
+        Key::Field(name) => (name.clone(), None),
+        Key::Pointer(pointer) => {
+            let (name, rest) = pointer[1..].split_once('/').unwrap_or((&pointer[1..], ""));
+            let rest = (!rest.is_empty()).then(|| Key::Pointer(format!("/{rest}")));
+            (name.replace("~1", "/").replace("~0", "~"), rest)
+        }
+        _ => return Err(Error::unsupported("this form of `#key` is not known here")),
+    };
+    match (fields.values.get(&name), rest) {
+        (Some(value), None) => Ok(value.clone()),
+        (Some(value), Some(rest)) => pick(value, &rest),
+        (None, _) => pick(&secret.value, key).map_err(|_| {
+            let have = names(fields.values.keys());
+            Error::not_found(format!("no field `{}` in the secret{have}", shorten(&name)))
+        }),
+    }
+}
+
 /// The field of a JSON secret: a string's text; anything else as its JSON text.
-pub(crate) fn pick(value: &SecretValue, key: &Key) -> Result<SecretValue> {
+fn pick(value: &SecretValue, key: &Key) -> Result<SecretValue> {
     // Read in place to find the field; only the field goes on, into a value of its own.
     let mut here: &RawValue = serde_json::from_slice(value.expose()).map_err(|error| {
         // Position only: serde's words may quote the value.
@@ -65,7 +101,8 @@ fn step<'a>(here: &'a RawValue, part: &str) -> Result<&'a RawValue> {
     }
 }
 
-fn text_of(leaf: &RawValue) -> Result<SecretValue> {
+/// A string's text; anything else as its JSON text.
+pub(crate) fn text_of(leaf: &RawValue) -> Result<SecretValue> {
     let json = leaf.get();
     if !json.starts_with('"') {
         return Ok(SecretValue::new(json));
@@ -140,6 +177,50 @@ mod tests {
             error.message().contains("`l`, `pass`, `user` and others"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_field_of_the_store_comes_before_one_of_json() {
+        use hybrid_runner_core::secret::Fields;
+        let mut fields = Fields::default();
+        for (name, value) in [
+            ("user", "u"),
+            ("a/b", "slash"),
+            ("value", r#"{"user":"inner","deep":"d"}"#),
+            ("json", r#"{"x":{"y":"z"}}"#),
+        ] {
+            fields
+                .values
+                .insert(name.to_owned(), SecretValue::new(value));
+        }
+        let value = fields.values["value"].clone();
+        let mut secret = Secret::from(value).with_fields(fields);
+        let get = |secret: &Secret, key: Option<&str>| {
+            let key = key.map(|key| {
+                if key.starts_with('/') {
+                    Key::Pointer(key.to_owned())
+                } else {
+                    Key::Field(key.to_owned())
+                }
+            });
+            of(secret, key.as_ref()).map(|value| value.expose_text().unwrap().to_owned())
+        };
+        for (key, expected) in [
+            (Some("user"), "u"),
+            (Some("a/b"), "slash"),
+            (Some("/a~1b"), "slash"),
+            (Some("/json/x/y"), "z"),
+            (Some("deep"), "d"),
+            (None, r#"{"user":"inner","deep":"d"}"#),
+        ] {
+            assert_eq!(get(&secret, key).unwrap(), expected, "{key:?}");
+        }
+        let error = get(&secret, Some("gone")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.message().contains("`json`, `user`"), "{error}");
+        secret.fields.as_mut().unwrap().only_by_name = true;
+        let error = get(&secret, None).unwrap_err();
+        assert!(error.message().contains("add `#`"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The configured stores by name.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,18 +14,44 @@ use hybrid_runner_core::secret::{
 };
 use tokio::time::Instant;
 
-use crate::field;
+use crate::answer::share;
+use crate::audit::{Audit, Line};
+use crate::{Refusal, field};
 
 /// How long one read may take, with all that a store does to get there.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// Reads at the same time for one run: enough to hide a store's latency, too few to trip its throttle.
 const AT_A_TIME: usize = 8;
 
+/// What a store answered, and how long that took.
+type Asked = (Result<Secret, Arc<Error>>, Duration);
+
 /// The configured stores.
 #[derive(Debug, Clone, Default)]
 pub struct Stores {
-    stores: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
+    set: Arc<Mutex<Arc<Set>>>,
+    audit: Arc<Audit>,
+    counts: Arc<Mutex<Counts>>,
+}
+
+/// The stores of one configuration.
+#[derive(Debug, Default)]
+struct Set {
+    providers: BTreeMap<SectionName, Arc<dyn SecretProvider>>,
     default: Option<SectionName>,
+}
+
+/// By store and outcome.
+type Counts = BTreeMap<(SectionName, &'static str), Reads>;
+
+/// How often references were asked for with one outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Reads {
+    /// How often.
+    pub count: u64,
+    /// How long that took together.
+    pub took: Duration,
 }
 
 /// What a reference stands for, and where that was found.
@@ -70,25 +97,65 @@ impl Stores {
             1 => stores.keys().next().cloned(),
             _ => None,
         };
+        let default = default.or_else(only);
+        let providers = stores;
         Ok(Self {
-            default: default.or_else(only),
-            stores,
+            set: Arc::new(Mutex::new(Arc::new(Set { providers, default }))),
+            audit: Arc::default(),
+            counts: Arc::default(),
         })
     }
 
+    /// Puts the stores of another configuration in the place of these, for all who hold them. A read that is under way
+    /// ends with the store that it began with.
+    pub fn replace(&self, by: &Self) {
+        let set = by.now();
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = set;
+    }
+
+    fn now(&self) -> Arc<Set> {
+        Arc::clone(&self.set.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes each read to a file too, one JSON object a line.
+    #[must_use]
+    pub fn audited(mut self, file: Option<PathBuf>) -> Self {
+        self.audit = Arc::new(Audit::to(file));
+        self
+    }
+
+    /// How often references were asked for, by store and outcome.
+    pub fn reads(&self) -> Vec<(SectionName, &'static str, Reads)> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts
+            .iter()
+            .map(|((store, outcome), reads)| (store.clone(), *outcome, *reads))
+            .collect()
+    }
+
+    fn count(&self, store: &SectionName, outcome: &'static str, took: Duration) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads = counts.entry((store.clone(), outcome)).or_default();
+        reads.count += 1;
+        reads.took += took;
+    }
+
     /// The name of the store that a reference without one means.
-    pub fn default_store(&self) -> Option<&SectionName> {
-        self.default.as_ref()
+    pub fn default_store(&self) -> Option<SectionName> {
+        self.now().default.clone()
     }
 
     /// Each store with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (&SectionName, &Arc<dyn SecretProvider>)> {
-        self.stores.iter()
+    pub fn all(&self) -> Vec<(SectionName, Arc<dyn SecretProvider>)> {
+        let set = self.now();
+        let all = set.providers.iter();
+        all.map(|(name, store)| (name.clone(), Arc::clone(store)))
+            .collect()
     }
 
     /// Whether none is configured.
     pub fn is_empty(&self) -> bool {
-        self.stores.is_empty()
+        self.now().providers.is_empty()
     }
 
     /// The values of all references of a run, or an error that names each that cannot be had.
@@ -101,7 +168,10 @@ impl Stores {
     pub async fn resolve(&self, run: RunId, references: &[Reference]) -> Result<Secrets> {
         let mut secrets = Secrets::none();
         let mut errors = Vec::new();
-        for (reference, found) in self.read_all(&run.to_string(), references).await {
+        // An attempt after the first may be one because a value was rotated.
+        let fresh = run.attempt_number() > 1;
+        let who = run.to_string();
+        for (reference, found) in self.read_all(&who, references, fresh).await {
             match found {
                 Ok(found) => secrets.insert(reference.as_str(), found.value),
                 Err(error) => errors.push(error),
@@ -113,9 +183,10 @@ impl Stores {
         Err(all_of(errors))
     }
 
-    /// What one reference stands for; `who` asks, for the audit line.
+    /// What one reference stands for now, past what is remembered; `who` asks, for the audit line.
     pub async fn read(&self, who: &str, reference: &Reference) -> Result<Found> {
-        let found = self.read_all(who, std::slice::from_ref(reference)).await;
+        let one = std::slice::from_ref(reference);
+        let found = self.read_all(who, one, true).await;
         found.into_iter().next().map_or_else(
             || Err(Error::internal("a reference got no answer")),
             |(_, found)| found,
@@ -127,13 +198,17 @@ impl Stores {
         &self,
         who: &str,
         references: &[Reference],
+        fresh: bool,
     ) -> Vec<(Reference, Result<Found>)> {
+        let set = self.now();
         let mut wanted: BTreeMap<(SectionName, SecretName), Vec<&Reference>> = BTreeMap::new();
         let mut answers: BTreeMap<&str, (Reference, Result<Found>)> = BTreeMap::new();
         for reference in references {
-            match self.store_of(reference) {
+            match set.store_of(reference) {
                 Ok(store) => {
-                    let key = (store.clone(), reference.name.clone());
+                    let mut name = reference.name.clone();
+                    name.fresh = fresh;
+                    let key = (store.clone(), name);
                     let same = wanted.entry(key).or_default();
                     if !same.contains(&reference) {
                         same.push(reference);
@@ -146,7 +221,7 @@ impl Stores {
         }
         let reads: Vec<_> = wanted
             .keys()
-            .map(|(store, name)| self.ask(store.clone(), name.clone()))
+            .map(|(store, name)| set.ask(store.clone(), name.clone()))
             .collect();
         let reads: Vec<_> = futures::stream::iter(reads)
             .buffered(AT_A_TIME)
@@ -154,39 +229,67 @@ impl Stores {
             .await;
         for (((store, _), references), (answer, took)) in wanted.iter().zip(&reads) {
             for reference in references {
-                let found = found_in(store, reference, answer);
-                audit(who, store, reference, &found, *took);
+                let (found, outcome) = found_in(store, reference, answer);
+                self.count(store, outcome, *took);
+                let version = answer
+                    .as_ref()
+                    .ok()
+                    .and_then(|secret| secret.version.as_deref());
+                self.audit.write(&Line {
+                    who,
+                    reference,
+                    store,
+                    version,
+                    outcome,
+                    took: *took,
+                });
                 answers.insert(reference.as_str(), ((*reference).clone(), found));
             }
         }
         answers.into_values().collect()
     }
+}
 
+impl Set {
     fn store_of(&self, reference: &Reference) -> Result<&SectionName> {
         match (&reference.store, &self.default) {
-            (Some(name), _) => match self.stores.get_key_value(name) {
+            (Some(name), _) => match self.providers.get_key_value(name) {
                 Some((name, _)) => Ok(name),
                 None => Err(Error::invalid(format!(
                     "`{reference}` cannot be read: {}",
-                    unknown_store(name, &self.stores).message()
+                    unknown_store(name, &self.providers).message()
                 ))),
             },
+            (None, _) if self.is_ambiguous(reference) => {
+                let at = reference.name.name.find(':').map_or(0, |at| at + 1);
+                let what = "this is the name of a store; write `/` before the path in it, or `%3A` for the `:` of an id";
+                Err(reference.refusal(at, what))
+            }
             (None, Some(default)) => Ok(default),
-            (None, None) if self.stores.is_empty() => Err(Error::invalid(format!(
+            (None, None) if self.providers.is_empty() => Err(Error::invalid(format!(
                 "`{reference}` cannot be read: no secret store is configured on this runner; add a section `[secrets.NAME]` with its `kind`"
             ))),
             (None, None) => Err(Error::invalid(format!(
                 "`{reference}` cannot be read: it names no store and there is no default one; set `secrets = \"NAME\"` under `[runner]`, or write `secret:NAME:/…` ({})",
-                listed(&self.stores)
+                listed(&self.providers)
             ))),
         }
     }
 
+    /// Whether an id could as well mean a store: `prod` or `prod:db` where there is a store `prod`.
+    fn is_ambiguous(&self, reference: &Reference) -> bool {
+        let text = reference.as_str();
+        let place = &text[..text.find(['?', '#']).unwrap_or(text.len())];
+        let head = place.split(':').next().unwrap_or_default();
+        !place.starts_with('/') && self.providers.keys().any(|store| store.as_str() == head)
+    }
+
     /// One read, within its time.
-    async fn ask(&self, store: SectionName, name: SecretName) -> (Result<Secret>, Duration) {
+    async fn ask(&self, store: SectionName, name: SecretName) -> Asked {
         let start = Instant::now();
-        let Some(provider) = self.stores.get(&store) else {
-            return (Err(unknown_store(&store, &self.stores)), Duration::ZERO);
+        let Some(provider) = self.providers.get(&store) else {
+            let unknown = unknown_store(&store, &self.providers);
+            return (Err(Arc::new(unknown)), Duration::ZERO);
         };
         let answer = tokio::time::timeout(READ_LIMIT, provider.get(&name))
             .await
@@ -195,54 +298,75 @@ impl Stores {
                     "no answer within {READ_LIMIT:?}"
                 )))
             });
-        (answer, start.elapsed())
+        (answer.map_err(Arc::new), start.elapsed())
     }
 }
 
-/// What a reference stands for, out of the answer of its store.
-fn found_in(store: &SectionName, reference: &Reference, answer: &Result<Secret>) -> Result<Found> {
-    let picked = match (answer, &reference.key) {
-        (Err(error), _) => Err((error.kind(), error.report())),
-        (Ok(secret), None) => Ok(secret.value.clone()),
-        (Ok(secret), Some(key)) => {
-            field::pick(&secret.value, key).map_err(|error| (error.kind(), error.report()))
-        }
+/// What a reference stands for, out of the answer of its store; and the outcome in a word.
+fn found_in(
+    store: &SectionName,
+    reference: &Reference,
+    answer: &Result<Secret, Arc<Error>>,
+) -> (Result<Found>, &'static str) {
+    let picked = match answer {
+        Err(error) => Err(share(error)),
+        Ok(secret) => field::of(secret, reference.key.as_ref()),
     };
     let (value, by_default) = match (picked, &reference.default) {
         (Ok(value), _) => (value, false),
-        (Err((ErrorKind::NotFound, _)), Some(default)) => {
+        (Err(error), Some(default)) if error.kind() == ErrorKind::NotFound => {
             (SecretValue::new(default.as_bytes()), true)
         }
-        (Err((kind, why)), _) => return Err(refusal(store, reference, kind, &why)),
+        (Err(error), _) => {
+            let outcome = Refusal::of(&error).as_str();
+            return (Err(refused(store, reference, &error)), outcome);
+        }
     };
     let version = answer
         .as_ref()
         .ok()
         .and_then(|secret| secret.version.clone());
-    Ok(Found {
+    let found = Found {
         store: store.clone(),
         version,
         by_default,
         value,
-    })
+    };
+    (Ok(found), if by_default { "default" } else { "found" })
 }
 
-/// Which reference, which store, why, and what to do. The cause stands in the message, because several
-/// such messages may be joined into one.
-fn refusal(store: &SectionName, reference: &Reference, kind: ErrorKind, why: &str) -> Error {
-    let what = match kind {
-        ErrorKind::NotFound => format!(
-            "`{reference}` is not found in store `{store}`: {why}; create it there, or correct the reference"
+/// Which reference, which store, why, and what to do, unless the store's own error says so. The cause stands in the
+/// message, because several such messages may be joined into one.
+fn refused(store: &SectionName, reference: &Reference, error: &Error) -> Error {
+    let why = error.report();
+    let (what, advice) = match Refusal::of(error) {
+        Refusal::NotFound => (
+            "is not found in",
+            "; create it there, or correct the reference",
         ),
-        ErrorKind::Denied => format!(
-            "`{reference}` is denied by store `{store}`: {why}; allow this runner to read it"
-        ),
-        ErrorKind::Unavailable => format!(
-            "`{reference}` cannot be read, store `{store}` is unreachable: {why}; try again when it answers"
-        ),
-        _ => format!("`{reference}` cannot be read from store `{store}`: {why}"),
+        Refusal::Denied => ("is denied by", "; allow this runner to read it"),
+        Refusal::Identity => ("cannot be read with the identity of this runner from", ""),
+        Refusal::Disabled => ("is disabled or deleted in", ""),
+        Refusal::Throttled => ("cannot be read yet, too many requests to", ""),
+        Refusal::Unreachable => {
+            let message =
+                format!("`{reference}` cannot be read, store `{store}` is unreachable: {why}");
+            let told = Refusal::told(error).is_some();
+            let advice = if told {
+                ""
+            } else {
+                "; try again when it answers"
+            };
+            return Error::new(error.kind(), format!("{message}{advice}"));
+        }
+        _ => ("cannot be read from", ""),
     };
-    Error::new(kind, what)
+    let told = Refusal::told(error).is_some();
+    let advice = if told { "" } else { advice };
+    Error::new(
+        error.kind(),
+        format!("`{reference}` {what} store `{store}`: {why}{advice}"),
+    )
 }
 
 /// Several errors as one: what trying again cannot help comes first.
@@ -277,37 +401,6 @@ fn listed(stores: &BTreeMap<SectionName, Arc<dyn SecretProvider>>) -> String {
     }
     let names: Vec<String> = stores.keys().map(|name| format!("`{name}`")).collect();
     format!("it has {}", names.join(", "))
-}
-
-/// One line for each reference that was asked for; never a value, never its length.
-fn audit(
-    who: &str,
-    store: &SectionName,
-    reference: &Reference,
-    found: &Result<Found>,
-    took: Duration,
-) {
-    let outcome = match found {
-        Ok(Found {
-            by_default: true, ..
-        }) => "default",
-        Ok(_) => "found",
-        Err(error) => error.kind().as_str(),
-    };
-    let version = found
-        .as_ref()
-        .ok()
-        .and_then(|found| found.version.as_deref());
-    tracing::info!(
-        target: "audit",
-        run = who,
-        %reference,
-        %store,
-        version,
-        outcome,
-        duration = ?took,
-        "secret read"
-    );
 }
 
 #[cfg(test)]

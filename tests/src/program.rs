@@ -22,6 +22,8 @@ pub enum Binary {
     Product,
     /// The one that can be told to abort at a durable step.
     Faults,
+    /// The one with every secret store in it.
+    Clouds,
 }
 
 impl Binary {
@@ -45,6 +47,7 @@ impl Binary {
         let (variable, place) = match self {
             Self::Product => ("HYBRID_RUNNER_BIN", "debug/hybrid-runner"),
             Self::Faults => ("HYBRID_RUNNER_FAULTS_BIN", "faults/hybrid-runner-faults"),
+            Self::Clouds => ("HYBRID_RUNNER_CLOUDS_BIN", "clouds/hybrid-runner-clouds"),
         };
         if let Some(given) = std::env::var_os(variable) {
             return PathBuf::from(given);

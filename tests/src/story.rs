@@ -113,7 +113,18 @@ impl Story {
 
     /// The same with variables.
     pub async fn command_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-        let mut start = self.start("command", Binary::Product, arguments);
+        self.command_of(Binary::Product, arguments, environment)
+            .await
+    }
+
+    /// The same of another build.
+    pub async fn command_of(
+        &self,
+        binary: Binary,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Ended {
+        let mut start = self.start("command", binary, arguments);
         let more: BTreeMap<String, String> = environment
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

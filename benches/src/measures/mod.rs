@@ -1,6 +1,7 @@
 //! One file per measurement.
 
 mod burst;
+mod docker;
 mod held;
 mod idle;
 mod latency;
@@ -16,7 +17,7 @@ use crate::stage::Tools;
 use crate::table::Row;
 
 /// All measurements, in the order of the table.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 10] = [
     "start",
     "burst",
     "idle",
@@ -26,6 +27,7 @@ pub(crate) const NAMES: [&str; 9] = [
     "reattach",
     "reconnect",
     "links",
+    "docker",
 ];
 
 /// Runs one of [`NAMES`].
@@ -38,6 +40,7 @@ pub(crate) async fn run(name: &str, tools: &Tools) -> Result<Vec<Row>> {
         "throughput" => throughput::measure(tools).await,
         "latency" => latency::measure(tools).await,
         "reattach" => reattach::measure(tools).await,
+        "docker" => docker::measure(tools).await,
         "reconnect" => reconnect::measure(tools).await,
         _ => links::measure(tools).await,
     }

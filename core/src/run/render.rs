@@ -1,5 +1,7 @@
 //! A spec with its values in place: what an executor hands to the workload.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use super::spec::RunSpec;
@@ -26,6 +28,36 @@ pub struct Rendered {
     pub config: Option<SecretValue>,
     /// Private files: the variable that gets the path, and the content.
     pub files: Vec<(String, SecretValue)>,
+}
+
+impl Rendered {
+    /// As JSON for a program that hands it on: `argv`, `env`, `files` (`text` or `base64`), `config`. Everything in it may be secret.
+    ///
+    /// Refuses a variable or a config that is not text.
+    pub fn to_job(&self) -> Result<Value> {
+        // Onto the stdin of the program; never into its arguments or variables.
+        let text = |value: &SecretValue| {
+            value.expose_text().map(str::to_owned).map_err(|error| {
+                let what = "a binary value cannot be handed on in a variable; use `files`";
+                Error::unsupported(what).with_source(error)
+            })
+        };
+        let mut env = serde_json::Map::new();
+        for (name, value) in &self.env {
+            env.insert(name.clone(), text(value)?.into());
+        }
+        let mut files = serde_json::Map::new();
+        for (name, value) in &self.files {
+            let encoded = match value.expose_text() {
+                Ok(text) => serde_json::json!({ "text": text }),
+                Err(_) => serde_json::json!({ "base64": BASE64.encode(value.expose()) }),
+            };
+            files.insert(name.clone(), encoded);
+        }
+        let argv: Vec<&String> = self.command.iter().chain(&self.args).flatten().collect();
+        let config = self.config.as_ref().map(text).transpose()?;
+        Ok(serde_json::json!({ "argv": argv, "env": env, "files": files, "config": config }))
+    }
 }
 
 /// Puts the values in place. `config_path` is where the workload will find its config.

@@ -274,6 +274,7 @@ pub enum Mender {
 
 /// How a run failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "FailureAsTold")]
 #[non_exhaustive]
 pub struct Failure {
     /// The kind of failure.
@@ -293,6 +294,37 @@ pub struct Failure {
     pub mender: Mender,
     /// Whether trying again, with nothing changed, can help.
     pub may_pass: bool,
+}
+
+/// As somebody else tells it: who can mend it and whether it may pass follow from the class, if they are left out.
+#[derive(Deserialize, JsonSchema)]
+struct FailureAsTold {
+    class: FailureClass,
+    message: String,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    exit_code: Option<i32>,
+    #[serde(default)]
+    signal: Option<i32>,
+    #[serde(default)]
+    mender: Option<Mender>,
+    #[serde(default)]
+    may_pass: Option<bool>,
+}
+
+impl From<FailureAsTold> for Failure {
+    fn from(told: FailureAsTold) -> Self {
+        Self {
+            class: told.class,
+            message: told.message,
+            source: told.source,
+            exit_code: told.exit_code,
+            signal: told.signal,
+            mender: told.mender.unwrap_or_else(|| told.class.mender()),
+            may_pass: told.may_pass.unwrap_or_else(|| told.class.may_pass()),
+        }
+    }
 }
 
 impl Failure {

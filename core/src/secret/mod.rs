@@ -14,7 +14,7 @@ use crate::error::Result;
 pub use reference::{Key, Reference, SecretName};
 pub use references::References;
 pub use template::{Template, references_in};
-pub use value::{Secret, SecretValue, Secrets};
+pub use value::{Fields, Secret, SecretValue, Secrets};
 
 /// A store of secrets in the customer's own place.
 ///
@@ -30,6 +30,18 @@ pub trait SecretProvider: fmt::Debug + Send + Sync + 'static {
     /// - has no side effects and answers within the provider's own time limit;
     /// - an error says what is missing and what to do about it.
     async fn check(&self) -> Result<()>;
+
+    /// As whom the store sees us, for people: a user, a role, an account. None where a store has no identities.
+    ///
+    /// The one method with a default, because most stores outside of the clouds know nobody.
+    ///
+    /// # Behavior
+    ///
+    /// - never holds a credential;
+    /// - an error says which identity was tried and what to do about it.
+    async fn identity(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Reads one secret.
     ///

@@ -27,6 +27,8 @@ pub struct SecretName {
     pub version: Option<String>,
     /// The stage wanted (`?stage=`), for stores that have them.
     pub stage: Option<String>,
+    /// Whether the store itself must be asked, past what is remembered of it.
+    pub fresh: bool,
 }
 
 impl SecretName {
@@ -36,7 +38,15 @@ impl SecretName {
             name: name.into(),
             version: None,
             stage: None,
+            fresh: false,
         }
+    }
+
+    /// The same name, for the store itself: past what is remembered of it.
+    #[must_use]
+    pub fn afresh(mut self) -> Self {
+        self.fresh = true;
+        self
     }
 
     /// The path without its leading slash, or the id.
@@ -80,6 +90,11 @@ impl Reference {
     /// The reference as it was written, without `secret:`.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// An error about this reference, with a caret under the byte `at`.
+    pub fn refusal(&self, at: usize, what: &str) -> Error {
+        malformed(&self.text, at, what)
     }
 }
 
@@ -176,8 +191,8 @@ impl Reference {
 }
 
 /// An error with a caret under the place (in characters, after `secret:`).
-fn malformed(text: &str, at: usize, what: &str) -> Error {
-    let column = text[..at.min(text.len())].chars().count();
+pub(super) fn malformed(text: &str, at: usize, what: &str) -> Error {
+    let column = text[..text.floor_char_boundary(at)].chars().count();
     if text.chars().count() > 80 {
         return Error::invalid(format!(
             "malformed reference `secret:{}`: {what} (at character {})",

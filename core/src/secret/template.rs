@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::reference::malformed;
 use super::{Reference, SecretValue, Secrets};
 use crate::error::{Error, Result};
 
@@ -31,9 +32,8 @@ impl Template {
             }
             let inside = &rest[at + OPEN.len()..];
             let Some(end) = inside.find('}') else {
-                return Err(Error::invalid(
-                    "malformed reference: `${secret:` is never closed by `}`",
-                ));
+                let what = "`${secret:` is never closed by `}`";
+                return Err(malformed(inside, inside.len(), what));
             };
             pieces.push(Piece::Secret(inside[..end].parse()?));
             rest = &inside[end + 1..];
@@ -58,6 +58,9 @@ impl Template {
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Secret(reference) if secrets.are_left_to_the_workload() => {
+                    out.extend_from_slice(reference.to_string().as_bytes());
+                }
                 Piece::Secret(reference) => {
                     let value = secrets.get(reference.as_str()).ok_or_else(|| {
                         Error::internal(format!("the value of `{reference}` was not handed over"))
@@ -116,8 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_that_is_left_to_the_workload_stays_as_it_is_written() {
+        let left = Secrets::left_to_the_workload();
+        let text = "secret:prod:/a?version=1#b%23c";
+        let rendered = Template::parse(text).unwrap().render(&left).unwrap();
+        assert_eq!(rendered.expose(), text.as_bytes());
+    }
+
+    #[test]
     fn an_open_reference_is_refused() {
-        assert!(Template::parse("a ${secret:/a").is_err());
+        let error = Template::parse("a ${secret:/a").unwrap_err().to_string();
+        let caret = error.lines().last().unwrap().find('^');
+        assert_eq!(caret, Some("  secret:/a".len()), "{error}");
         assert!(Template::looks_like_a_slip("mysql://u:secret:/prod/x@db"));
         assert!(!Template::looks_like_a_slip(
             "mysql://u:${secret:/prod/x}@db"

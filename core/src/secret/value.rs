@@ -55,15 +55,14 @@ pub struct Secret {
     pub value: SecretValue,
     /// The store's own name of this version, if it has versions.
     pub version: Option<String>,
+    /// The fields of a secret that its store keeps as several values under names; `value` is then what stands for the whole.
+    pub fields: Option<Fields>,
 }
 
 impl Secret {
     /// A value without a version.
     pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: SecretValue::new(value),
-            version: None,
-        }
+        Self::from(SecretValue::new(value))
     }
 
     /// Adds the store's own name of this version.
@@ -72,6 +71,23 @@ impl Secret {
         self.version = Some(version.into());
         self
     }
+
+    /// Adds the fields of a secret that its store keeps as several values under names.
+    #[must_use]
+    pub fn with_fields(mut self, fields: Fields) -> Self {
+        self.fields = Some(fields);
+        self
+    }
+}
+
+/// The fields of a secret that its store keeps as several values under names, as Kubernetes and Vault do.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Fields {
+    /// Each value under its name.
+    pub values: BTreeMap<String, SecretValue>,
+    /// Whether nothing can stand for the whole, so that a reference must name a field.
+    pub only_by_name: bool,
 }
 
 impl From<SecretValue> for Secret {
@@ -79,52 +95,70 @@ impl From<SecretValue> for Secret {
         Self {
             value,
             version: None,
+            fields: None,
         }
     }
 }
 
 /// The values for one start: reference (as written) → value. Travels beside the spec, never in it.
 #[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, SecretValue>);
+pub struct Secrets {
+    values: BTreeMap<String, SecretValue>,
+    /// The workload resolves its references itself: they are written as they are.
+    left: bool,
+}
 
 impl Secrets {
-    /// No values: on the link, and where the workload resolves itself.
+    /// No values: on the link.
     pub fn none() -> Self {
         Self::default()
     }
 
+    /// No values, because the workload resolves its references itself: each stays in its place, as it is written.
+    pub fn left_to_the_workload() -> Self {
+        Self {
+            left: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the workload resolves its references itself.
+    pub fn are_left_to_the_workload(&self) -> bool {
+        self.left
+    }
+
     /// Adds the value of a reference, written without `secret:`.
     pub fn insert(&mut self, reference: impl Into<String>, value: SecretValue) {
-        self.0.insert(reference.into(), value);
+        self.values.insert(reference.into(), value);
     }
 
     /// The value of a reference, written without `secret:`.
     pub fn get(&self, reference: &str) -> Option<&SecretValue> {
-        self.0.get(reference)
+        self.values.get(reference)
     }
 
     /// Each reference with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &SecretValue)> {
-        self.0
+        self.values
             .iter()
             .map(|(reference, value)| (reference.as_str(), value))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.values.is_empty()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 }
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.0.keys().map(|reference| (reference, "***")))
+            .entries(self.values.keys().map(|reference| (reference, "***")))
             .finish()
     }
 }

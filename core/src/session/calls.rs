@@ -367,28 +367,28 @@ impl<I> Drop for Subscription<I> {
 }
 
 impl Shared {
-    /// Hands an answer to who waits for it. An answer that nobody waits for is dropped.
-    pub(super) fn answered(&self, id: u64, result: Result<&RawValue, WireError>) {
-        if let Some(call) = self.asked().calls.remove(&id) {
-            drop(
-                call.answer
-                    .send(result.map(ToOwned::to_owned).map_err(WireError::into_error)),
-            );
-        }
+    /// Hands an answer to who waits for it. An answer that nobody waits for is dropped: then `false`.
+    pub(super) fn answered(&self, id: u64, result: Result<&RawValue, WireError>) -> bool {
+        let Some(call) = self.asked().calls.remove(&id) else {
+            return false;
+        };
+        let answer = result.map(ToOwned::to_owned);
+        drop(call.answer.send(answer.map_err(WireError::into_error)));
+        true
     }
 
-    /// Hands an item to its stream; an error if the other side sent more than it was granted.
-    pub(super) fn item(&self, stream: u64, item: &RawValue) -> Result<(), String> {
+    /// Hands an item to its stream; `false` if there is none, an error if the other side sent more than it was granted.
+    pub(super) fn item(&self, stream: u64, item: &RawValue) -> Result<bool, String> {
         let mut asked = self.asked();
         let Some(subscribed) = asked.streams.get_mut(&stream) else {
-            return Ok(());
+            return Ok(false);
         };
         if subscribed.granted <= 0 {
             return Err(format!("stream {stream} was sent more than its credit"));
         }
         subscribed.granted -= credit::signed(item.get().len() as u64);
         drop(subscribed.items.send(Ok(item.to_owned())));
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn ended(&self, stream: u64, error: Option<WireError>) {

@@ -64,6 +64,7 @@ async fn drive(
         streams: HashMap::new(),
         tasks: JoinSet::new(),
         malformed: 0,
+        unasked: 0,
         options: options.clone(),
         heard,
     };
@@ -155,6 +156,8 @@ struct Reader {
     streams: HashMap<u64, (AbortHandle, Arc<Credit>)>,
     tasks: JoinSet<Done>,
     malformed: usize,
+    /// Messages in a row that nobody asked for.
+    unasked: usize,
     options: Options,
     heard: watch::Sender<Instant>,
 }
@@ -194,15 +197,28 @@ impl Reader {
         };
         match message {
             Message::Answer { id, result } => {
-                self.shared.answered(id, result);
-                Ok(())
+                let wanted = self.shared.answered(id, result);
+                self.wanted(wanted)
             }
             Message::Request { id, method, params } => {
+                self.unasked = 0;
                 trace!(%method, id = id.get(), "request");
                 self.request(id, &method, params)
             }
             Message::Notification { method, params } => self.notification(&method, params),
         }
+    }
+
+    /// Counts what nobody asked for; a flood of it ends the session.
+    fn wanted(&mut self, wanted: bool) -> Result<(), Closed> {
+        self.unasked = if wanted { 0 } else { self.unasked + 1 };
+        if self.unasked > self.options.max_unasked {
+            return Err(Closed::Protocol(format!(
+                "more than {} messages in a row that nobody asked for",
+                self.options.max_unasked
+            )));
+        }
+        Ok(())
     }
 
     /// Answers a malformed message; too many of them end the session.
@@ -321,10 +337,10 @@ impl Reader {
         let read = match method {
             "stream.data" => match serde_json::from_str::<DataParams<'_>>(params) {
                 Ok(data) => {
-                    return self
-                        .shared
-                        .item(data.stream, data.item)
-                        .map_err(Closed::Protocol);
+                    let item = self.shared.item(data.stream, data.item);
+                    return item
+                        .map_err(Closed::Protocol)
+                        .and_then(|wanted| self.wanted(wanted));
                 }
                 Err(error) => Err(wrong(error)),
             },
@@ -364,7 +380,7 @@ impl Reader {
                 })
                 .map_err(wrong),
             // An unknown notification is tolerated: it cannot be answered, and a newer peer may send it.
-            _ => Ok(()),
+            _ => return self.wanted(false),
         };
         match read {
             Ok(()) => Ok(()),

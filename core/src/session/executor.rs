@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 use super::{Items, Service, Session, unknown_method};
 use crate::error::{Error, Result};
-use crate::executor::{Capabilities, Executor, Handle, Progress};
+use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
+use crate::finding::Finding;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::{RunSpec, Status};
 use crate::secret::{SecretValue, Secrets};
@@ -33,11 +34,47 @@ pub(super) struct StartParams {
 /// A value on the wire between a runner and its plugin.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum WireValue {
+pub(crate) enum WireValue {
     /// Valid UTF-8.
     Text(String),
     /// Anything else.
     Base64(String),
+}
+
+impl WireValue {
+    /// A value that is about to be written to the one who uses it.
+    pub(crate) fn of(value: &SecretValue) -> Self {
+        match value.expose_text() {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => {
+                Self::Base64(base64::engine::general_purpose::STANDARD.encode(value.expose()))
+            }
+        }
+    }
+
+    /// The value; an error that does not quote it.
+    pub(crate) fn into_value(self) -> Result<SecretValue> {
+        match self {
+            Self::Text(text) => Ok(SecretValue::new(text.into_bytes())),
+            Self::Base64(encoded) => base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .map(SecretValue::new)
+                .map_err(|_| Error::invalid("a value is not valid base64")),
+        }
+    }
+}
+
+/// Parameters of `find`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct FindParams {
+    pub(super) spec: RunSpec,
+}
+
+/// The answer to `find`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Found {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) run: Option<Handle>,
 }
 
 /// Parameters that name a run.
@@ -78,15 +115,7 @@ fn write_secrets(secrets: &Secrets) -> Result<Option<Box<RawValue>>> {
     }
     let values: std::collections::BTreeMap<&str, WireValue> = secrets
         .iter()
-        .map(|(reference, value)| {
-            let wire = match value.expose_text() {
-                Ok(text) => WireValue::Text(text.to_owned()),
-                Err(_) => WireValue::Base64(
-                    base64::engine::general_purpose::STANDARD.encode(value.expose()),
-                ),
-            };
-            (reference, wire)
-        })
+        .map(|(reference, value)| (reference, WireValue::of(value)))
         .collect();
     serde_json::value::to_raw_value(&values)
         .map(Some)
@@ -102,13 +131,7 @@ fn read_secrets(raw: Option<&RawValue>) -> Result<Secrets> {
     let values: std::collections::BTreeMap<String, WireValue> =
         serde_json::from_str(raw.get()).map_err(|_| wrong(()))?;
     for (reference, value) in values {
-        let bytes = match value {
-            WireValue::Text(text) => text.into_bytes(),
-            WireValue::Base64(encoded) => base64::engine::general_purpose::STANDARD
-                .decode(encoded)
-                .map_err(|_| wrong(()))?,
-        };
-        secrets.insert(reference, SecretValue::new(bytes));
+        secrets.insert(reference, value.into_value().map_err(|_| wrong(()))?);
     }
     Ok(secrets)
 }
@@ -137,6 +160,13 @@ impl RemoteExecutor {
         }
     }
 
+    /// What a backend with names of its own made of this run, by the mark that it carries.
+    pub async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>> {
+        let params = FindParams { spec: spec.clone() };
+        let found: Found = self.session.call("find", &params).await?;
+        Ok(found.run)
+    }
+
     /// The session below.
     pub fn session(&self) -> &Session {
         &self.session
@@ -146,6 +176,10 @@ impl RemoteExecutor {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Executor for RemoteExecutor {
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
+
     async fn capabilities(&self) -> Result<Capabilities> {
         self.session.call("capabilities", &Empty {}).await
     }

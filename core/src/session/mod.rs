@@ -39,6 +39,9 @@ use serde_json::value::RawValue;
 use crate::error::Result;
 use crate::executor::Progress;
 
+#[cfg(feature = "plugin")]
+pub(crate) use executor::WireValue;
+
 pub use calls::Session;
 pub use executor::{ExecutorService, RemoteExecutor};
 pub use frame::{WireError, code};
@@ -102,6 +105,8 @@ pub struct Options {
     pub credit: usize,
     /// Malformed messages that are answered before the session is given up.
     pub max_malformed: usize,
+    /// Messages in a row that nobody asked for: late items and unknown notifications are tolerated, a flood is not.
+    pub max_unasked: usize,
 }
 
 impl Default for Options {
@@ -111,6 +116,7 @@ impl Default for Options {
             max_in_flight: 1024,
             credit: 1 << 20,
             max_malformed: 100,
+            max_unasked: 100_000,
         }
     }
 }

@@ -537,7 +537,7 @@ proptest::proptest! {
 /// Messages as they stand on the wire, pinned: a change here is a change of the protocol.
 mod messages {
     use super::super::executor::{
-        Empty, Listed, LogsParams, RunParams, StartParams, StopParams, WireValue,
+        Empty, FindParams, Found, Listed, LogsParams, RunParams, StartParams, StopParams, WireValue,
     };
     use super::super::frame::{
         self, AckParams, DropParams, EndParams, OpenParams, ProgressParams, WireError,
@@ -744,8 +744,11 @@ mod messages {
     }
 
     /// The schema in the docs folder is generated; run with `UPDATE_SCHEMA=1` to write it anew.
+    #[cfg(feature = "plugin")]
     #[test]
     fn the_schema_in_the_docs_is_that_of_the_types() {
+        use crate::plugin::{GetParams, Got, PluginHello, PluginWelcome, Put, PutParams};
+
         let mut generator = schemars::SchemaGenerator::default();
         macro_rules! define {
             ($($name:literal => $type:ty),* $(,)?) => {
@@ -762,6 +765,10 @@ mod messages {
             "stop.params" => StopParams, "stop.result" => Empty,
             "remove.params" => RunParams, "remove.result" => Empty,
             "list.params" => Empty, "list.result" => Listed,
+            "plugin hello.params" => PluginHello, "plugin hello.result" => PluginWelcome,
+            "plugin find.params" => FindParams, "plugin find.result" => Found,
+            "plugin get.params" => GetParams, "plugin get.result" => Got,
+            "plugin put.params" => PutParams, "plugin put.result" => Put,
             "stream.open" => OpenParams, "stream.ack.params" => AckParams, "stream.drop.params" => DropParams,
             "stream.end.params" => EndParams, "$/progress.params" => ProgressParams<'_>, "error" => WireError,
         };

@@ -48,7 +48,7 @@ pub use executor::{
 pub use fake::{Call, Control, FakeBackend, FakeExecutor};
 pub use over_session::OverSession;
 pub use provider::{
-    FakeProvider, PROVIDER_CASES, ProviderCase, ProviderHarness, check_provider_case,
+    FakeProvider, PROVIDER_CASES, ProviderCase, ProviderHarness, Trouble, check_provider_case,
     provider_contract,
 };
 pub use script::{Script, Step, cksum};

@@ -115,6 +115,10 @@ impl<H: Harness> Harness for OverSession<H> {
         self.inner.drop_log(run).await
     }
 
+    fn decided(&self) {
+        self.inner.decided();
+    }
+
     fn declines(&self) -> &[(&'static str, &'static str)] {
         self.inner.declines()
     }

@@ -51,6 +51,8 @@ impl Verdict {
 #[derive(Debug)]
 pub(super) enum Unkept {
     Failed(Failed),
+    /// A method said that the backend cannot do it at all.
+    Unsupported(Failed),
     NotOffered(String),
 }
 
@@ -61,7 +63,7 @@ impl From<Tried> for Verdict {
     fn from(tried: Tried) -> Self {
         match tried {
             Ok(()) => Self::Kept,
-            Err(Unkept::Failed(failed)) => Self::Failed(failed),
+            Err(Unkept::Failed(failed) | Unkept::Unsupported(failed)) => Self::Failed(failed),
             Err(Unkept::NotOffered(needs)) => Self::NotOffered(needs),
         }
     }
@@ -98,7 +100,16 @@ pub(super) fn equal<T: PartialEq + fmt::Debug>(what: &str, expected: &T, came: &
 
 /// What a method gave, or the failure that it was refused.
 pub(super) fn done<T>(what: &str, result: Result<T, Error>) -> Tried<T> {
-    result.map_err(|error| failed(format!("{what}: success"), came_error(&error)))
+    result.map_err(|error| {
+        let failed = Failed {
+            expected: format!("{what}: success"),
+            came: came_error(&error),
+        };
+        match error.kind() {
+            ErrorKind::Unsupported => Unkept::Unsupported(failed),
+            _ => Unkept::Failed(failed),
+        }
+    })
 }
 
 /// The error of a method that must refuse.

@@ -1,18 +1,31 @@
 //! A secret store of one's own: a JSON file with one object of strings, `{"/db/password": "…"}`.
 //!
-//! Shows all that a store needs: the trait, told-apart errors, and the contract suite (`tests/contract.rs`).
+//! Shows all that a store needs: a section, the trait, told-apart errors, and the contract suite (`tests/contract.rs`).
+//! `../custom-runner` builds it in.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use hybrid_runner_core::{Error, Result, Secret, SecretProvider, secret::SecretName};
+use hybrid_runner_core::kind::Kind;
+use hybrid_runner_core::{Error, Result, Secret, SecretProvider, schemars, secret::SecretName};
 
-/// Serves the strings of a JSON object.
-#[derive(Debug)]
+/// What `kind = "json_file"` names.
+pub const KIND: Kind<dyn SecretProvider> = Kind {
+    name: "json_file",
+    summary: "the strings of a JSON object in a file",
+    build: |context| Ok(Arc::new(context.settings::<JsonFile>("secrets")?)),
+    schema: || schemars::schema_for!(JsonFile),
+};
+
+/// Serves the strings of a JSON object; also the section `[secrets.NAME]`.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JsonFile {
-    path: PathBuf,
+    /// The file: `path = "/run/secrets.json"`.
+    pub path: PathBuf,
 }
 
 impl JsonFile {

@@ -18,7 +18,7 @@ use super::engine::Engine;
 use super::names::{self, Names};
 
 /// A change that nobody told is found after this long.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// After a stream was asked for it rings for all so much later, since nothing says that it is there.
 const SETTLING: [Duration; 3] = [
     Duration::from_millis(50),

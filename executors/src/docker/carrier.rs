@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt as _;
 use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::fault;
 use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant, sleep};
@@ -68,7 +69,9 @@ impl Shared {
         let docker = self.engine.order()?;
         docker.create_volume(volume).await.map_err(failed)?;
         let turn = self.take_turn(name, image).await?;
+        fault::step("docker.carrier.made");
         let laid = self.lay_into(&turn).await;
+        fault::step("docker.carrier.laid");
         self.end_turn(&turn).await?;
         laid
     }

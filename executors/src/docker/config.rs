@@ -16,10 +16,6 @@ use crate::settings;
 /// The settings of a Docker executor, as they are written. All have defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent switches, as they are written"
-)]
 #[non_exhaustive]
 pub struct DockerConfig {
     /// The engine: `host = "unix:///var/run/docker.sock"`, or `"tcp://10.0.0.5:2376"`. Absent: the variable
@@ -161,10 +157,12 @@ pub(super) struct Settings {
     pub(super) given: DockerConfig,
     pub(super) limits: Amounts,
     pub(super) ignore_resources: bool,
-    /// The engine's name of the log driver, and its options.
-    pub(super) log: (&'static str, Vec<(&'static str, String)>),
+    pub(super) log: LogOptions,
     pub(super) env: Vec<(String, Vec<u8>)>,
 }
+
+/// The engine's name of a log driver, and its options.
+pub(super) type LogOptions = (&'static str, Vec<(&'static str, String)>);
 
 /// Where the engine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,10 +284,7 @@ fn host(config: &DockerConfig, variable: impl Fn(&str) -> Option<String>) -> Res
     }
 }
 
-fn log_options(
-    log: &LogConfig,
-    per_run: u64,
-) -> Result<(&'static str, Vec<(&'static str, String)>), String> {
+fn log_options(log: &LogConfig, per_run: u64) -> Result<LogOptions, String> {
     let files = log.max_files.unwrap_or(LOG_FILES);
     if !(2..=100).contains(&files) {
         return Err(format!("`max_files` is {files}, and must be 2 to 100"));

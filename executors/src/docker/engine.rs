@@ -90,32 +90,33 @@ impl Engine {
             Its::DockerResponseServerError {
                 status_code,
                 message,
-            } => answered(what, status_code, message),
-            Its::DockerStreamError { error } => answered(what, 500, error),
+            } => answered(what, status_code, &message),
+            Its::DockerStreamError { error } => answered(what, 500, &error),
             Its::JsonDataError { .. } | Its::JsonSerdeError { .. } => {
                 Error::internal(format!("{what}: it gave an answer that is not understood"))
                     .with_source(error)
             }
+            Its::RequestTimeoutError => Error::unavailable(format!(
+                "{what}: the engine at `{}` did not answer in time; look whether it is well",
+                self.address()
+            )),
             Its::SocketNotFoundError(path) => Error::unavailable(format!(
                 "{what}: there is no socket `{path}`; start the engine, or correct `host`"
             )),
+            other if denied(&other) => Error::denied(format!(
+                "{what}: the socket of `{}` may not be used; run as a member of its group (`docker`)",
+                self.address()
+            ))
+            .with_source(other),
             other => {
-                let error = Error::unavailable(format!("{what} at `{}`", self.address()));
-                match denied(&other) {
-                    true => Error::new(ErrorKind::Denied, format!(
-                        "{what}: the socket of `{}` may not be used; run as a member of its group (`docker`)",
-                        self.address()
-                    ))
-                    .with_source(other),
-                    false => error.with_source(other),
-                }
+                Error::unavailable(format!("{what} at `{}`", self.address())).with_source(other)
             }
         }
     }
 }
 
 /// What the engine answered, by its status and, where that says little, by its words.
-fn answered(what: String, status: u16, words: String) -> Error {
+fn answered(what: String, status: u16, words: &str) -> Error {
     let words = words.trim().to_owned();
     if words.contains("no space left on device") || words.contains("disk quota exceeded") {
         return Error::internal(format!("{what}: the engine's disk is full"))

@@ -10,15 +10,16 @@ use super::config::LogDriver;
 
 /// What the engine says about itself.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Facts {
     memory: bool,
     cpu: bool,
     pids: bool,
-    live_restore: bool,
+    pub(super) live_restore: bool,
 }
 
 impl Facts {
-    fn of(info: &SystemInfo) -> Self {
+    pub(super) fn of(info: &SystemInfo) -> Self {
         Self {
             memory: info.memory_limit.unwrap_or_default(),
             cpu: info.cpu_cfs_quota.unwrap_or_default(),
@@ -42,13 +43,13 @@ impl Facts {
 
 impl Shared {
     pub(super) async fn facts(&self) -> Result<&Facts> {
-        let ask = async || {
-            let info = self.engine.ask()?.info().await;
-            let info =
-                info.map_err(|error| self.engine.failed("ask the engine what it can do", error))?;
-            Ok(Facts::of(&info))
-        };
+        let ask = async || Ok(Facts::of(&self.info().await?));
         self.facts.get_or_try_init(ask).await
+    }
+
+    pub(super) async fn info(&self) -> Result<SystemInfo> {
+        let info = self.engine.ask()?.info().await;
+        info.map_err(|error| self.engine.failed("ask the engine what it can do", error))
     }
 
     pub(super) async fn capabilities(&self) -> Result<Capabilities> {

@@ -20,7 +20,7 @@ use super::Shared;
 use super::look::Container;
 
 /// How long init may take to answer; a machine that is this slow is out of order.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// After so long without an answer the payload is given once more.
 const AGAIN: Duration = Duration::from_secs(3);
 /// How much of the output is kept to find the answer in.
@@ -114,16 +114,12 @@ impl Feed {
             .window
             .windows(self.needle.len())
             .position(|window| window == self.needle);
-        match found {
-            Some(at) => {
-                // A line that is not whole yet is none.
-                Line::parse(&self.window[at + self.needle.len()..]).is_ok()
-            }
-            None => {
-                let surplus = self.window.len().saturating_sub(WINDOW);
-                self.window.drain(..surplus);
-                false
-            }
+        if let Some(at) = found {
+            // A line that is not whole yet is none.
+            return Line::parse(&self.window[at + self.needle.len()..]).is_ok();
         }
+        let surplus = self.window.len().saturating_sub(WINDOW);
+        self.window.drain(..surplus);
+        false
     }
 }

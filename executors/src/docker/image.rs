@@ -66,6 +66,18 @@ impl Shared {
         Ok(answer.map(|image| image.config.unwrap_or_default()))
     }
 
+    /// Whether the registry would let us pull an image; asks without pulling.
+    pub(super) async fn is_pullable(&self, name: &str) -> Result<()> {
+        let credentials = self.credentials(name).await?;
+        let docker = self.engine.order()?;
+        let answer = docker
+            .inspect_registry_image(&tagged(name), credentials)
+            .await;
+        answer
+            .map(drop)
+            .map_err(|error| self.not_pulled(name, error))
+    }
+
     async fn pull(&self, name: &str, progress: &Progress) -> Result<String> {
         let begun = Instant::now();
         progress.report(&format!("pulling image `{name}`"));
@@ -132,7 +144,8 @@ impl Shared {
         if error.class().is_some() {
             return error;
         }
-        let words = error.report().to_lowercase();
+        let source = error.causes().unwrap_or_default();
+        let words = source.to_lowercase();
         let says = |signs: &[&str]| signs.iter().any(|sign| words.contains(sign));
         let host = registry_of(name);
         if says(&[
@@ -149,7 +162,7 @@ impl Shared {
             );
             return Error::new(ErrorKind::Denied, advice)
                 .with_class(FailureClass::Image)
-                .with_source(error);
+                .with_source(source);
         }
         if says(&[
             "not found",
@@ -159,13 +172,13 @@ impl Shared {
             "invalid reference format",
         ]) {
             let why = format!("and the registry `{host}` does not have it: correct `image`");
-            return missing(name, &why).with_source(error);
+            return missing(name, &why).with_source(source);
         }
         if error.kind() == ErrorKind::Internal {
             // A registry that is away, or a network that is: it may be better soon.
             return Error::unavailable(format!("failed to pull the image `{name}` from `{host}`"))
                 .with_class(FailureClass::Image)
-                .with_source(error);
+                .with_source(source);
         }
         error.with_class(FailureClass::Image)
     }

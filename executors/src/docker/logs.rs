@@ -22,7 +22,7 @@ use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::place::{Anchor, Counter, Place};
-use super::records::{Record, Records, Wanted};
+use super::records::{Record, Records, Wanted, is_gone};
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
 /// records from the search.
@@ -245,6 +245,8 @@ impl Follower {
             Then::More => self.reading = Some(reading),
             Then::Silence => return self.look_everywhere().await,
             Then::End => return self.ended(reading.pass).await,
+            // Whoever removes a container had all that they wanted of it.
+            Then::Broken(error) if is_gone(&error) => self.finish(),
             // What came before it is delivered first.
             Then::Broken(error) => self.broken = Some(error),
         }
@@ -335,7 +337,7 @@ impl Follower {
             record.content = [b"\n", &record.content[..]].concat().into();
         }
         self.place.add(record.stream, record.content.len());
-        joined.push(record, [before, self.place], self.run, &mut self.queue);
+        joined.push(&record, [before, self.place], self.run, &mut self.queue);
     }
 
     /// The place was not found where it was looked for: the whole log is searched.
@@ -352,7 +354,7 @@ impl Follower {
             let before = self.place;
             self.place.add(record.stream, record.content.len());
             let mut joined = Joined::default();
-            joined.push(record, [before, self.place], self.run, &mut self.queue);
+            joined.push(&record, [before, self.place], self.run, &mut self.queue);
             joined.flush(self.run, &mut self.queue);
         }
         if let Seeking::Behind(anchor) = pass.seeking {
@@ -391,11 +393,9 @@ impl Follower {
         self.end_lines();
         let Some(lines) = &self.lines else { return };
         let delivered = self.place.out + self.place.err;
-        let missing = match &lines.end {
-            Some(end) => Some((end.out + end.err).saturating_sub(delivered)),
-            // Init was killed, or its last line is among what the engine lost.
-            None => None,
-        };
+        // Without a last line: init was killed, or that is among what the engine lost.
+        let end = lines.end.as_ref();
+        let missing = end.map(|end| (end.out + end.err).saturating_sub(delivered));
         self.place.at_end = true;
         let began = lines.started.is_some() || delivered > 0;
         if missing != Some(0) && !self.place.gap && (began || missing.is_some()) {
@@ -447,7 +447,7 @@ impl Joined {
     /// Adds a record; `places` are those before and behind it.
     fn push(
         &mut self,
-        record: Record,
+        record: &Record,
         places: [Place; 2],
         run: RunId,
         queue: &mut VecDeque<LogChunk>,

@@ -9,8 +9,9 @@
 //! |---|---|
 //! | [`config`] | the section `[executors.NAME]` |
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
+//! | `check` | what the doctor finds |
 //! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
-//! | `plan`, `start`, `feed` | what a run becomes; the steps of its start; the payload handed over |
+//! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
 //! | `records`, `lines`, `place`, `logs` | the engine's log; init's lines in it; a place in it; following it |
 //! | `stop`, `turns` | stop and remove; one start or removal at a time for each run |
@@ -23,7 +24,9 @@
 //! container's description, on the engine's disk, or in an argument.
 
 mod bell;
+mod blame;
 mod carrier;
+mod check;
 pub mod config;
 mod engine;
 mod facts;
@@ -54,7 +57,7 @@ use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::secret::{References, Secrets};
-use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use hybrid_runner_core::{Finding, LogChunk, LogCursor, RunId};
 
 pub use config::DockerConfig;
 
@@ -125,6 +128,10 @@ impl Executor for Docker {
 
     async fn check(&self) -> Result<()> {
         self.0.list().await.map(drop)
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.0.examine().await
     }
 
     async fn start(

@@ -5,7 +5,7 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::log::Stream;
 use jiff::Timestamp;
 
@@ -61,6 +61,11 @@ impl Shared {
         });
         Ok(records.boxed())
     }
+}
+
+/// Whether a log cannot be read because its container is being removed, by somebody else or by us.
+pub(super) fn is_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
 }
 
 /// `2026-11-28T11:25:09.957462890Z content`, by the engine's promise.

@@ -16,10 +16,10 @@ use std::time::Duration;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
 };
-use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::{Handle, Progress};
 use hybrid_runner_core::fault;
-use hybrid_runner_core::run::{FailureClass, RunSpec};
+use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::Secrets;
 use tokio::time::{Instant, sleep};
 
@@ -31,7 +31,7 @@ use super::plan::Plan;
 
 /// So long a start is begun anew because something that it needs was taken away meanwhile: its container by another start of
 /// the same run, or by a removal; its image; the volume of init.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries, at first and at most.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -128,11 +128,15 @@ impl Starting<'_> {
             Ok(made) => Ok(Some(Container::made(made.id, mark))),
             // Made before, by us or by somebody who is at it now.
             Err(error) if is_status(&error, 409) => shared.inspect(&name).await,
-            // The image was removed.
-            Err(error) if is_status(&error, 404) => Ok(None),
+            // It was removed.
+            Err(error)
+                if is_status(&error, 404) && shared.image_config(&plan.image).await?.is_none() =>
+            {
+                Ok(None)
+            }
             Err(error) => {
                 let error = shared.engine.failed("make the container of the run", error);
-                Err(blamed(error))
+                Err(shared.blamed(error))
             }
         }
     }
@@ -228,12 +232,12 @@ impl Starting<'_> {
         container: &Container,
         error: bollard::errors::Error,
     ) -> Result<bool> {
-        self.discard(&container.id, Force::No).await;
-        if is_left_half_started(&error) {
-            return Ok(false);
-        }
         if is_status(&error, 404) && self.shared.inspect(&container.id).await?.is_none() {
             // Another start of the same run has removed it, or a stop has.
+            return Ok(false);
+        }
+        self.discard(&container.id, Force::No).await;
+        if is_left_half_started(&error) {
             return Ok(false);
         }
         let error = self
@@ -245,7 +249,7 @@ impl Starting<'_> {
             self.shared.distrust_carrier().await;
             return Ok(false);
         }
-        Err(blamed(error))
+        Err(self.shared.blamed(error))
     }
 
     /// Removes a container that has run nothing. What is left is found by the next start, or by a stop. Without force
@@ -275,31 +279,6 @@ fn is_left_half_started(error: &bollard::errors::Error) -> bool {
     let words = error.to_string();
     let says = |sign: &[&str; 2]| sign.iter().all(|part| words.contains(part));
     SIGNS.iter().any(says)
-}
-
-/// Says whose fault it is that a container could not be made or started.
-fn blamed(error: Error) -> Error {
-    if error.class().is_some() {
-        return error;
-    }
-    let words = error.causes().unwrap_or_default();
-    let class = match error.kind() {
-        ErrorKind::Invalid if words.contains("OCI runtime") || words.contains("mount") => {
-            FailureClass::Backend
-        }
-        ErrorKind::Invalid => FailureClass::Spec,
-        ErrorKind::Unavailable => return error,
-        ErrorKind::Denied => FailureClass::Denied,
-        _ => FailureClass::Backend,
-    };
-    // Nothing is gained by trying again at once what the engine has refused.
-    let kind = match error.kind() {
-        ErrorKind::Conflict => ErrorKind::Internal,
-        kind => kind,
-    };
-    Error::new(kind, error.message().to_owned())
-        .with_class(class)
-        .with_source(words)
 }
 
 /// What tells the lines of init from those of the work; not a secret.

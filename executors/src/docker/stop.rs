@@ -67,7 +67,6 @@ async fn mark(shared: &Shared, run: RunId) -> Result<()> {
 /// One try; whether the stop will be carried out without us.
 async fn carry_out(shared: &Shared, run: RunId, grace: Duration) -> Result<bool> {
     match shared.look(run).await? {
-        Seen::Nothing | Seen::Stopped => Ok(true),
         Seen::Preparing(container) if container.phase.is_alive() => {
             signal(shared, &container, grace).await?;
             Ok(false)
@@ -81,7 +80,7 @@ async fn carry_out(shared: &Shared, run: RunId, grace: Duration) -> Result<bool>
             let hears = shared.is_begun(run, &container).await?;
             Ok(signal(shared, &container, grace).await? && hears)
         }
-        Seen::Claimed(_) => Ok(true),
+        Seen::Nothing | Seen::Stopped | Seen::Claimed(_) => Ok(true),
     }
 }
 
@@ -137,6 +136,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
         .remove_volume(&mark, None::<RemoveVolumeOptions>);
     found(removed.await)
         .map_err(|error| shared.engine.failed("remove the mark of a stop", error))?;
+    fault::step("docker.remove.unmarked");
     shared.begun().remove(&run);
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::Shared;
 use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
-use super::records::Wanted;
+use super::records::{Wanted, is_gone};
 use super::status::{self, Level};
 
 /// So many of the last records are looked through for the last words of init, which output of the other stream may
@@ -111,15 +111,15 @@ impl Shared {
             since: 0,
             tail: None,
         };
-        let first = self
-            .records(&container.id, wanted)?
-            .next()
-            .await
-            .transpose()?;
-        if first.is_some() {
+        let begun = match self.records(&container.id, wanted)?.next().await {
+            None => false,
+            Some(Err(error)) if is_gone(&error) => false,
+            Some(first) => first.map(|_| true)?,
+        };
+        if begun {
             self.begun().insert(run);
         }
-        Ok(first.is_some())
+        Ok(begun)
     }
 
     /// Remembers that the work has begun, and tells who waits for it.
@@ -139,9 +139,12 @@ impl Shared {
             let mut lines = Lines::new(&container.mark);
             let mut records = self.records(&container.id, wanted)?;
             let mut seen = 0;
-            while let Some(record) = records.next().await.transpose()? {
+            while let Some(record) = records.next().await {
+                match record {
+                    Err(error) if is_gone(&error) => return Ok(None),
+                    record => lines.strip(record?),
+                };
                 seen += 1;
-                lines.strip(record);
             }
             if lines.end.is_some() || seen < tail {
                 return Ok(lines.end);

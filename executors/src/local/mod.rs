@@ -184,6 +184,7 @@ impl Shared {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::least();
         capabilities.streams = true;
+        capabilities.masks = true;
         match self.groups() {
             Ok(groups) => {
                 capabilities.resources = groups.limits();

@@ -48,8 +48,8 @@ impl Plan {
             &folder.path.join(WORK).join(given.unwrap_or_default()),
         ));
         Ok(Self {
-            needs_workdir,
             payload,
+            needs_workdir,
         })
     }
 

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::folder::{Folder, Level, SPEC, WORK, now};
 use super::plan::Plan;
 use super::{Shared, blocking};
+use crate::handover;
 
 /// A helper answers within milliseconds; a machine that is this slow is out of order.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,10 +44,7 @@ pub(super) async fn start(
     let handle = super::handle(spec.run, spec.name.as_str());
     // Wrong or not: a run that was started before needs none.
     let mut claim = Claim::new(shared, spec, secrets);
-    if let Ok(Claim {
-        note: Some(note), ..
-    }) = &claim
-    {
+    for note in claim.iter().flat_map(|claim| &claim.notes) {
         progress.report(note);
     }
     let deadline = Instant::now() + PATIENCE;
@@ -114,8 +112,8 @@ struct Claim {
     folder: Folder,
     spec: Vec<u8>,
     limits: Amounts,
-    /// A line for the log.
-    note: Option<String>,
+    /// Lines for the log.
+    notes: Vec<String>,
     plan: Plan,
 }
 
@@ -131,7 +129,13 @@ impl Claim {
             spec: serde_json::to_vec_pretty(spec)
                 .map_err(|error| Error::internal("failed to write JSON").with_source(error))?,
             limits: spec.resources.limits.clone(),
-            note: spec.image.as_deref().map(image_note),
+            notes: spec
+                .image
+                .as_deref()
+                .map(image_note)
+                .into_iter()
+                .chain(handover::short_values(secrets))
+                .collect(),
             plan,
         })
     }
@@ -146,8 +150,8 @@ impl Claim {
         if self.plan.needs_workdir {
             make_workdir(folder)?;
         }
-        if let Some(note) = &self.note {
-            say(folder, note)?;
+        if !self.notes.is_empty() {
+            say(folder, &self.notes)?;
         }
         if let Ok(groups) = self.shared.groups() {
             let group = groups
@@ -200,11 +204,15 @@ fn image_note(image: &str) -> String {
     )
 }
 
-/// Writes a line into the log, before the helper does.
-fn say(folder: &Folder, note: &str) -> Result<()> {
+/// Writes lines into the log, before the helper does.
+fn say(folder: &Folder, notes: &[String]) -> Result<()> {
+    let lines: Vec<_> = notes
+        .iter()
+        .map(|note| format!("hybrid-runner: {note}\n"))
+        .collect();
     let record = Record {
         time: now(),
-        item: Item::Err(format!("hybrid-runner: {note}\n").into_bytes()),
+        item: Item::Err(lines.concat().into_bytes()),
     };
     let log = folder.path.join(files::LOG);
     let made = OpenOptions::new()

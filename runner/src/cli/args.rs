@@ -73,9 +73,18 @@ pub(crate) enum Command {
     Token(Token),
     /// Checks workflow files
     Validate(Validate),
+    /// The doctor: configuration, executors and secret stores, each with what to do
+    Check(ConfigFile),
+    /// Tries secret stores
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Checks and shows the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Programs of yours as executors and secret stores
+    #[cfg(feature = "plugin")]
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Prints the version and the compiled features
     Version,
     /// Prints a completion script
@@ -300,6 +309,21 @@ pub(crate) struct Validate {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// Reads references: prints store and version, never the value or its length
+    Check(SecretsCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretsCheck {
+    /// References, as `secret:prod:/db#password`; `secret:` may be left out
+    #[arg(required = true, value_name = "REF")]
+    pub(crate) references: Vec<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Checks the configuration
     Lint(ConfigFile),
@@ -309,4 +333,54 @@ pub(crate) enum Config {
     Schema,
     /// Prints what each present variable became
     Env,
+}
+
+#[cfg(feature = "plugin")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Tries every promise of the contract at a program
+    Test(PluginTest),
+    /// Lists the kinds of this build, and the configured ones with their capabilities and health
+    List(PluginList),
+    /// Serves a kind of this build over stdin and stdout, as a plugin of another runner
+    Serve(PluginServe),
+}
+
+#[cfg(feature = "plugin")]
+#[derive(Debug, Args)]
+pub(crate) struct PluginTest {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// The executor or store of this section, of whatever kind, instead of a program
+    #[arg(long, value_name = "NAME", conflicts_with = "program")]
+    pub(crate) section: Option<String>,
+    /// Also write the result as `JUnit` XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Only promises with this word in their name; may be repeated
+    #[arg(long, value_name = "WORD")]
+    pub(crate) only: Vec<String>,
+    /// The image of the suite's workloads (with /bin/sh), for backends that need one
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// How long one step of the backend may take; else 10s
+    #[arg(long, value_name = "TIME")]
+    pub(crate) patience: Option<hybrid_runner_core::unit::Period>,
+    /// The program and its arguments
+    #[arg(last = true)]
+    pub(crate) program: Vec<String>,
+}
+
+#[cfg(feature = "plugin")]
+#[derive(Debug, Args)]
+pub(crate) struct PluginList {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[cfg(feature = "plugin")]
+#[derive(Debug, Args)]
+pub(crate) struct PluginServe {
+    /// The kind, as `local`
+    pub(crate) kind: String,
 }

@@ -22,13 +22,14 @@ use super::submit::follow_all;
 use super::{Done, Interrupt, offline};
 use crate::client::Client;
 use crate::config::{Config, Inputs, Proxy, TokenSource};
+use crate::kinds::Kinds;
 use crate::workflow_file;
 
 /// What runs without a file.
 const HELLO: &str = include_str!("../../../examples/workflows/hello.yaml");
 
 /// `dev [WORKFLOW…]`
-pub(crate) async fn dev(args: Dev, output: Output, interrupt: &Interrupt) -> Done {
+pub(crate) async fn dev(args: Dev, output: Output, kinds: &Kinds, interrupt: &Interrupt) -> Done {
     let workflows = if args.workflows.is_empty() {
         vec![workflow_file::parse(HELLO, "hello.yaml")?]
     } else {
@@ -37,7 +38,10 @@ pub(crate) async fn dev(args: Dev, output: Output, interrupt: &Interrupt) -> Don
             .map(|path| read_workflow(path))
             .collect::<Result<Vec<_>, _>>()?
     };
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
     let scratch = Scratch::new(args.data_dir, "dev")?;
     let agent: AgentId = "dev".parse().expect("a runner id");
 

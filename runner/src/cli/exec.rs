@@ -22,6 +22,7 @@ use super::scratch::Scratch;
 use super::{Done, Interrupt, offline};
 use crate::app::parts;
 use crate::config::{Built, Config, Inputs, Section};
+use crate::kinds::Kinds;
 use crate::supervisor::Runner;
 use crate::workflow_file;
 
@@ -29,9 +30,12 @@ use crate::workflow_file;
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// `exec WORKFLOW`
-pub(crate) async fn exec(args: Exec, output: Output, interrupt: &Interrupt) -> Done {
+pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &Interrupt) -> Done {
     let workflow = read_workflow(&args.workflow)?;
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
     let mut config = loaded.config;
     local_unless_configured(&mut config);
     let executor = args
@@ -117,8 +121,7 @@ pub(crate) fn add_demo_store(config: &mut Config, dir: &Path) -> Result<(), Erro
 fn choose(config: &mut Config, name: &str) -> Result<SectionName, Failure> {
     let section: SectionName = name.parse()?;
     if !config.executors.contains_key(&section) {
-        let kinds = hybrid_runner_executors::KINDS;
-        hybrid_runner_core::kind::find(kinds, "executor", name, hybrid_runner_executors::KNOWN)?;
+        config.kinds.executor(name)?;
         config
             .executors
             .insert(section.clone(), Section::of_kind(name));

@@ -1,8 +1,10 @@
 //! How a command ends: exit codes by name, and errors that carry one.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use hybrid_runner_core::{Error, ErrorKind, Outcome};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How a command ends. 2 to 4 mean that no run was made.
@@ -114,6 +116,8 @@ impl From<std::io::Error> for Failure {
 pub struct Interrupt {
     token: CancellationToken,
     code: AtomicU8,
+    minds_hangups: AtomicBool,
+    hangup: Arc<Notify>,
 }
 
 impl Interrupt {
@@ -121,6 +125,21 @@ impl Interrupt {
     pub fn raise(&self, code: u8) {
         self.code.store(code, Ordering::SeqCst);
         self.token.cancel();
+    }
+
+    /// A hang-up came: whoever reads its configuration again does so now, everybody else is to leave.
+    pub fn hang_up(&self, code: u8) {
+        if self.minds_hangups.load(Ordering::SeqCst) {
+            self.hangup.notify_one();
+        } else {
+            self.raise(code);
+        }
+    }
+
+    /// From now on a hang-up means that the configuration is read again.
+    pub(crate) fn mind_hangups(&self) -> Arc<Notify> {
+        self.minds_hangups.store(true, Ordering::SeqCst);
+        Arc::clone(&self.hangup)
     }
 
     /// Waits for the first signal.

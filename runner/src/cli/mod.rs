@@ -7,9 +7,12 @@
 //! | `output` | data to stdout; progress, hints and errors to stderr |
 //! | `dev`, `serve`, `exec` | `dev`; `run` and `server`; `exec` |
 //! | `submit`, `runs`, `token` | clients of the REST API |
+//! | `check`, `secrets` | `check`; `secrets check` |
+//! | `plugin` | `plugin test`, `plugin list`, `plugin serve` |
 //! | `offline` | `validate`, `config`, `version`, `completions` |
 
 mod args;
+mod check;
 #[cfg(feature = "server")]
 mod dev;
 mod exec;
@@ -17,8 +20,11 @@ mod exit;
 mod follow;
 mod offline;
 mod output;
+#[cfg(feature = "plugin")]
+mod plugin;
 mod runs;
 mod scratch;
+mod secrets;
 mod serve;
 mod submit;
 mod token;
@@ -34,12 +40,17 @@ use exit::Failure;
 use output::Output;
 
 use crate::config::LogFormat;
+use crate::kinds::Kinds;
 
 /// What a command comes to.
 type Done = Result<Exit, Failure>;
 
 /// Runs the command that was typed and returns the process's exit code.
-pub async fn main(args: impl IntoIterator<Item = OsString>, interrupt: &Interrupt) -> u8 {
+pub async fn main(
+    args: impl IntoIterator<Item = OsString>,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -54,7 +65,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>, interrupt: &Interrup
         }
     };
     let output = Output::new(cli.look);
-    let exit = dispatch(cli.command, cli.look, output, interrupt).await;
+    let exit = dispatch(cli.command, cli.look, output, kinds, interrupt).await;
     exit.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             output.error(&failure.message);
@@ -64,27 +75,39 @@ pub async fn main(args: impl IntoIterator<Item = OsString>, interrupt: &Interrup
     .code()
 }
 
-async fn dispatch(command: Command, look: Look, output: Output, interrupt: &Interrupt) -> Done {
+async fn dispatch(
+    command: Command,
+    look: Look,
+    output: Output,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> Done {
     if !logs_as_configured(&command) {
         log_quietly(look, output);
     }
     if minds_signals(&command) {
-        return obey(command, look, output, interrupt).await;
+        return obey(command, look, output, kinds, interrupt).await;
     }
     tokio::select! {
-        done = obey(command, look, output, interrupt) => done,
+        done = obey(command, look, output, kinds, interrupt) => done,
         () = interrupt.raised() => Ok(interrupt.exit().unwrap_or(Exit::No)),
     }
 }
 
-async fn obey(command: Command, look: Look, output: Output, interrupt: &Interrupt) -> Done {
+async fn obey(
+    command: Command,
+    look: Look,
+    output: Output,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> Done {
     match command {
         #[cfg(feature = "server")]
-        Command::Dev(args) => dev::dev(args, output, interrupt).await,
+        Command::Dev(args) => dev::dev(args, output, kinds, interrupt).await,
         #[cfg(feature = "server")]
-        Command::Server(args) => serve::server(args, look, output, interrupt).await,
-        Command::Run(args) => serve::run(args, look, output, interrupt).await,
-        Command::Exec(args) => exec::exec(args, output, interrupt).await,
+        Command::Server(args) => serve::server(args, look, output, kinds, interrupt).await,
+        Command::Run(args) => serve::run(args, look, output, kinds, interrupt).await,
+        Command::Exec(args) => exec::exec(args, output, kinds, interrupt).await,
         Command::Submit(args) => submit::submit(args, output, interrupt).await,
         Command::Runs(args) => runs::runs(args, output).await,
         Command::Show(args) => runs::show(args, output).await,
@@ -93,8 +116,12 @@ async fn obey(command: Command, look: Look, output: Output, interrupt: &Interrup
         Command::Runners(args) => runs::runners(args, output).await,
         Command::Token(args) => token::token(args, output).await,
         Command::Validate(args) => offline::validate(&args, output),
-        Command::Config(args) => offline::config(args, output),
-        Command::Version => offline::version(output),
+        Command::Check(args) => check::check(args, output, kinds).await,
+        Command::Secrets(args) => secrets::secrets(args, output, kinds).await,
+        Command::Config(args) => offline::config(args, output, kinds),
+        #[cfg(feature = "plugin")]
+        Command::Plugin(command) => plugin::plugin(command, output, kinds).await,
+        Command::Version => offline::version(output, kinds),
         Command::Completions { shell } => offline::completions(shell),
     }
 }

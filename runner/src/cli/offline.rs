@@ -12,6 +12,7 @@ use super::args::{Cli, Config, ConfigFile, Validate};
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use crate::config::{self, Inputs, Loaded};
+use crate::kinds::Kinds;
 use crate::workflow_file;
 
 /// `validate WORKFLOW…`
@@ -51,12 +52,12 @@ pub(crate) fn validate(args: &Validate, output: Output) -> Done {
 }
 
 /// `config lint|show|schema|env`
-pub(crate) fn config(args: Config, output: Output) -> Done {
+pub(crate) fn config(args: Config, output: Output, kinds: &Kinds) -> Done {
     match args {
-        Config::Lint(file) => lint(file, output),
-        Config::Show(file) => show(file, output),
+        Config::Lint(file) => lint(file, output, kinds),
+        Config::Show(file) => show(file, output, kinds),
         Config::Schema => {
-            output.object(&config::schema())?;
+            output.object(&config::schema(kinds))?;
             Ok(Exit::Done)
         }
         Config::Env => {
@@ -84,8 +85,8 @@ pub(crate) fn load(inputs: &Inputs, output: Output) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-fn lint(file: ConfigFile, output: Output) -> Done {
-    let loaded = load(&Inputs::of_process(file.config), output)?;
+fn lint(file: ConfigFile, output: Output, kinds: &Kinds) -> Done {
+    let loaded = load(&Inputs::of_process(file.config).with_kinds(kinds), output)?;
     let agent = loaded
         .config
         .runner
@@ -107,8 +108,8 @@ fn lint(file: ConfigFile, output: Output) -> Done {
     Ok(Exit::Done)
 }
 
-fn show(file: ConfigFile, output: Output) -> Done {
-    let loaded = load(&Inputs::of_process(file.config), output)?;
+fn show(file: ConfigFile, output: Output, kinds: &Kinds) -> Done {
+    let loaded = load(&Inputs::of_process(file.config).with_kinds(kinds), output)?;
     let shown = loaded.show();
     if output.json {
         output.object(&shown)?;
@@ -129,7 +130,7 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 /// `version`
-pub(crate) fn version(output: Output) -> Done {
+pub(crate) fn version(output: Output, kinds: &Kinds) -> Done {
     let version = concat!(env!("CARGO_PKG_VERSION"), "");
     let faults = if cfg!(feature = "_faults") {
         "+faults"
@@ -142,8 +143,8 @@ pub(crate) fn version(output: Output) -> Done {
             "version": format!("{version}{faults}"),
             "protocol": hybrid_runner_core::session::PROTOCOL,
             "features": features,
-            "executors": names(hybrid_runner_executors::KINDS),
-            "secrets": names(hybrid_runner_secrets::KINDS),
+            "executors": names(kinds.executors()),
+            "secrets": names(kinds.secrets()),
         }))?;
         return Ok(Exit::Done);
     }
@@ -153,14 +154,8 @@ pub(crate) fn version(output: Output) -> Done {
         hybrid_runner_core::session::PROTOCOL
     ))?;
     output.line(format!("features   {}", features.join(" ")))?;
-    output.line(format!(
-        "executors  {}",
-        names(hybrid_runner_executors::KINDS).join(" ")
-    ))?;
-    output.line(format!(
-        "secrets    {}",
-        names(hybrid_runner_secrets::KINDS).join(" ")
-    ))?;
+    output.line(format!("executors  {}", names(kinds.executors()).join(" ")))?;
+    output.line(format!("secrets    {}", names(kinds.secrets()).join(" ")))?;
     Ok(Exit::Done)
 }
 
@@ -169,6 +164,12 @@ fn features() -> Vec<&'static str> {
         ("server", cfg!(feature = "server")),
         ("local", cfg!(feature = "local")),
         ("docker", cfg!(feature = "docker")),
+        ("plugin", cfg!(feature = "plugin")),
+        ("aws", cfg!(feature = "aws")),
+        ("azure", cfg!(feature = "azure")),
+        ("gcp", cfg!(feature = "gcp")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+        ("vault", cfg!(feature = "vault")),
         ("_faults", cfg!(feature = "_faults")),
     ]
     .into_iter()

@@ -127,6 +127,12 @@ impl Output {
         paint(self.color, color_of(name), name)
     }
 
+    /// A text in the colour of a state.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn state_as(self, name: &str, text: &str) -> String {
+        paint(self.color, color_of(name), text)
+    }
+
     /// The same for stderr.
     pub(crate) fn state_err(self, name: &str) -> String {
         paint(self.color_err, color_of(name), name)

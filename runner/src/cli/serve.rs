@@ -5,23 +5,38 @@ use super::exit::{Exit, Failure, local};
 use super::output::Output;
 use super::{Done, Interrupt, offline};
 use crate::config::{Config, Inputs};
+use crate::kinds::Kinds;
+use crate::reload::Reload;
 
 /// `run`
-pub(crate) async fn run(args: Run, look: Look, output: Output, interrupt: &Interrupt) -> Done {
+pub(crate) async fn run(
+    args: Run,
+    look: Look,
+    output: Output,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> Done {
     if let Some(file) = args.file {
         let file = file.display();
         return Err(Failure::usage(format!(
             "`run` takes no file, it runs what the control plane sends; did you mean `exec {file}`?"
         )));
     }
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let inputs = Inputs::of_process(args.config.config).with_kinds(kinds);
+    let loaded = offline::load(&inputs, output)?;
     log(&loaded.config, look, output);
+    let reload = Reload {
+        inputs,
+        known: loaded.show(),
+        file: loaded.file,
+        hangup: interrupt.mind_hangups(),
+    };
     let config = loaded.config;
     let lines = what_is_missing(&config);
     if !lines.is_empty() {
         return Err(Failure::usage(lines));
     }
-    crate::run(config, interrupt.raised())
+    crate::app::run_reloading(config, interrupt.raised(), Some(reload))
         .await
         .map_err(local)?;
     Ok(Exit::Done)
@@ -63,9 +78,13 @@ pub(crate) async fn server(
     args: super::args::Server,
     look: Look,
     output: Output,
+    kinds: &Kinds,
     interrupt: &Interrupt,
 ) -> Done {
-    let loaded = offline::load(&Inputs::of_process(args.config.config), output)?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
     log(&loaded.config, look, output);
     let server = hybrid_runner_server::Server::bind(server_config(&loaded.config))
         .await

@@ -8,10 +8,12 @@ use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::kind::{self, Context, Kind};
 use hybrid_runner_core::secret::References;
+use hybrid_runner_core::secret::SecretProvider;
 use hybrid_runner_secrets::Stores;
 use serde_json::Value;
 
 use super::check::Section;
+use super::raw::Resolve;
 use super::{Config, Error, Problem};
 
 /// The executors and stores of a configuration.
@@ -30,30 +32,11 @@ impl Config {
     /// Builds every executor and store. Whatever is wrong with any is told at once.
     pub fn build(&self, data_dir: &Path, owner: &Owner) -> Result<Built, Error> {
         let mut problems = Vec::new();
-        let context = |table: &str, name: &SectionName, settings: Value| {
-            let dir = data_dir.join(table).join(name.as_str());
-            Context::new(
-                name.clone(),
-                settings,
-                dir,
-                owner.clone(),
-                self.runner.spool.per_run.get(),
-            )
-            .with_spool_total(self.runner.spool.total.get())
-        };
-        let providers = build_all(
-            "secrets",
-            &self.secrets,
-            hybrid_runner_secrets::KINDS,
-            hybrid_runner_secrets::KNOWN,
-            &context,
-            &mut problems,
-        );
-        let default_store = default_of(self.runner.secrets.as_ref(), &providers);
-        let stores = match Stores::new(providers, default_store) {
+        let providers = self.providers(data_dir, owner, &mut problems);
+        let stores = match self.stores(providers) {
             Ok(stores) => Some(Arc::new(stores)),
             Err(error) => {
-                problems.push(Problem::new("runner.secrets", error.report()));
+                problems.extend(error.problems);
                 None
             }
         };
@@ -61,10 +44,11 @@ impl Config {
         let executors = build_all(
             "executors",
             &self.executors,
-            hybrid_runner_executors::KINDS,
+            self.kinds.executors(),
             hybrid_runner_executors::KNOWN,
             &|table, name, settings| {
-                context(table, name, settings).with_references(references.clone())
+                self.context(data_dir, owner, table, name, settings)
+                    .with_references(references.clone())
             },
             &mut problems,
         );
@@ -76,6 +60,64 @@ impl Config {
             }),
             _ => Err(Error { problems }),
         }
+    }
+
+    /// Builds every store, and no executor.
+    pub(crate) fn build_stores(&self, data_dir: &Path, owner: &Owner) -> Result<Stores, Error> {
+        let mut problems = Vec::new();
+        let providers = self.providers(data_dir, owner, &mut problems);
+        if !problems.is_empty() {
+            return Err(Error { problems });
+        }
+        self.stores(providers)
+    }
+
+    fn providers(&self, data_dir: &Path, owner: &Owner, problems: &mut Vec<Problem>) -> Providers {
+        // What the workload reads itself needs no client here.
+        let built_in = |kind: &str| self.kinds.secrets().iter().any(|one| one.name == kind);
+        let needed = |kind: &str| {
+            self.runner.resolve == Resolve::Runner
+                || built_in(kind)
+                || !hybrid_runner_secrets::KNOWN.contains(&kind)
+        };
+        let needed = self
+            .secrets
+            .iter()
+            .filter(|(_, section)| needed(&section.kind));
+        let sections = needed.map(|(name, section)| (name.clone(), section.clone()));
+        build_all(
+            "secrets",
+            &sections.collect(),
+            self.kinds.secrets(),
+            hybrid_runner_secrets::KNOWN,
+            &|table, name, settings| self.context(data_dir, owner, table, name, settings),
+            problems,
+        )
+    }
+
+    fn stores(&self, providers: Providers) -> Result<Stores, Error> {
+        let named = self.runner.secrets.as_ref();
+        let named = named.filter(|name| providers.contains_key(*name));
+        let default = default_of(named, &providers);
+        let stores = Stores::new(providers, default).map_err(|error| Error {
+            problems: vec![Problem::new("runner.secrets", error.report())],
+        })?;
+        Ok(stores.audited(self.runner.audit.clone()))
+    }
+
+    fn context(
+        &self,
+        data_dir: &Path,
+        owner: &Owner,
+        table: &str,
+        name: &SectionName,
+        settings: Value,
+    ) -> Context {
+        let dir = data_dir.join(table).join(name.as_str());
+        let per_run = self.runner.spool.per_run.get();
+        Context::new(name.clone(), settings, dir, owner.clone(), per_run)
+            .with_spool_total(self.runner.spool.total.get())
+            .with_config_dir(self.folder.clone())
     }
 }
 
@@ -89,6 +131,9 @@ fn references(stores: Option<Arc<Stores>>) -> References {
         Box::pin(async move { Ok(stores.read("executor", &reference).await?.value) })
     })
 }
+
+/// The stores by name, before they are put together.
+type Providers = BTreeMap<SectionName, Arc<dyn SecretProvider>>;
 
 /// The named one; else the only one.
 fn default_of<T>(

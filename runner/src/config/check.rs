@@ -22,6 +22,7 @@ use super::layer::Layers;
 use super::raw::{LogFormat, Raw, RawLink, RawPolicy, RawRunner, RawServer, RawToken, Resolve};
 use super::variables::{Becomes, VARIABLES, extra_envs};
 use super::{Environment, Problem, origin};
+use crate::kinds::Kinds;
 
 /// A checked configuration. What a command needs beyond it (a URL, an executor) that command asks for.
 #[derive(Debug)]
@@ -43,6 +44,10 @@ pub struct Config {
     pub workload: Workload,
     /// The executor stands there only because such variables are set.
     pub implied_executor: bool,
+    /// The folder of the file; what is relative in it is meant from there.
+    pub folder: Option<PathBuf>,
+    /// What a section's `kind` may name.
+    pub kinds: Kinds,
 }
 
 /// `[link]`, checked.
@@ -212,6 +217,8 @@ pub struct Runner {
     pub listen: Option<SocketAddr>,
     /// Our own log.
     pub log: Log,
+    /// A file that gets a line for each secret that was read.
+    pub audit: Option<PathBuf>,
 }
 
 /// Bounds of the logs on disk.
@@ -328,6 +335,8 @@ pub(crate) fn check(
         server: check.server(raw.server),
         workload: check.workload(),
         implied_executor: layers.implied_executor,
+        folder: None,
+        kinds: Kinds::default(),
     };
     let Some(config) = config.complete(&check.problems) else {
         return Err(check.problems);
@@ -514,6 +523,7 @@ impl Check<'_> {
                 level: self.level(raw.log.level),
                 format: raw.log.format,
             },
+            audit: raw.audit,
         }
     }
 

@@ -21,7 +21,9 @@ mod tests;
 mod variables;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::kinds::Kinds;
 
 pub use build::Built;
 pub(crate) use check::is_loopback;
@@ -50,6 +52,8 @@ pub struct Inputs {
     pub system: Option<PathBuf>,
     /// Whether we are root: state goes to `/var/lib`.
     pub root: bool,
+    /// The kinds of executors and secret stores that there are.
+    pub kinds: Kinds,
 }
 
 impl Inputs {
@@ -66,7 +70,15 @@ impl Inputs {
             flags: Vec::new(),
             system: Some(PathBuf::from("/etc/hybrid-runner")),
             root: rustix::process::geteuid().is_root(),
+            kinds: Kinds::default(),
         }
+    }
+
+    /// With these kinds instead of those of the project.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: &Kinds) -> Self {
+        self.kinds = kinds.clone();
+        self
     }
 
     fn home(&self, variable: &str, below: &str) -> Option<PathBuf> {
@@ -115,13 +127,22 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Error> {
                 .collect(),
         )
     })?;
-    let (config, warnings) = check::check(raw, &layers, &inputs.environment).map_err(fail)?;
+    let checked = check::check(raw, &layers, &inputs.environment);
+    let (mut config, warnings) = checked.map_err(fail)?;
+    config.kinds = inputs.kinds.clone();
+    config.folder = folder_of(layers.file.as_deref());
     Ok(Loaded {
         config,
         file: layers.file,
         warnings,
         figment: layers.figment,
     })
+}
+
+/// The folder of a file, from the root.
+fn folder_of(file: Option<&Path>) -> Option<PathBuf> {
+    let file = std::path::absolute(file?).ok()?;
+    file.parent().map(Path::to_owned)
 }
 
 /// Where the value of a key was written.

@@ -99,6 +99,16 @@ pub(crate) fn heading(key: &str) -> String {
     }
 }
 
+/// What sections of secret stores keep to themselves.
+const OF_STORES: &[&str] = &[
+    "client_secret",
+    "jwt",
+    "proxy",
+    "secret_key",
+    "session_token",
+    "value",
+];
+
 /// Whether the value at this key must never be printed.
 pub(crate) fn is_secret(key: &str) -> bool {
     let value = key.rsplit('.').next().unwrap_or(key);
@@ -107,6 +117,7 @@ pub(crate) fn is_secret(key: &str) -> bool {
         || key == "link.proxy"
         || ["password", "token", "secret_id", "key_value"].contains(&value)
             && !key.starts_with("runner.")
+        || key.starts_with("secrets.") && OF_STORES.contains(&value)
 }
 
 fn message(error: &figment::Error) -> String {

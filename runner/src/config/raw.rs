@@ -160,6 +160,8 @@ pub(crate) struct RawRunner {
     pub listen: String,
     /// Our own log, on stderr.
     pub log: RawLog,
+    /// A file that gets a line for each secret that was read, besides our own log; only ever appended to.
+    pub audit: Option<PathBuf>,
 }
 
 /// `runner.spool`

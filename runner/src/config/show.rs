@@ -11,6 +11,7 @@ use super::layer::PREFIX;
 use super::problem::{heading, is_secret};
 use super::variables::{Becomes, VARIABLES, executor_kind};
 use super::{Environment, Loaded, origin, raw};
+use crate::kinds::Kinds;
 
 /// What stands where a secret would.
 const MASK: &str = "***";
@@ -25,6 +26,17 @@ pub struct Shown {
     pub value: Value,
     /// The file, the variable, the flag, or `default`; of a variable: what it became.
     pub source: String,
+}
+
+impl Shown {
+    #[cfg(test)]
+    pub(crate) fn new(key: &str, value: &str, source: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: Value::from(value),
+            source: source.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Shown {
@@ -118,13 +130,55 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
 }
 
 /// The JSON Schema of a configuration file, with the kinds of this build.
-pub fn schema() -> Value {
+pub fn schema(known: &Kinds) -> Value {
     let mut schema = schemars::schema_for!(raw::Raw).to_value();
     optional(&mut schema);
-    schema["properties"]["executors"]["additionalProperties"] =
-        kinds(hybrid_runner_executors::KINDS);
-    schema["properties"]["secrets"]["additionalProperties"] = kinds(hybrid_runner_secrets::KINDS);
+    for (table, kinds) in [
+        ("executors", kinds(known.executors())),
+        ("secrets", kinds(known.secrets())),
+    ] {
+        let kinds = kinds.into_iter().map(|(name, mut kind)| {
+            hoist(&format!("{table}.{name}."), &mut kind, &mut schema);
+            kind
+        });
+        let kinds: Vec<Value> = kinds.collect();
+        schema["properties"][table]["additionalProperties"] = json!({ "oneOf": kinds });
+    }
     schema
+}
+
+/// Moves the definitions of a kind to those of the whole, under names of their own, where its references look for them.
+fn hoist(prefix: &str, kind: &mut Value, whole: &mut Value) {
+    rename(prefix, kind);
+    let Some(Value::Object(definitions)) = kind
+        .as_object_mut()
+        .and_then(|members| members.remove("$defs"))
+    else {
+        return;
+    };
+    for (name, definition) in definitions {
+        whole["$defs"][format!("{prefix}{name}")] = definition;
+    }
+}
+
+fn rename(prefix: &str, schema: &mut Value) {
+    const PLACE: &str = "#/$defs/";
+    match schema {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(place) if name == "$ref" => {
+                        if let Some(name) = place.strip_prefix(PLACE) {
+                            *place = format!("{PLACE}{prefix}{name}");
+                        }
+                    }
+                    value => rename(prefix, value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(prefix, item)),
+        _ => {}
+    }
 }
 
 /// Nothing is required of a file: what is left out has a default, or comes from elsewhere.
@@ -141,11 +195,11 @@ fn optional(schema: &mut Value) {
     }
 }
 
-fn kinds<T: ?Sized>(kinds: &[Kind<T>]) -> Value {
+fn kinds<T: ?Sized>(kinds: &[Kind<T>]) -> Vec<(&'static str, Value)> {
     let one = |kind: &Kind<T>| {
         let mut schema = (kind.schema)().to_value();
         schema["properties"]["kind"] = json!({ "const": kind.name, "description": kind.summary });
-        schema
+        (kind.name, schema)
     };
-    json!({ "oneOf": kinds.iter().map(one).collect::<Vec<_>>() })
+    kinds.iter().map(one).collect()
 }

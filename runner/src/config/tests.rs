@@ -314,6 +314,62 @@ fn each_example_can_be_used() {
     assert!(seen >= 3);
 }
 
+#[cfg(all(
+    feature = "aws",
+    feature = "azure",
+    feature = "gcp",
+    feature = "kubernetes",
+    feature = "vault",
+    feature = "local"
+))]
+#[test]
+fn every_store_of_the_example_is_built_and_none_is_reached() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
+    let inputs = Inputs {
+        file: Some(folder.join("clouds.toml")),
+        ..Inputs::default()
+    };
+    let config = load(&inputs).unwrap().config;
+    let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let built = config.build(dir.path(), &owner);
+    let built = built.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(built.stores.all().len(), config.secrets.len());
+    assert!(config.secrets.len() >= 11);
+}
+
+#[test]
+fn what_stores_keep_to_themselves_is_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let text = r#"
+[secrets.v]
+kind = "vault"
+address = "https://v"
+proxy = "http://u:hunter2@p:1"
+auth = { method = "token", token = { value = "hunter2" } }
+[secrets.a]
+kind = "aws"
+access_key = { id = "AKIA", secret_key = "hunter2", session_token = "hunter2" }
+[secrets.z]
+kind = "azure"
+client_secret = "hunter2"
+"#;
+    std::fs::write(&path, text).unwrap();
+    let inputs = Inputs {
+        file: Some(path),
+        ..Inputs::default()
+    };
+    let shown = load(&inputs).unwrap().show();
+    let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let shown = shown.join("\n");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("AKIA") && shown.contains("https://v"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn toml_and_yaml_say_the_same() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
@@ -537,9 +593,29 @@ fn what_config_show_prints_holds_no_secret() {
 
 #[test]
 fn the_schema_describes_the_examples() {
-    let schema = schema();
+    let schema = schema(&Kinds::default());
     assert!(schema["properties"]["link"].is_object());
     let kinds = &schema["properties"]["secrets"]["additionalProperties"]["oneOf"];
     assert_eq!(kinds[0]["properties"]["kind"]["const"], "env");
-    assert!(!schema.to_string().contains("\"required\""));
+    // Nothing is required of a section; a kind may well need something, as a plugin its command.
+    for (name, section) in schema["properties"].as_object().unwrap() {
+        let is_table = name == "executors" || name == "secrets";
+        assert!(
+            is_table || !section.to_string().contains("\"required\""),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_reference_of_the_schema_leads_somewhere() {
+    let schema = schema(&Kinds::default());
+    let text = schema.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1);
+    let mut seen = 0;
+    for place in references.filter_map(|rest| rest.split('"').next()) {
+        assert!(schema.pointer(place).is_some(), "{place}");
+        seen += 1;
+    }
+    assert!(seen > 0);
 }

@@ -149,11 +149,34 @@ impl Scrape {
                 .iter()
                 .map(|(name, wrong)| (name.as_str(), u32::from(wrong.is_none()))),
         )?;
+        self.secrets(out)?;
         out.gauges_by_label(
             "hybrid_runner_build_info",
             "Always 1",
             "version",
             [(env!("CARGO_PKG_VERSION"), 1)],
+        )
+    }
+}
+
+impl Scrape {
+    /// Reads of secrets by store and outcome.
+    fn secrets(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let reads = self.0.stores.reads();
+        out.by_store(
+            "hybrid_runner_secret_reads",
+            "References that were asked for",
+            reads.iter().map(|(store, outcome, reads)| {
+                (store.as_str(), *outcome, ConstCounter::new(reads.count))
+            }),
+        )?;
+        out.by_store(
+            "hybrid_runner_secret_read_seconds",
+            "Time until they were answered, together",
+            reads.iter().map(|(store, outcome, reads)| {
+                let took = ConstCounter::new(reads.took.as_secs_f64());
+                (store.as_str(), *outcome, took)
+            }),
         )
     }
 }
@@ -188,6 +211,22 @@ impl Out<'_, '_> {
             .encode_descriptor(name, help, None, MetricType::Counter)?;
         for (value, count) in values {
             ConstCounter::new(count).encode(encoder.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn by_store<'n, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (&'n str, &'static str, M)>,
+    ) -> fmt::Result {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (store, outcome, value) in values {
+            let labels = [("store", store), ("outcome", outcome)];
+            value.encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -61,7 +61,12 @@ async fn ask(
     path: &str,
 ) -> (u16, String) {
     let link = watch::Sender::new(link);
-    let observed = Observed::new(Arc::new(Standing(snapshot)), link.subscribe(), counts);
+    let observed = Observed::new(
+        Arc::new(Standing(snapshot)),
+        link.subscribe(),
+        counts,
+        Arc::default(),
+    );
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = router(observed).call(request).await.unwrap();
     let status = response.status().as_u16();

@@ -42,9 +42,6 @@ use crate::measure::Counts;
 /// The answer to `hello` comes within this.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// While a token is refused, its source is looked at this often.
-const TOKEN_POLL: Duration = Duration::from_secs(1);
-
 /// A closing session may flush for this long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -209,8 +206,14 @@ impl Link {
             };
             let changed = async {
                 if is_waiting_for_somebody(&self.state.borrow()) && self.tokens.can_change() {
-                    while self.tokens.print().await == print {
-                        sleep(TOKEN_POLL).await;
+                    // Nothing to see for a moment is no change.
+                    while self
+                        .tokens
+                        .print()
+                        .await
+                        .is_none_or(|now| Some(now) == print)
+                    {
+                        sleep(self.tokens.poll()).await;
                     }
                     info!(source = self.tokens.name(), "the token changed");
                 } else {

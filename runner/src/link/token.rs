@@ -1,8 +1,10 @@
 //! The token, read again from its source at each connect.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hybrid_runner_core::secret::Reference;
 use hybrid_runner_core::{Error, Result};
@@ -59,6 +61,14 @@ impl Tokens {
 
     /// Tells one state of the source from another, if that can be seen from outside.
     pub(crate) async fn print(&self) -> Option<Print> {
+        if let Self::Secret(reference, stores) = self {
+            // A store that does not answer says nothing of a change.
+            let found = stores.read("link", reference).await.ok()?;
+            let mut hash = std::hash::DefaultHasher::new();
+            // Compared with itself in this process only.
+            (&found.version, found.value.expose()).hash(&mut hash);
+            return Some(Print(hash.finish(), 0, 0, 0));
+        }
         let Self::File(path) = self else { return None };
         let meta = tokio::fs::metadata(path).await.ok()?;
         Some(Print(
@@ -71,7 +81,15 @@ impl Tokens {
 
     /// Whether a change of the source can be seen from outside.
     pub(crate) fn can_change(&self) -> bool {
-        matches!(self, Self::File(_))
+        matches!(self, Self::File(_) | Self::Secret(..))
+    }
+
+    /// How often that is looked at: a file costs nothing, a store is asked seldom.
+    pub(crate) fn poll(&self) -> Duration {
+        match self {
+            Self::Secret(..) => Duration::from_secs(15),
+            _ => Duration::from_secs(1),
+        }
     }
 
     /// The source, for messages.

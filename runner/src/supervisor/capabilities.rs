@@ -35,6 +35,11 @@ pub(super) async fn all(shared: &Shared) -> Capabilities {
         all.resources |= one.resources;
         all.images |= one.images;
         all.contained &= one.contained;
+        if !one.missing.is_empty() {
+            let missing = one.missing.join(", ");
+            all.notes
+                .push(format!("executor `{name}`: without {missing}"));
+        }
         let notes = one.notes.into_iter();
         all.notes
             .extend(notes.map(|note| format!("executor `{name}`: {note}")));

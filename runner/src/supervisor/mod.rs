@@ -64,6 +64,7 @@ use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::{AgentId, Executor};
 use hybrid_runner_secrets::Stores;
+use hybrid_runner_secrets::workload::Workload;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,8 @@ use crate::policy::Policy;
 use journal::Journal;
 use registry::Registry;
 use shared::{Job, Shared};
+
+pub(crate) use shared::Rules;
 
 pub use snapshot::{Counts, LastError, Snapshot};
 
@@ -98,6 +101,8 @@ pub struct Parts {
     pub max_runs: u32,
     /// Who resolves references.
     pub resolve: Resolve,
+    /// What a workload that resolves them itself is given for it.
+    pub workload: Option<Workload>,
 }
 
 /// A runner. Cheap to clone; all clones are the same.
@@ -147,8 +152,11 @@ impl Runner {
             executors: parts.executors,
             default_executor: parts.default_executor,
             stores: parts.stores,
-            policy: parts.policy,
             resolve: parts.resolve,
+            rules: Mutex::new(Arc::new(Rules {
+                policy: parts.policy,
+                workload: parts.workload,
+            })),
             journal: opened.journal,
             registry: Registry::new(parts.max_runs),
             health: health::Health::default(),
@@ -175,6 +183,15 @@ impl Runner {
     pub fn drain(&self) {
         self.shared.registry.drain();
         self.shared.shutdown.cancel();
+    }
+
+    /// Puts other rules in force, for whatever starts next.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        *self
+            .shared
+            .rules
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// How the runner stands now.

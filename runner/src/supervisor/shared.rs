@@ -9,6 +9,7 @@ use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::{AgentId, Executor};
 use hybrid_runner_secrets::Stores;
+use hybrid_runner_secrets::workload::Workload;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +23,22 @@ use crate::policy::Policy;
 /// A task, to be owned by the driver.
 pub(super) type Job = BoxFuture<'static, ()>;
 
+/// What a configuration that is read again may change.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// What a control plane may ask for.
+    pub(crate) policy: Policy,
+    /// What a workload that resolves its secrets itself is given for it.
+    pub(crate) workload: Option<Workload>,
+}
+
 pub(super) struct Shared {
     pub(super) agent: AgentId,
     pub(super) executors: BTreeMap<SectionName, Arc<dyn Executor>>,
     pub(super) default_executor: SectionName,
     pub(super) stores: Arc<Stores>,
-    pub(super) policy: Policy,
     pub(super) resolve: Resolve,
+    pub(super) rules: Mutex<Arc<Rules>>,
     pub(super) journal: Journal,
     pub(super) registry: Registry,
     pub(super) health: Health,
@@ -40,6 +50,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The rules of now.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn incarnation(&self) -> Incarnation {
         self.incarnation
             .lock()

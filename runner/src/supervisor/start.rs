@@ -88,11 +88,19 @@ impl Run {
             return Err(Failure::new(FailureClass::Spec, message));
         };
         spec.validate().map_err(|error| wrong(&error))?;
-        shared
+        let rules = shared.rules();
+        let default_store = shared.stores.default_store();
+        rules
             .policy
-            .check(spec, &self.executor, shared.stores.default_store())?;
+            .check(spec, &self.executor, default_store.as_ref())?;
         let mut inner = spec.attempt(attempt);
         inner.runner = Some(shared.agent.clone());
+        if let Some(workload) = &rules.workload {
+            let refused = |error: &Error| Failure::new(FailureClass::Secret, error.report());
+            workload
+                .prepare(&mut inner)
+                .map_err(|error| refused(&error))?;
+        }
         Ok((Arc::clone(executor), inner))
     }
 
@@ -104,8 +112,8 @@ impl Run {
         let shared = Arc::clone(&self.shared);
         let run = spec.run;
         let references = match shared.resolve {
-            Resolve::Runner => spec.references(),
-            Resolve::Workload => Ok(Vec::new()),
+            Resolve::Runner => spec.references().map(Some),
+            Resolve::Workload => Ok(None),
         };
         async move {
             let failed = |error: &Error| {
@@ -113,7 +121,9 @@ impl Run {
                 failure.may_pass = error.is_transient();
                 failure
             };
-            let references = references.map_err(|error| failed(&error))?;
+            let Some(references) = references.map_err(|error| failed(&error))? else {
+                return Ok(Secrets::left_to_the_workload());
+            };
             if references.is_empty() {
                 return Ok(Secrets::none());
             }
@@ -134,6 +144,8 @@ impl Run {
         secrets: Arc<Secrets>,
     ) -> Step {
         let mut backoff = Backoff::new();
+        // Why it has not begun, where the executor knows whose fault that is.
+        let mut blamed: Option<Failure> = None;
         loop {
             let deadline = self.start_deadline();
             self.record.reached = self.record.reached.max(attempt);
@@ -146,11 +158,16 @@ impl Run {
                 First::Done(Ok(handle)) => return self.started(attempt, handle).await,
                 First::Done(Err(error)) => error,
                 First::Late => {
-                    let failure = self.not_begun();
+                    let failure = blamed.unwrap_or_else(|| self.not_begun());
                     return self.fail(attempt, failure).await;
                 }
             };
             match error.kind() {
+                ErrorKind::Unavailable if error.class().is_some() => {
+                    // Not the executor's: a registry, say, that is away.
+                    self.say(error.report());
+                    blamed = Some(Failure::of_start(&error));
+                }
                 ErrorKind::Unavailable => self.unanswered(Some(error)),
                 // It was stopped in the backend: its status tells.
                 ErrorKind::Conflict => {
@@ -168,7 +185,7 @@ impl Run {
                 First::Changed => return Ok(()),
                 First::Done(()) => {}
                 First::Late => {
-                    let failure = self.not_begun();
+                    let failure = blamed.unwrap_or_else(|| self.not_begun());
                     return self.fail(attempt, failure).await;
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use hybrid_runner_core::{Error, ErrorKind, Result, SecretProvider};
 use tokio::time::Instant;
 
 use super::spread;
+use crate::answer::share;
 
 /// As many names as are remembered; the one that would be forgotten first makes room.
 const MAX_NAMES: usize = 1024;
@@ -29,15 +30,8 @@ pub struct Cached<P> {
 }
 
 struct Known {
-    answer: Result<Secret, Refusal>,
+    answer: Result<Secret, Arc<Error>>,
     until: Instant,
-}
-
-#[derive(Clone)]
-struct Refusal {
-    kind: ErrorKind,
-    /// The whole chain, as text.
-    report: String,
 }
 
 impl<P> Cached<P> {
@@ -55,23 +49,29 @@ impl<P> Cached<P> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(name)?;
         (Instant::now() < known.until).then(|| {
-            let answer = known.answer.clone();
-            answer.map_err(|refusal| Error::new(refusal.kind, refusal.report))
+            let answer = known.answer.as_ref();
+            answer.cloned().map_err(share)
         })
     }
 
-    fn remember(&self, name: &SecretName, answer: &Result<Secret>) {
-        let (answer, keep) = match answer {
-            Ok(secret) => (Ok(secret.clone()), self.keep),
+    /// Remembers an answer, and gives it back.
+    fn remember(&self, name: &SecretName, answer: Result<Secret>) -> Result<Secret> {
+        let keep = match &answer {
+            Ok(_) => self.keep,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
-                let (kind, report) = (error.kind(), error.report());
-                (Err(Refusal { kind, report }), self.keep_refusals)
+                self.keep_refusals
             }
-            Err(_) => return,
+            Err(_) => Duration::ZERO,
         };
         if keep.is_zero() {
-            return;
+            return answer;
         }
+        let answer = answer.map_err(Arc::new);
+        self.keep(name, answer.clone(), keep);
+        answer.map_err(|error| share(&error))
+    }
+
+    fn keep(&self, name: &SecretName, answer: Result<Secret, Arc<Error>>, keep: Duration) {
         let now = Instant::now();
         let until = now + keep - spread(keep / 5);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,13 +102,19 @@ impl<P: SecretProvider> SecretProvider for Cached<P> {
         self.inner.check().await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
-        if let Some(answer) = self.recall(name) {
+        let mut name = name.clone();
+        if !std::mem::take(&mut name.fresh)
+            && let Some(answer) = self.recall(&name)
+        {
             return answer;
         }
-        let answer = self.inner.get(name).await;
-        self.remember(name, &answer);
-        answer
+        let answer = self.inner.get(&name).await;
+        self.remember(&name, answer)
     }
 }
 
@@ -152,6 +158,20 @@ mod tests {
             tokio::time::advance(MOMENT).await;
             assert!(cached.get(&name("/a")).await.is_err());
             assert_eq!(script.calls(), calls + 1, "{kind}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_afresh_gets_the_value_of_now_and_so_does_who_comes_next() {
+        let script = Script::new(|call, _| Ok(call.to_string()));
+        let cached = Cached::new(script.clone(), KEEP, MOMENT);
+        for (asked, came) in [
+            (name("/a"), "1"),
+            (name("/a").afresh(), "2"),
+            (name("/a"), "2"),
+        ] {
+            let secret = cached.get(&asked).await.unwrap();
+            assert_eq!(secret.value.expose_text().unwrap(), came);
         }
     }
 

@@ -30,6 +30,10 @@ impl<P: SecretProvider> SecretProvider for Limited<P> {
         self.inner.check().await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let turn = self.turns.acquire().await;
         let _turn = turn.map_err(|_| Error::unavailable("the store is being closed"))?;

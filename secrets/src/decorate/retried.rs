@@ -34,6 +34,10 @@ impl<P: SecretProvider> SecretProvider for Retried<P> {
         self.inner.check().await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let mut attempt = 1;
         loop {

@@ -10,6 +10,8 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use hybrid_runner_core::secret::{Secret, SecretName};
 use hybrid_runner_core::{Error, Result, SecretProvider};
 
+use crate::answer::share;
+
 type Flight = BoxFuture<'static, Result<Secret, Arc<Error>>>;
 
 /// Makes one request of many for the same name at the same time.
@@ -62,45 +64,13 @@ impl<P: SecretProvider> SecretProvider for SingleFlight<P> {
         self.inner.check().await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let flight = self.join(name);
         flight.await.map_err(|error| share(&error))
-    }
-}
-
-/// The same error once more, for another who waited.
-fn share(error: &Arc<Error>) -> Error {
-    let again = Error::new(error.kind(), error.message());
-    match std::error::Error::source(error.as_ref()) {
-        None => again,
-        Some(_) => again.with_source(Cause(Arc::clone(error))),
-    }
-}
-
-/// The cause of an error that several share.
-struct Cause(Arc<Error>);
-
-impl Cause {
-    fn get(&self) -> &(dyn std::error::Error + 'static) {
-        std::error::Error::source(self.0.as_ref()).unwrap_or(self.0.as_ref())
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.get(), f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.get(), f)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.get().source()
     }
 }
 

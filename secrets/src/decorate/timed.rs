@@ -38,6 +38,10 @@ impl<P: SecretProvider> SecretProvider for Timed<P> {
         self.within(self.inner.check()).await
     }
 
+    async fn identity(&self) -> Result<Option<String>> {
+        self.within(self.inner.identity()).await
+    }
+
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         self.within(self.inner.get(name)).await
     }

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 
 use super::*;
@@ -175,7 +176,72 @@ async fn a_wrong_store_finds_its_name() {
     let error = resolve(&none, &["/a"]).await.unwrap_err();
     assert!(error.message().contains("[secrets.NAME]"), "{error}");
     let default = Some("prd".parse().unwrap());
-    assert!(Stores::new(two.stores, default).is_err());
+    assert!(Stores::new(two.all().into_iter().collect(), default).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_could_mean_a_store_is_refused_with_a_caret() {
+    let (stores, fakes) = stores(&["prod", "test"], Some("test"));
+    for (reference, caret) in [("prod", 0), ("prod:db/x", 5), ("test:db?version=1", 5)] {
+        let error = resolve(&stores, &[reference]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let last = error.message().lines().last().unwrap();
+        assert_eq!(last.find('^'), Some("  secret:".len() + caret), "{error}");
+    }
+    assert!(
+        fakes
+            .iter()
+            .all(|fake| fake.asked.lock().unwrap().is_empty())
+    );
+    for reference in ["arn:aws:x", "prod%3Adb", "production:db", "/prod"] {
+        resolve(&stores, &[reference]).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_stores_take_the_place_of_these_for_all_who_hold_them() {
+    let (held, _) = stores(&["old"], None);
+    let clone = held.clone();
+    let (others, fakes) = stores(&["new"], None);
+    held.replace(&others);
+    assert_eq!(clone.default_store().unwrap().as_str(), "new");
+    resolve(&clone, &["/db"]).await.unwrap();
+    assert_eq!(fakes[0].asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_are_counted_by_store_and_outcome_and_written_to_the_audit_file() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("audit.jsonl");
+    let (stores, _) = stores(&["prod"], None);
+    let stores = stores.audited(Some(path.clone()));
+    for references in [&["/db#user", "/db#gone"][..], &["/denied", "/down"]] {
+        assert!(resolve(&stores, references).await.is_err());
+    }
+    let counts: Vec<_> = stores
+        .reads()
+        .into_iter()
+        .map(|(store, outcome, reads)| (store.to_string(), outcome, reads.count))
+        .collect();
+    let of = |outcome| ("prod".to_owned(), outcome, 1);
+    assert_eq!(
+        counts,
+        ["denied", "found", "not_found", "unreachable"].map(of)
+    );
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("hunter2"));
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 4);
+    let found = lines.iter().find(|line| line["outcome"] == "found");
+    let found = found.unwrap();
+    assert_eq!(found["reference"], "secret:/db#user");
+    assert_eq!(found["version"], "v7");
+    assert_eq!(found["run"], RunId::of_key("run").to_string());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +276,7 @@ fn stores_are_built_of_their_sections() {
         ("file", json!({"pth": "a"}), "unknown field `pth`"),
         ("file", json!({}), "either `path`"),
         ("env", json!({"prefix": ""}), "[secrets.x]"),
-        ("vault", json!({}), "--features vault"),
+        ("plugin", json!({}), "--features plugin"),
         ("fil", json!({}), "did you mean `file`?"),
     ] {
         let error = build(kind, settings).unwrap_err();

@@ -15,10 +15,13 @@
 //! | [`p10_bad_input`] | files, frames, tokens and state that are wrong |
 //! | [`admission`] | who may connect: live ids, tokens, TLS |
 //! | [`commands`] | what people type, and how it exits |
+//! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`docker`] | the same with containers of a Docker Engine |
 //! | [`openmetadata`] | the real input of the main job |
+//! | [`plugins`] | a plugin under the real runner, killed again and again |
 
 mod admission;
+mod clouds;
 mod commands;
 mod docker;
 mod main_job;
@@ -33,3 +36,4 @@ mod p6_stop;
 mod p7_link_down;
 mod p8_bounds;
 mod p9_health;
+mod plugins;

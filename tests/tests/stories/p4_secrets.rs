@@ -11,6 +11,28 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
 
+#[tokio::test]
+async fn a_crash_of_the_runner_would_leave_no_core_and_nobody_else_reads_its_memory() {
+    Story::told(60, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::started(&story, &server).await;
+        let pid = runner.program().pid();
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        assert_eq!(
+            core.unwrap().split_whitespace().nth(4),
+            Some("0"),
+            "{limits}"
+        );
+        // The files of a process that is not dumpable belong to root, whoever runs it.
+        let environ = fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&environ), 0);
+    })
+    .await;
+}
+
 /// Name, value: all that is awkward in a shell, a URL, JSON, a log.
 const VALUES: [(&str, &str); 6] = [
     ("plain", "hunter2-correct-horse"),

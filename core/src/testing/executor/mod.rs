@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use super::script::Script;
-use super::verdict::{Tried, Verdict, failed};
+use super::verdict::{Tried, Unkept, Verdict, failed};
 use crate::executor::Executor;
 use crate::id::RunId;
 use crate::run::RunSpec;
@@ -107,6 +107,9 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// A case is decided; what follows only cleans up behind it.
+    fn decided(&self) {}
+
     /// Cases that this backend cannot be tried in, each with the reason.
     fn declines(&self) -> &[(&'static str, &'static str)] {
         &[]
@@ -138,6 +141,9 @@ impl Case {
         }
         let limit = harness.patience() * 12;
         let trial = Trial::new(harness).await;
+        if trial.lacks(self.method) {
+            return Verdict::NotOffered(format!("a backend with `{}`", self.method));
+        }
         let tried = tokio::time::timeout(limit, (self.run)(&trial)).await;
         let tried = tried.unwrap_or_else(|_| {
             Err(failed(
@@ -145,8 +151,14 @@ impl Case {
                 "no end of it",
             ))
         });
+        trial.harness.decided();
         trial.clean_up().await;
-        tried.into()
+        match tried {
+            Err(Unkept::Unsupported(failed)) if !trial.missing.is_empty() => {
+                Verdict::NotOffered(format!("a backend that can do it; {}", failed.came))
+            }
+            tried => tried.into(),
+        }
     }
 }
 

@@ -17,12 +17,14 @@ use crate::log::{LogChunk, LogCursor, LogItem, Stream};
 use crate::run::{Outcome, RunSpec, Status};
 use crate::secret::Secrets;
 use crate::testing::script::{Script, Step};
-use crate::testing::verdict::{Tried, done, ensure, equal, failed, shown, within};
+use crate::testing::verdict::{Tried, done, ensure, equal, failed, not_offered, shown, within};
 
 /// One case's try at one executor: what a case is given. It knows its runs and removes them afterwards.
 pub struct Trial {
     pub(super) harness: Arc<dyn Harness>,
     pub(super) executor: Arc<dyn Executor>,
+    /// What the backend says that it has not.
+    pub(super) missing: Vec<String>,
     runs: Mutex<Vec<RunId>>,
 }
 
@@ -37,11 +39,19 @@ impl std::fmt::Debug for Trial {
 impl Trial {
     pub(super) async fn new(harness: Arc<dyn Harness>) -> Self {
         let executor = harness.executor().await;
+        let asked = tokio::time::timeout(harness.patience(), executor.capabilities()).await;
+        let can = asked.ok().and_then(Result::ok);
         Self {
             harness,
             executor,
+            missing: can.map(|can| can.missing).unwrap_or_default(),
             runs: Mutex::default(),
         }
+    }
+
+    /// Whether the backend says that it has not this part of the contract.
+    pub(super) fn lacks(&self, part: &str) -> bool {
+        self.missing.iter().any(|missing| missing == part)
     }
 
     /// Ends and removes the case's runs, as far as the executor lets us.
@@ -200,6 +210,9 @@ impl Trial {
     }
 
     pub(super) async fn stop(&self, run: &Handle, grace: Duration) -> Tried {
+        if self.lacks("stop") {
+            return Err(not_offered("a backend with `stop`"));
+        }
         let stopped = self.executor.stop(run, grace);
         done(
             "a stop",
@@ -238,6 +251,9 @@ impl Trial {
         run: &Handle,
         from: Option<&LogCursor>,
     ) -> Tried<Vec<LogChunk>> {
+        if self.lacks("logs") {
+            return Err(not_offered("a backend with `logs`"));
+        }
         let mut chunks = executor.logs(run, from.cloned());
         let mut log = Vec::new();
         let whole = async {
@@ -268,6 +284,9 @@ impl Trial {
         chunks: &mut BoxStream<'static, Result<LogChunk>>,
         text: &str,
     ) -> Tried<Vec<LogChunk>> {
+        if self.lacks("logs") {
+            return Err(not_offered("a backend with `logs`"));
+        }
         let mut log: Vec<LogChunk> = Vec::new();
         let read = async {
             while !contains(&all_bytes(&log), text.as_bytes()) {

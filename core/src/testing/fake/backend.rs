@@ -42,7 +42,7 @@ struct World {
     /// Outlives removal: how often the work of each run was begun.
     starts: BTreeMap<RunId, u32>,
     calls: Vec<Call>,
-    start_errors: VecDeque<(ErrorKind, String)>,
+    start_errors: VecDeque<Error>,
     lost_replies: u32,
     latency: Duration,
     capabilities: Capabilities,
@@ -167,9 +167,12 @@ impl FakeBackend {
 
     /// The next start is refused with this error, before anything is made. Several stand in line.
     pub fn fail_next_start(&self, kind: ErrorKind, message: &str) {
-        self.world()
-            .start_errors
-            .push_back((kind, message.to_owned()));
+        self.fail_next_start_with(Error::new(kind, message));
+    }
+
+    /// The next start (of those not yet told to fail) answers with this error.
+    pub fn fail_next_start_with(&self, error: Error) {
+        self.world().start_errors.push_back(error);
     }
 
     /// The next start does its work, but its reply is lost: it answers `Unavailable`.
@@ -233,7 +236,7 @@ impl FakeBackend {
 
     pub(super) fn injected_start_error(&self) -> Result<()> {
         match self.world().start_errors.pop_front() {
-            Some((kind, message)) => Err(Error::new(kind, message)),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use super::ProviderHarness;
+use super::{ProviderHarness, Trouble};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Secret, SecretName};
 use crate::testing::verdict::{
@@ -210,4 +210,122 @@ pub(super) async fn what_is_not_allowed_is_not_served(h: &dyn ProviderHarness) -
         ));
     };
     refused("what the section does not allow", get(h, &name).await?).map(drop)
+}
+
+pub(super) async fn the_identity_is_told_twice_the_same(h: &dyn ProviderHarness) -> Tried {
+    let provider = h.provider().await;
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let answer = within(h.patience(), "an identity", provider.identity()).await?;
+        told.push(done("an identity", answer)?);
+    }
+    ensure(told[0] == told[1], "the same identity twice", || {
+        format!("{told:?}")
+    })
+}
+
+/// Three versions of one secret: each by its name, oldest first.
+async fn versions(h: &dyn ProviderHarness) -> Tried<Vec<SecretName>> {
+    let values: [&[u8]; 3] = [b"first", b"second", b"third"];
+    let names = h.put_versions("versions", &values).await;
+    let names = names.ok_or_else(|| not_offered("a store that has versions"))?;
+    ensure(names.len() == 3, "three names", || format!("{names:?}"))?;
+    Ok(names)
+}
+
+pub(super) async fn each_version_comes_back_by_its_name(h: &dyn ProviderHarness) -> Tried {
+    let names = versions(h).await?;
+    for (name, value) in names.iter().zip(["first", "second", "third"]) {
+        is(value.as_bytes(), &done("a read", get(h, name).await?)?)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn the_newest_version_comes_without_a_name(h: &dyn ProviderHarness) -> Tried {
+    let names = versions(h).await?;
+    let newest = SecretName::new(names[0].name.clone());
+    is(b"third", &done("a read", get(h, &newest).await?)?)
+}
+
+pub(super) async fn the_version_is_told_where_there_are_some(h: &dyn ProviderHarness) -> Tried {
+    let names = versions(h).await?;
+    for name in names {
+        let secret = done("a read", get(h, &name).await?)?;
+        ensure(
+            secret.version == name.version,
+            "the version that was asked for",
+            || format!("{:?} for {:?}", secret.version, name.version),
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_disabled_secret_is_told_apart(h: &dyn ProviderHarness) -> Tried {
+    let Some(name) = h.disabled().await else {
+        return Err(not_offered("a secret that is disabled"));
+    };
+    let read = get(h, &name).await?;
+    refused_as(ErrorKind::Conflict, "a disabled secret", read)
+}
+
+pub(super) async fn a_deleted_secret_is_refused(h: &dyn ProviderHarness) -> Tried {
+    let Some(name) = h.deleted().await else {
+        return Err(not_offered("a secret that was deleted"));
+    };
+    let error = refused("a deleted secret", get(h, &name).await?)?;
+    let kind = error.kind();
+    ensure(
+        matches!(kind, ErrorKind::Conflict | ErrorKind::NotFound),
+        "a deleted secret to be refused as `not_found` or `conflict`",
+        || error.report(),
+    )
+}
+
+/// A read from a store in trouble.
+async fn troubled(h: &dyn ProviderHarness, trouble: Trouble) -> Tried<Result<Secret>> {
+    let Some(name) = h.put("text", TEXT.as_bytes()).await else {
+        return Err(not_offered("a store that can hold short text"));
+    };
+    let Some(provider) = h.in_trouble(trouble).await else {
+        return Err(not_offered(&format!("a store in trouble ({trouble:?})")));
+    };
+    within(h.patience(), "an answer", provider.get(&name)).await
+}
+
+/// A store in trouble that is unavailable; the words are in what it says.
+async fn unavailable(h: &dyn ProviderHarness, trouble: Trouble, words: &str) -> Tried {
+    let error = refused("the read", troubled(h, trouble).await?)?;
+    let says = error.kind() == ErrorKind::Unavailable && letters(&error).contains(words);
+    ensure(says, &format!("`unavailable`, and `{words}`"), || {
+        format!("`{}`: {}", error.kind(), error.report())
+    })
+}
+
+pub(super) async fn a_store_that_throttles_twice_is_asked_again(h: &dyn ProviderHarness) -> Tried {
+    let read = troubled(h, Trouble::ThrottlesTwice).await?;
+    is(TEXT.as_bytes(), &done("the read", read)?)
+}
+
+pub(super) async fn a_store_that_goes_on_throttling_is_unavailable(
+    h: &dyn ProviderHarness,
+) -> Tried {
+    unavailable(h, Trouble::Throttles, "thrott").await
+}
+
+pub(super) async fn a_store_that_fails_twice_is_asked_again(h: &dyn ProviderHarness) -> Tried {
+    let read = troubled(h, Trouble::FailsTwice).await?;
+    is(TEXT.as_bytes(), &done("the read", read)?)
+}
+
+pub(super) async fn a_slow_store_is_given_up_in_time(h: &dyn ProviderHarness) -> Tried {
+    unavailable(h, Trouble::Slow, "").await
+}
+
+pub(super) async fn a_store_that_cannot_be_trusted_is_not_read(h: &dyn ProviderHarness) -> Tried {
+    unavailable(h, Trouble::Untrusted, "certificate").await
+}
+
+pub(super) async fn an_identity_that_expired_is_renewed(h: &dyn ProviderHarness) -> Tried {
+    let read = troubled(h, Trouble::Expired).await?;
+    is(TEXT.as_bytes(), &done("the read", read)?)
 }

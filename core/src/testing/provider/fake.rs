@@ -26,7 +26,9 @@ struct Inner {
 #[derive(Debug, Default)]
 struct World {
     values: BTreeMap<String, SecretValue>,
+    versions: BTreeMap<String, Vec<SecretValue>>,
     errors: BTreeMap<String, (ErrorKind, String)>,
+    next: Vec<(ErrorKind, String)>,
     down: bool,
     latency: Duration,
     reads: Vec<SecretName>,
@@ -72,6 +74,24 @@ impl FakeProvider {
     pub fn fail(&self, name: &str, kind: ErrorKind, message: &str) {
         let error = (kind, message.to_owned());
         self.world().errors.insert(name.to_owned(), error);
+    }
+
+    /// Answers so many reads, of whatever name, with this error, and then as ever.
+    pub fn fail_next(&self, times: usize, kind: ErrorKind, message: &str) {
+        self.world().next = vec![(kind, message.to_owned()); times];
+    }
+
+    /// Sets versions of a secret, oldest first; their names are `1`, `2` and so on.
+    pub fn set_versions(&self, name: &str, values: &[&[u8]]) {
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| SecretValue::new(*value))
+            .collect();
+        let mut world = self.world();
+        if let Some(newest) = values.last() {
+            world.values.insert(name.to_owned(), newest.clone());
+        }
+        world.versions.insert(name.to_owned(), values);
     }
 
     /// Makes the whole store answer or not (`Unavailable`).
@@ -127,17 +147,31 @@ impl FakeProvider {
     }
 
     fn find(&self, name: &SecretName) -> Result<Secret> {
-        let world = self.world();
+        let mut world = self.world();
+        if let Some((kind, message)) = world.next.pop() {
+            return Err(Error::new(kind, message));
+        }
         if let Some((kind, message)) = world.errors.get(&name.name) {
             return Err(Error::new(*kind, message));
         }
-        match world.values.get(&name.name) {
-            Some(value) if name.version.is_none() => Ok(Secret::from(value.clone())),
-            _ => Err(Error::not_found(format!(
+        let missing = || {
+            Error::not_found(format!(
                 "no secret `{name}` in the fake store (version {})",
                 name.version.as_deref().unwrap_or("any")
-            ))),
-        }
+            ))
+        };
+        let Some(versions) = world.versions.get(&name.name) else {
+            let value = world.values.get(&name.name);
+            let value = value.filter(|_| name.version.is_none());
+            return value.cloned().map(Secret::from).ok_or_else(missing);
+        };
+        let number = match &name.version {
+            None => versions.len(),
+            Some(version) => version.parse().unwrap_or(0),
+        };
+        let value = number.checked_sub(1).and_then(|at| versions.get(at));
+        let secret = Secret::from(value.cloned().ok_or_else(missing)?);
+        Ok(secret.with_version(number.to_string()))
     }
 }
 
@@ -170,6 +204,34 @@ impl ProviderHarness for FakeProvider {
     async fn put(&self, label: &str, value: &[u8]) -> Option<SecretName> {
         let name = format!("/contract/{label}");
         self.set(&name, value);
+        Some(SecretName::new(name))
+    }
+
+    async fn put_versions(&self, label: &str, values: &[&[u8]]) -> Option<Vec<SecretName>> {
+        let name = format!("/contract/{label}");
+        self.set_versions(&name, values);
+        let named = |number: usize| {
+            let mut name = SecretName::new(name.clone());
+            name.version = Some(number.to_string());
+            name
+        };
+        Some((1..=values.len()).map(named).collect())
+    }
+
+    async fn disabled(&self) -> Option<SecretName> {
+        let name = "/contract/disabled";
+        self.fail(
+            name,
+            ErrorKind::Conflict,
+            "`/contract/disabled` is disabled",
+        );
+        Some(SecretName::new(name))
+    }
+
+    async fn deleted(&self) -> Option<SecretName> {
+        let name = "/contract/deleted";
+        self.set(name, "gone");
+        self.unset(name);
         Some(SecretName::new(name))
     }
 

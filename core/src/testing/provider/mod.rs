@@ -56,6 +56,29 @@ pub trait ProviderHarness: Send + Sync {
         None
     }
 
+    /// Lays versions of one secret into the store, oldest first, and names each one.
+    /// `None` if the store has no versions.
+    async fn put_versions(&self, label: &str, values: &[&[u8]]) -> Option<Vec<SecretName>> {
+        let _ = (label, values);
+        None
+    }
+
+    /// The name of a secret that is there and disabled.
+    async fn disabled(&self) -> Option<SecretName> {
+        None
+    }
+
+    /// The name of a secret that was there and is deleted.
+    async fn deleted(&self) -> Option<SecretName> {
+        None
+    }
+
+    /// The provider over all that was put so far, with a store, or a way to it, in such trouble.
+    async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {
+        let _ = trouble;
+        None
+    }
+
     /// How long one answer may take.
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
@@ -65,6 +88,24 @@ pub trait ProviderHarness: Send + Sync {
     fn declines(&self) -> &[(&'static str, &'static str)] {
         &[]
     }
+}
+
+/// What may be wrong with a store that is far away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// It answers twice that there are too many requests, and then as ever.
+    ThrottlesTwice,
+    /// It goes on answering that there are too many requests.
+    Throttles,
+    /// It fails twice by itself (5xx), and then answers as ever.
+    FailsTwice,
+    /// Its answers take longer than anybody waits.
+    Slow,
+    /// Its certificate is of an authority that nobody trusts.
+    Untrusted,
+    /// The identity has been used, and is then no longer accepted; another can be had.
+    Expired,
 }
 
 /// One promise of the contract of secret stores.
@@ -161,6 +202,8 @@ macro_rules! __provider_cases {
             check in cases:
                 check_answers_without_side_effects
                 check_says_what_is_missing;
+            identity in cases:
+                the_identity_is_told_twice_the_same;
             get in cases:
                 text_comes_back_byte_for_byte
                 unicode_comes_back_byte_for_byte
@@ -173,6 +216,17 @@ macro_rules! __provider_cases {
                 a_read_dropped_at_any_await_harms_nothing
                 a_missing_secret_is_not_found
                 a_missing_version_is_an_error
+                each_version_comes_back_by_its_name
+                the_newest_version_comes_without_a_name
+                the_version_is_told_where_there_are_some
+                a_disabled_secret_is_told_apart
+                a_deleted_secret_is_refused
+                a_store_that_throttles_twice_is_asked_again
+                a_store_that_goes_on_throttling_is_unavailable
+                a_store_that_fails_twice_is_asked_again
+                a_slow_store_is_given_up_in_time
+                a_store_that_cannot_be_trusted_is_not_read
+                an_identity_that_expired_is_renewed
                 a_forbidden_secret_is_denied
                 a_store_that_does_not_answer_is_unavailable
                 an_impossible_name_is_invalid

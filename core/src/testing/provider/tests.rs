@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretValue};
 
 mod the_fake_passes {
     crate::provider_contract_tests!(
@@ -64,6 +64,12 @@ impl ProviderHarness for Broken {
     async fn denied(&self) -> Option<SecretName> {
         self.0.denied().await
     }
+    async fn put_versions(&self, label: &str, values: &[&[u8]]) -> Option<Vec<SecretName>> {
+        self.0.put_versions(label, values).await
+    }
+    async fn disabled(&self) -> Option<SecretName> {
+        self.0.disabled().await
+    }
     fn impossible(&self) -> Option<SecretName> {
         self.0.impossible()
     }
@@ -79,7 +85,10 @@ impl ProviderHarness for Broken {
 
 /// Reads the value of an answer and makes another of it.
 fn with_value(answer: Result<Secret>, change: impl Fn(&[u8]) -> Vec<u8>) -> Result<Secret> {
-    answer.map(|secret| Secret::new(change(secret.value.expose())))
+    answer.map(|mut secret| {
+        secret.value = SecretValue::new(change(secret.value.expose()));
+        secret
+    })
 }
 
 fn as_kind(answer: Result<Secret>, from: ErrorKind, to: ErrorKind) -> Result<Secret> {
@@ -95,7 +104,7 @@ fn as_kind(answer: Result<Secret>, from: ErrorKind, to: ErrorKind) -> Result<Sec
 
 #[tokio::test(start_paused = true)]
 async fn each_broken_store_is_caught_by_the_case_meant_for_it() {
-    let broken: [(&str, Break); 9] = [
+    let broken: [(&str, Break); 11] = [
         ("spaces_and_newlines_come_back_byte_for_byte", |answer| {
             with_value(answer, |value| value.trim_ascii().to_vec())
         }),
@@ -116,6 +125,12 @@ async fn each_broken_store_is_caught_by_the_case_meant_for_it() {
         }),
         ("a_forbidden_secret_is_denied", |answer| {
             as_kind(answer, ErrorKind::Denied, ErrorKind::NotFound)
+        }),
+        ("a_disabled_secret_is_told_apart", |answer| {
+            as_kind(answer, ErrorKind::Conflict, ErrorKind::NotFound)
+        }),
+        ("the_version_is_told_where_there_are_some", |answer| {
+            answer.map(|secret| Secret::from(secret.value))
         }),
         ("a_store_that_does_not_answer_is_unavailable", |answer| {
             as_kind(answer, ErrorKind::Unavailable, ErrorKind::NotFound)

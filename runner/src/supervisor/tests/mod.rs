@@ -50,6 +50,7 @@ struct World {
     max_runs: u32,
     policy: Policy,
     resolve: Resolve,
+    workload: Option<hybrid_runner_secrets::workload::Workload>,
 }
 
 /// One life of a runner.
@@ -68,6 +69,7 @@ impl World {
             max_runs: 1000,
             policy: Policy::default(),
             resolve: Resolve::Runner,
+            workload: None,
         }
     }
 
@@ -84,6 +86,7 @@ impl World {
             data_dir: disk.to_owned(),
             max_runs: self.max_runs,
             resolve: self.resolve,
+            workload: self.workload.clone(),
         }
     }
 

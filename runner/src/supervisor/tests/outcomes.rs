@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hybrid_runner_core::error::ErrorKind;
-use hybrid_runner_core::run::{FailureClass, Outcome, State};
+use hybrid_runner_core::run::{FailureClass, Outcome, Retries, State};
 use hybrid_runner_core::testing::Script;
 use hybrid_runner_core::unit::Period;
-use hybrid_runner_core::{Executor as _, RunId};
+use hybrid_runner_core::{Error, Executor as _, RunId};
 
 use super::{World, held, kind, spec, start, within};
 use crate::config::Resolve;
@@ -49,6 +49,77 @@ async fn a_secret_that_cannot_be_resolved_fails_the_run_before_it_starts() {
         failure.message
     );
     assert_eq!(world.backend.starts().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_refusal_stops_the_run_before_it_starts() {
+    let world = World::new();
+    let life = world.open().await;
+    for kind in [
+        ErrorKind::NotFound,
+        ErrorKind::Denied,
+        ErrorKind::Conflict,
+        ErrorKind::Unavailable,
+        ErrorKind::Invalid,
+        ErrorKind::Unsupported,
+        ErrorKind::Internal,
+    ] {
+        let name = format!("/{kind}");
+        world.provider.fail(&name, kind, "the store says no");
+        let mut spec = held();
+        spec.env.insert("A".to_owned(), format!("secret:{name}"));
+        life.start(&spec).await.unwrap();
+        let failure = life.failure(spec.run).await;
+        assert_eq!(failure.class, FailureClass::Secret, "{kind}");
+        assert!(
+            failure.message.contains("the store says no"),
+            "{kind}: {}",
+            failure.message
+        );
+        assert_eq!(failure.may_pass, kind == ErrorKind::Unavailable, "{kind}");
+    }
+    assert_eq!(world.backend.starts().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_after_the_first_asks_the_store_itself() {
+    let world = World::new();
+    let life = world.open().await;
+    let mut spec = Script::new().exit(3).spec(RunId::generate());
+    spec.env.insert("A".to_owned(), "secret:/a".to_owned());
+    spec.retries = Some(Retries {
+        limit: 2,
+        delay: Period::ZERO,
+        on: Vec::new(),
+    });
+    life.start(&spec).await.unwrap();
+    life.failure(spec.run).await;
+    let fresh: Vec<bool> = world
+        .provider
+        .reads()
+        .iter()
+        .map(|name| name.fresh)
+        .collect();
+    assert_eq!(fresh, [false, true, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_rules_are_in_force_for_what_starts_next() {
+    let world = World::new();
+    let life = world.open().await;
+    let mut spec = held();
+    spec.env.insert("A".to_owned(), "secret:/a".to_owned());
+    let policy = Policy {
+        secrets: Some(vec!["store:/other/*".to_owned()]),
+        ..Policy::default()
+    };
+    life.runner.set_rules(crate::supervisor::Rules {
+        policy,
+        workload: None,
+    });
+    life.start(&spec).await.unwrap();
+    let failure = life.failure(spec.run).await;
+    assert_eq!(failure.class, FailureClass::Policy);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,6 +207,25 @@ async fn a_run_that_does_not_begin_in_its_time_is_pending_and_leaves_nothing_ali
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_kept_a_run_from_beginning_is_blamed_and_not_its_executor() {
+    let world = World::new();
+    let life = world.open().await;
+    for _ in 0..100 {
+        let away = Error::unavailable("failed to pull the image `a:1`")
+            .with_class(FailureClass::Image)
+            .with_source("the registry is away");
+        world.backend.fail_next_start_with(away);
+    }
+    let mut spec = held();
+    spec.limits.start_timeout = Period::seconds(60);
+    life.start(&spec).await.unwrap();
+    let failure = life.failure(spec.run).await;
+    assert_eq!(failure.class, FailureClass::Image);
+    assert_eq!(failure.message, "failed to pull the image `a:1`");
+    assert_eq!(failure.source.as_deref(), Some("the registry is away"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_that_has_happened_wins_over_giving_up() {
     let world = World::new();
     let life = world.open().await;
@@ -210,9 +300,28 @@ async fn where_the_workload_resolves_nothing_is_read() {
     let mut spec = held();
     spec.env.insert("A".to_owned(), "secret:/a".to_owned());
     life.start(&spec).await.unwrap();
-    life.level(spec.run, hybrid_runner_core::Status::is_finished)
+    // It gets the reference itself: without one to hand over, the start would be refused.
+    life.level(spec.run, |level| level.state == State::Running)
         .await;
     assert_eq!(world.provider.reads(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_workload_cannot_resolve_itself_fails_before_it_starts() {
+    let mut world = World::new();
+    world.resolve = Resolve::Workload;
+    world.workload = Some(hybrid_runner_secrets::workload::Workload::of_chart(
+        "aws", None,
+    ));
+    let life = world.open().await;
+    let mut spec = held();
+    spec.env
+        .insert("A".to_owned(), "secret:/a#field".to_owned());
+    life.start(&spec).await.unwrap();
+    let failure = life.failure(spec.run).await;
+    assert_eq!(failure.class, FailureClass::Secret);
+    assert!(failure.message.contains("`#key`"), "{}", failure.message);
+    assert_eq!(world.backend.starts().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,6 +191,7 @@ async fn open(folder: &Path) -> (Runner, JoinSet<()>) {
         data_dir: folder.join("runner"),
         max_runs: 4,
         resolve: Resolve::Runner,
+        workload: None,
     };
     let (runner, driver) = Runner::open(parts).await.unwrap();
     let mut tasks = JoinSet::new();

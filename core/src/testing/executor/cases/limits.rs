@@ -3,9 +3,10 @@
 use crate::run::{FailureClass, Outcome};
 use crate::testing::executor::Trial;
 use crate::testing::script::Script;
-use crate::testing::verdict::{Tried, ensure, equal, shown};
+use crate::testing::verdict::{Tried, ensure, equal, not_offered, shown};
 
 pub(in super::super) async fn timeout_ends_the_run(t: &Trial) -> Tried {
+    offered(t, "timeout")?;
     let mut spec = t.spec(Script::new().out("began\n").hold());
     spec.limits.timeout = t.tick().into();
     let handle = t.start(&spec).await?;
@@ -14,6 +15,7 @@ pub(in super::super) async fn timeout_ends_the_run(t: &Trial) -> Tried {
 }
 
 pub(in super::super) async fn timeout_ends_a_run_that_ignores_the_request(t: &Trial) -> Tried {
+    offered(t, "timeout")?;
     let mut spec = t.spec(Script::new().stubborn().hold());
     spec.limits.timeout = t.tick().into();
     spec.limits.grace = t.tick().into();
@@ -23,6 +25,7 @@ pub(in super::super) async fn timeout_ends_a_run_that_ignores_the_request(t: &Tr
 }
 
 pub(in super::super) async fn stall_timeout_ends_a_silent_run(t: &Trial) -> Tried {
+    offered(t, "stall_timeout")?;
     let mut spec = t.spec(Script::new().out("began\n").hold());
     spec.limits.stall_timeout = t.tick().into();
     let handle = t.start(&spec).await?;
@@ -30,6 +33,7 @@ pub(in super::super) async fn stall_timeout_ends_a_silent_run(t: &Trial) -> Trie
 }
 
 pub(in super::super) async fn output_keeps_a_run_from_stalling(t: &Trial) -> Tried {
+    offered(t, "stall_timeout")?;
     let stall = t.tick() * 2;
     let mut spec = t.spec(Script::new().lines(20, stall / 8));
     spec.limits.stall_timeout = stall.into();
@@ -40,6 +44,14 @@ pub(in super::super) async fn output_keeps_a_run_from_stalling(t: &Trial) -> Tri
         &Outcome::Succeeded,
         &outcome,
     )
+}
+
+/// A backend may say that it keeps no time, or not this one.
+fn offered(t: &Trial, limit: &str) -> Tried {
+    if t.lacks("limits") || t.lacks(limit) {
+        return Err(not_offered(&format!("a backend with `{limit}`")));
+    }
+    Ok(())
 }
 
 fn fails_as(class: FailureClass, outcome: &Outcome) -> Tried {

@@ -89,6 +89,9 @@ pub(in super::super) async fn exit_codes_are_told_as_they_were(t: &Trial) -> Tri
 }
 
 pub(in super::super) async fn signals_are_told_as_they_were(t: &Trial) -> Tried {
+    if t.lacks("signals") {
+        return Err(not_offered("a backend that tells signals"));
+    }
     for signal in [9, 10, 15] {
         let (_, outcome) = t.run(Script::new().signal(signal)).await?;
         match &outcome {

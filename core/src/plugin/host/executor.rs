@@ -1,0 +1,342 @@
+//! The executor contract through a plugin.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::time::timeout;
+
+use super::life::Life;
+use super::{Host, Values};
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
+use crate::finding::Finding;
+use crate::log::{LogChunk, LogCursor};
+use crate::run::{RunSpec, Status};
+use crate::secret::Secrets;
+use crate::session::RemoteExecutor;
+
+/// How often a request is made whose process ends under it.
+const ATTEMPTS: u32 = 3;
+
+/// An executor that a plugin serves.
+#[derive(Debug, Clone)]
+pub struct PluginExecutor {
+    host: Host,
+    values: Values,
+}
+
+/// What became of a start at a backend with names of its own.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Submitted {
+    /// The backend has it, under this handle.
+    Done(Handle),
+    /// The plugin said that nothing was made.
+    Refused(Error),
+    /// Nobody knows: the plugin ended, was silent, or met something unexpected.
+    Unclear(Error),
+}
+
+/// What came of one question.
+enum Answer<T> {
+    Given(T),
+    Refused(Error),
+    /// The process ended, or time was over.
+    None(Error),
+}
+
+impl PluginExecutor {
+    /// The executor behind this plugin.
+    pub fn new(host: Host) -> Self {
+        let values = host.values();
+        Self { host, values }
+    }
+
+    /// The plugin itself.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Asks once.
+    async fn ask<T>(
+        &self,
+        life: &Life,
+        method: &str,
+        limit: Duration,
+        question: &(dyn Fn(RemoteExecutor) -> BoxFuture<'static, Result<T>> + Sync),
+    ) -> Answer<T> {
+        let remote = RemoteExecutor::with_secrets(life.session.clone());
+        match timeout(limit, question(remote)).await {
+            Ok(Ok(answer)) => Answer::Given(answer),
+            Ok(Err(_)) if life.session.is_closed() => Answer::None(self.gone(life, method).await),
+            Ok(Err(error)) => Answer::Refused(self.values.error(error)),
+            Err(_) => Answer::None(Error::unavailable(format!(
+                "the plugin did not answer `{method}` within {limit:?}"
+            ))),
+        }
+    }
+
+    async fn gone(&self, life: &Life, method: &str) -> Error {
+        let why = life.obituary().await;
+        let program = self.host.launch().shown();
+        let what = format!("the plugin `{program}` ended while it was asked to `{method}`");
+        Error::unavailable(what).with_source(why)
+    }
+
+    /// Asks, and asks the next process if this one ends meanwhile: for what may be asked twice.
+    async fn ask_again<T>(
+        &self,
+        method: &str,
+        limit: Duration,
+        question: impl Fn(RemoteExecutor) -> BoxFuture<'static, Result<T>> + Sync,
+    ) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            let life = self.host.life().await?;
+            match self.ask(&life, method, limit, &question).await {
+                Answer::Given(answer) => return Ok(answer),
+                Answer::Refused(error) => return Err(error),
+                Answer::None(error) => {
+                    if attempt == ATTEMPTS || !life.session.is_closed() {
+                        return Err(error);
+                    }
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Starts at a backend with names of its own: asked once, never again.
+    ///
+    /// # Cancel safety
+    ///
+    /// None: dropped midway it is unclear whether the backend has the run.
+    pub async fn submit(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+        progress: &Progress,
+    ) -> Submitted {
+        let life = match self.host.life().await {
+            Ok(life) => life,
+            Err(error) => return Submitted::Refused(error),
+        };
+        if let Err(error) = self.values.give(spec.run, secrets, masks(&life)).await {
+            return Submitted::Refused(error);
+        }
+        let _busy = Busy::new(&life.busy);
+        let limit = self.host.timeouts().start.get();
+        let question = start(spec, secrets, &self.masked(progress));
+        match self.ask(&life, "start", limit, &question).await {
+            Answer::Given(handle) => Submitted::Done(self.values.handle(handle)),
+            Answer::Refused(error) if error.kind() == ErrorKind::Internal => {
+                Submitted::Unclear(error)
+            }
+            Answer::Refused(error) => Submitted::Refused(error),
+            Answer::None(error) => Submitted::Unclear(error),
+        }
+    }
+
+    /// What a backend with names of its own made of a run, by the mark that it carries.
+    pub async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>> {
+        let limit = self.host.timeouts().find.get();
+        let spec = Arc::new(spec.clone());
+        let find = |remote: RemoteExecutor| {
+            let spec = Arc::clone(&spec);
+            async move { remote.find(&spec).await }.boxed()
+        };
+        self.ask_again("find", limit, find).await
+    }
+
+    fn masked(&self, progress: &Progress) -> Progress {
+        let (progress, values) = (progress.clone(), self.values.clone());
+        Progress::to(move |message| progress.report(&values.text(message)))
+    }
+
+    async fn open_watch(&self, run: Handle) -> Result<BoxStream<'static, Result<Status>>> {
+        let life = self.host.life().await?;
+        let mut levels = RemoteExecutor::with_secrets(life.session.clone()).watch(&run);
+        let limit = self.host.timeouts().watch.get();
+        let first = timeout(limit, levels.next()).await.map_err(|_| {
+            Error::unavailable(format!(
+                "the plugin told no level of the run within {limit:?}"
+            ))
+        })?;
+        let this = self.clone();
+        let levels = stream::iter(first).chain(levels);
+        Ok(levels
+            .then(move |level| {
+                let (this, life) = (this.clone(), life.clone());
+                async move { this.item(&life, "watch", level).await }
+            })
+            .map(move |level| level.map(|(this, level)| this.values.status(level)))
+            .boxed())
+    }
+
+    /// An item of a stream; an error says why the plugin ended, if it did.
+    async fn item<T>(&self, life: &Life, method: &str, item: Result<T>) -> Result<(Self, T)> {
+        match item {
+            Ok(item) => Ok((self.clone(), item)),
+            Err(_) if life.session.is_closed() => Err(self.gone(life, method).await),
+            Err(error) => Err(self.values.error(error)),
+        }
+    }
+
+    async fn open_logs(
+        &self,
+        run: Handle,
+        from: Option<LogCursor>,
+    ) -> Result<BoxStream<'static, Result<LogChunk>>> {
+        let life = self.host.life().await?;
+        let can = life.welcome.capabilities.as_ref();
+        if can.is_some_and(|can| !can.offers("logs")) {
+            return Ok(nothing_until_the_end(self.watch(&run)));
+        }
+        let (id, masks) = (run.run, masks(&life));
+        let this = self.clone();
+        let open = move |from| {
+            let chunks = RemoteExecutor::with_secrets(life.session.clone()).logs(&run, from);
+            chunks
+                .then(move |chunk| {
+                    let (this, life) = (this.clone(), life.clone());
+                    async move { this.item(&life, "logs", chunk).await }
+                })
+                .map(|chunk| chunk.map(|(_, chunk)| chunk))
+                .boxed()
+        };
+        self.values.log(id, masks, from, open).await
+    }
+}
+
+fn masks(life: &Life) -> bool {
+    let can = life.welcome.capabilities.as_ref();
+    can.is_some_and(|can| can.masks)
+}
+
+/// The log of a backend that has none.
+fn nothing_until_the_end(
+    levels: BoxStream<'static, Result<Status>>,
+) -> BoxStream<'static, Result<LogChunk>> {
+    levels
+        .filter_map(|level| async { level.err().map(Err) })
+        .boxed()
+}
+
+fn start(
+    spec: &RunSpec,
+    secrets: &Secrets,
+    progress: &Progress,
+) -> impl Fn(RemoteExecutor) -> BoxFuture<'static, Result<Handle>> + Sync + use<> {
+    let given = Arc::new((spec.clone(), secrets.clone(), progress.clone()));
+    move |remote: RemoteExecutor| {
+        let given = Arc::clone(&given);
+        async move { remote.start(&given.0, &given.1, &given.2).await }.boxed()
+    }
+}
+
+/// Something is under way that must not be broken off.
+struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn opened<T: Send + 'static>(
+    open: impl Future<Output = Result<BoxStream<'static, Result<T>>>> + Send + 'static,
+) -> BoxStream<'static, Result<T>> {
+    let stream = open.map(|opened| match opened {
+        Ok(stream) => stream,
+        Err(error) => stream::once(async { Err(error) }).boxed(),
+    });
+    stream.flatten_stream().boxed()
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Executor for PluginExecutor {
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let welcome = self.host.welcome().await?;
+        welcome.capabilities.clone().ok_or_else(|| {
+            let program = self.host.launch().shown();
+            Error::invalid(format!(
+                "the plugin `{program}` names no `capabilities` in its answer to `hello`"
+            ))
+        })
+    }
+
+    async fn check(&self) -> Result<()> {
+        let limit = self.host.timeouts().check.get();
+        let check = |remote: RemoteExecutor| async move { remote.check().await }.boxed();
+        self.ask_again("check", limit, check).await
+    }
+
+    async fn start(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+        progress: &Progress,
+    ) -> Result<Handle> {
+        let life = self.host.life().await?;
+        self.values.give(spec.run, secrets, masks(&life)).await?;
+        let limit = self.host.timeouts().start.get();
+        let question = start(spec, secrets, &self.masked(progress));
+        let handle = self.ask_again("start", limit, question).await?;
+        Ok(self.values.handle(handle))
+    }
+
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        let (this, run) = (self.clone(), run.clone());
+        opened(async move { this.open_watch(run).await })
+    }
+
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        let (this, run) = (self.clone(), run.clone());
+        opened(async move { this.open_logs(run, from).await })
+    }
+
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        let limit = self.host.timeouts().stop.get();
+        let run = run.clone();
+        let stop = |remote: RemoteExecutor| {
+            let run = run.clone();
+            async move { remote.stop(&run, grace).await }.boxed()
+        };
+        self.ask_again("stop", limit, stop).await
+    }
+
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        let limit = self.host.timeouts().remove.get();
+        let handle = run.clone();
+        let remove = |remote: RemoteExecutor| {
+            let run = handle.clone();
+            async move { remote.remove(&run).await }.boxed()
+        };
+        self.ask_again("remove", limit, remove).await?;
+        self.values.withdraw(run.run).await;
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Handle>> {
+        let limit = self.host.timeouts().list.get();
+        let list = |remote: RemoteExecutor| async move { remote.list().await }.boxed();
+        self.ask_again("list", limit, list).await
+    }
+}

@@ -1,0 +1,146 @@
+//! The values of live runs, and texts without them. The only place that knows the masker.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hybrid_runner_helper::mask::{Masker, Patterns, needles_of};
+
+use crate::error::Error;
+use crate::executor::Handle;
+use crate::run::{Outcome, State, Status};
+use crate::secret::SecretValue;
+
+/// Values of a secret store that are remembered; those of runs are bounded by the runs.
+const REMEMBERED: usize = 4096;
+
+/// What is to be masked, by who was given it: a run, or a name in a store.
+#[derive(Default)]
+pub(super) struct Masking(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    values: HashMap<String, Vec<SecretValue>>,
+    /// Those of all together, made when they are needed.
+    all: Option<Patterns>,
+}
+
+impl fmt::Debug for Masking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Masking")
+    }
+}
+
+/// Patterns of these values.
+fn patterns<'a>(values: impl IntoIterator<Item = &'a SecretValue>) -> Patterns {
+    // Exposed to be searched for, so that they are not shown.
+    Patterns::new(
+        values
+            .into_iter()
+            .flat_map(|value| needles_of(value.expose())),
+    )
+}
+
+impl Masking {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Masks these values from here on.
+    pub(super) fn learn(&self, key: String, values: Vec<SecretValue>) {
+        if values.is_empty() {
+            return;
+        }
+        let mut known = self.known();
+        known.values.insert(key, values);
+        known.all = None;
+    }
+
+    /// As [`Self::learn`], for a store: it has no end at which its values could be forgotten.
+    pub(super) fn remember(&self, key: String, value: SecretValue) {
+        let mut known = self.known();
+        if known.values.len() >= REMEMBERED
+            && let Some(any) = known.values.keys().next().cloned()
+        {
+            known.values.remove(&any);
+        }
+        drop(known);
+        self.learn(key, vec![value]);
+    }
+
+    pub(super) fn forget(&self, key: &str) {
+        let mut known = self.known();
+        if known.values.remove(key).is_some() {
+            known.all = None;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known().values.is_empty()
+    }
+
+    /// The patterns of one run, if it was given values.
+    pub(super) fn of(&self, key: &str) -> Option<Patterns> {
+        self.known().values.get(key).map(patterns)
+    }
+
+    fn all(&self) -> Patterns {
+        let mut known = self.known();
+        if let Some(all) = &known.all {
+            return all.clone();
+        }
+        let all = patterns(known.values.values().flatten());
+        known.all.insert(all).clone()
+    }
+
+    /// A text without any value.
+    pub(super) fn text(&self, text: &str) -> String {
+        let all = self.all();
+        if all.is_empty() {
+            return text.to_owned();
+        }
+        let mut masker = Masker::new(all);
+        let mut out = Vec::with_capacity(text.len());
+        masker.push(text.as_bytes(), &mut out);
+        masker.finish(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// An error without any value; left as it is if it holds none.
+    pub(super) fn error(&self, error: Error) -> Error {
+        let report = error.report();
+        let masked = self.text(&report);
+        if masked == report {
+            return error;
+        }
+        Error::new(error.kind(), masked)
+    }
+
+    /// A level without any value.
+    pub(super) fn status(&self, mut status: Status) -> Status {
+        let mask = |text: &mut String| *text = self.text(text);
+        if let Some(message) = &mut status.message {
+            mask(message);
+        }
+        match &mut status.state {
+            State::Finished(Outcome::Failed(failure)) => {
+                mask(&mut failure.message);
+                failure.source.iter_mut().for_each(mask);
+            }
+            State::Finished(Outcome::Lost { why }) => mask(why),
+            State::Finished(Outcome::Stopped { by: Some(by) }) => mask(by),
+            _ => {}
+        }
+        status
+    }
+
+    /// A handle as it may be stored: its state is left out if a value stands in it.
+    pub(super) fn handle(&self, handle: Handle) -> Handle {
+        let state = handle.state.to_string();
+        if self.text(&state) == state {
+            return handle;
+        }
+        tracing::warn!(run = %handle.run, "the plugin put a value into the handle's state: the state is left out");
+        Handle::of(handle.run)
+    }
+}

@@ -1,0 +1,117 @@
+//! A plugin's standard error: into our log, line by line, masked, and not faster than anybody reads.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::time::Instant;
+
+use super::masking::Masking;
+use super::trace::{Trace, Way};
+
+/// A line is cut here.
+const LONGEST: usize = 4096;
+/// Lines of one stretch of time that are told; the others are counted.
+const TOLD: u32 = 200;
+const STRETCH: Duration = Duration::from_secs(1);
+/// The lines that explain an end.
+const LAST_WORDS: usize = 4;
+
+/// The last lines, for whoever asks why it ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastWords(Arc<Mutex<VecDeque<String>>>);
+
+impl LastWords {
+    fn note(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_WORDS {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub(super) fn joined(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" | ")
+    }
+}
+
+/// Reads until the end.
+pub(super) async fn read(
+    mut stderr: impl AsyncRead + Unpin,
+    plugin: String,
+    masking: Arc<Masking>,
+    trace: Option<Trace>,
+    last_words: LastWords,
+) {
+    let mut teller = Teller {
+        plugin,
+        masking,
+        trace,
+        last_words,
+        since: Instant::now(),
+        told: 0,
+        left_out: 0,
+    };
+    let mut line = Vec::new();
+    let mut buffer = vec![0; 8192];
+    loop {
+        let read = stderr.read(&mut buffer).await.unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+        for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+            let ends = part.ends_with(b"\n");
+            let room = LONGEST.saturating_sub(line.len());
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            if ends {
+                teller.tell(&line);
+                line.clear();
+            }
+        }
+    }
+    if !line.is_empty() {
+        teller.tell(&line);
+    }
+}
+
+struct Teller {
+    plugin: String,
+    masking: Arc<Masking>,
+    trace: Option<Trace>,
+    last_words: LastWords,
+    since: Instant,
+    told: u32,
+    left_out: u64,
+}
+
+impl Teller {
+    fn tell(&mut self, line: &[u8]) {
+        if self.since.elapsed() > STRETCH {
+            if self.left_out > 0 {
+                tracing::warn!(
+                    plugin = self.plugin,
+                    lines = self.left_out,
+                    "lines of the plugin's stderr were left out: there were too many"
+                );
+            }
+            (self.since, self.told, self.left_out) = (Instant::now(), 0, 0);
+        }
+        if self.told >= TOLD {
+            self.left_out += 1;
+            return;
+        }
+        self.told += 1;
+        let line = self.masking.text(String::from_utf8_lossy(line).trim_end());
+        tracing::info!(plugin = self.plugin, "{line}");
+        if let Some(trace) = &self.trace {
+            trace.tell(Way::Stderr, line.clone());
+        }
+        self.last_words.note(line);
+    }
+}

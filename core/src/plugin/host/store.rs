@@ -1,0 +1,93 @@
+//! The contract of secret stores through a plugin.
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+
+use super::Host;
+use crate::error::{Error, Result};
+use crate::plugin::store::RemoteStore;
+use crate::secret::{Secret, SecretName, SecretProvider};
+
+/// How often a request is made whose process ends under it.
+const ATTEMPTS: u32 = 3;
+
+/// A secret store that a plugin serves.
+#[derive(Debug, Clone)]
+pub struct PluginStore {
+    host: Host,
+}
+
+impl PluginStore {
+    /// The store behind this plugin.
+    pub fn new(host: Host) -> Self {
+        Self { host }
+    }
+
+    /// The plugin itself.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Puts a value into the store, for a test; `None` if it cannot hold it.
+    pub async fn put(&self, label: &str, value: &[u8]) -> Result<Option<SecretName>> {
+        let put = async |remote: RemoteStore| remote.put(label, value).await;
+        self.ask("put", self.host.timeouts().get.get(), put).await
+    }
+
+    /// Asks, and asks the next process if this one ends meanwhile: reading twice is reading once.
+    async fn ask<T, Asked: Future<Output = Result<T>>>(
+        &self,
+        method: &str,
+        limit: Duration,
+        question: impl Fn(RemoteStore) -> Asked,
+    ) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            let life = self.host.life().await?;
+            let remote = RemoteStore::new(life.session.clone());
+            let error = match timeout(limit, question(remote)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(_)) if life.session.is_closed() => {
+                    let program = self.host.launch().shown();
+                    let what =
+                        format!("the plugin `{program}` ended while it was asked to `{method}`");
+                    Error::unavailable(what).with_source(life.obituary().await)
+                }
+                Ok(Err(error)) => return Err(self.host.masking().error(error)),
+                Err(_) => {
+                    return Err(Error::unavailable(format!(
+                        "the plugin did not answer `{method}` within {limit:?}"
+                    )));
+                }
+            };
+            if attempt == ATTEMPTS {
+                return Err(error);
+            }
+            attempt += 1;
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SecretProvider for PluginStore {
+    async fn check(&self) -> Result<()> {
+        let limit = self.host.timeouts().check.get();
+        self.ask("check", limit, async |remote: RemoteStore| {
+            remote.check().await
+        })
+        .await
+    }
+
+    async fn get(&self, name: &SecretName) -> Result<Secret> {
+        let limit = self.host.timeouts().get.get();
+        let get = async |remote: RemoteStore| remote.get(name).await;
+        let secret = self.ask("get", limit, get).await?;
+        let value = secret.value.clone();
+        self.host.masking().remember(name.to_string(), value);
+        Ok(secret)
+    }
+}

@@ -1,0 +1,316 @@
+//! Backends that give names of their own: what makes an executor of them.
+//!
+//! Such a backend cannot be asked for a run by the name that its caller chose, so the way from name to name is kept here: one
+//! file for each run, written and synced before the backend is asked, with the backend's answer behind it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ledger` | the files: records behind each other, under a lock that is the sign of life of whoever is busy |
+//!
+//! # After a crash
+//!
+//! A claim without an answer that nobody is busy with: the backend may have the run or not. If it can find it by a mark,
+//! it is asked; what it does not have is started. If it cannot, the run is lost, and never started again.
+
+mod ledger;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
+use hybrid_runner_core::id::Owner;
+use hybrid_runner_core::plugin::host::Submitted;
+use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use ledger::{Claim, Ledger};
+
+/// How often a run whose start is to be made again is looked at.
+const AGAIN: Duration = Duration::from_secs(1);
+
+const UNCLEAR: &str = "whether the backend took the run is not known: its answer never came, and it cannot be found by a mark; it is not started again";
+const UNKNOWN: &str = "nothing is known here of this run";
+
+/// A backend with names of its own.
+#[async_trait]
+pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
+    async fn capabilities(&self) -> Result<Capabilities>;
+    async fn check(&self) -> Result<()>;
+    /// Asks the backend once.
+    async fn submit(&self, spec: &RunSpec, secrets: &Secrets, progress: &Progress) -> Submitted;
+    /// By its mark: a strong read. Only asked if the capabilities say `find`.
+    async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>>;
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>>;
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>>;
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()>;
+    async fn remove(&self, run: &Handle) -> Result<()>;
+}
+
+/// An executor over such a backend.
+#[derive(Debug)]
+pub(crate) struct Claims<B>(Arc<Shared<B>>);
+
+#[derive(Debug)]
+struct Shared<B> {
+    backend: B,
+    ledger: Ledger,
+    /// Starts go on although nobody waits for them any more.
+    starts: Mutex<JoinSet<()>>,
+}
+
+/// How a run stands by its record.
+enum Standing {
+    Known(Handle),
+    Ended(Outcome),
+    /// The backend does not have it: a start may be made.
+    Open,
+}
+
+impl<B: Backend> Claims<B> {
+    /// An executor that keeps its ledger in this folder.
+    pub(crate) fn new(backend: B, data_dir: &std::path::Path, owner: &Owner) -> Self {
+        let folder: PathBuf = data_dir.join("claims").join(owner.as_str());
+        Self(Arc::new(Shared {
+            backend,
+            ledger: Ledger::new(folder),
+            starts: Mutex::default(),
+        }))
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    async fn start(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+        progress: &Progress,
+    ) -> Result<Handle> {
+        let can = self.backend.capabilities().await?;
+        let (mut claim, new) = self.ledger.claim(spec).await?;
+        if !new {
+            match self.settle(&mut claim, &can).await? {
+                Standing::Known(handle) if claim.record.stopped => Err(stopped(handle.run)),
+                Standing::Known(handle) => return Ok(handle),
+                Standing::Ended(Outcome::Stopped { .. }) => Err(stopped(spec.run)),
+                Standing::Ended(_) => Err(Error::conflict(UNCLEAR)),
+                Standing::Open => Ok(()),
+            }?;
+        }
+        match self.backend.submit(spec, secrets, progress).await {
+            Submitted::Done(handle) => {
+                let handle = Handle::with_state(spec.run, handle.version, handle.state);
+                claim.record.handle = Some(handle.clone());
+                claim.write().await?;
+                Ok(handle)
+            }
+            Submitted::Refused(error) => {
+                claim.remove().await?;
+                Err(error)
+            }
+            Submitted::Unclear(error) => match self.settle(&mut claim, &can).await? {
+                Standing::Known(handle) => Ok(handle),
+                Standing::Open => Err(Error::unavailable(
+                    "the backend did not take the run; it may be started again",
+                )
+                .with_source(error)),
+                Standing::Ended(_) => Err(Error::conflict(UNCLEAR).with_source(error)),
+            },
+            _ => Err(Error::internal("an answer to a start that is not known")),
+        }
+    }
+
+    /// How a run stands that nobody else is busy with.
+    async fn settle(&self, claim: &mut Claim, can: &Capabilities) -> Result<Standing> {
+        if let Some(handle) = &claim.record.handle {
+            return Ok(Standing::Known(handle.clone()));
+        }
+        if claim.record.lost {
+            return Ok(Standing::Ended(Outcome::lost(UNCLEAR)));
+        }
+        if claim.record.stopped {
+            return Ok(Standing::Ended(Outcome::Stopped { by: None }));
+        }
+        if can.named_start {
+            return Ok(Standing::Open);
+        }
+        let Some(spec) = claim.record.spec.as_deref().filter(|_| can.find) else {
+            claim.record.lost = true;
+            claim.write().await?;
+            return Ok(Standing::Ended(Outcome::lost(UNCLEAR)));
+        };
+        let Some(handle) = self.backend.find(spec).await? else {
+            return Ok(Standing::Open);
+        };
+        let handle = Handle::with_state(spec.run, handle.version, handle.state);
+        claim.record.handle = Some(handle.clone());
+        claim.write().await?;
+        Ok(Standing::Known(handle))
+    }
+
+    /// How a run stands; waits for whoever is busy with it.
+    async fn standing(&self, run: RunId) -> Result<Standing> {
+        let Some(mut claim) = self.ledger.find(run).await? else {
+            return Ok(Standing::Ended(Outcome::lost(UNKNOWN)));
+        };
+        if claim.record.handle.is_some() {
+            // A backend that does not answer must not keep from what is known.
+            return self.settle(&mut claim, &Capabilities::least()).await;
+        }
+        let can = self.backend.capabilities().await?;
+        self.settle(&mut claim, &can).await
+    }
+
+    async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
+        let (mut claim, new) = self.ledger.stop(run).await?;
+        if new {
+            return Ok(());
+        }
+        let standing = if let Some(handle) = &claim.record.handle {
+            Standing::Known(handle.clone())
+        } else {
+            let can = self.backend.capabilities().await?;
+            self.settle(&mut claim, &can).await?
+        };
+        match standing {
+            Standing::Ended(_) => Ok(()),
+            Standing::Open => {
+                claim.record.stopped = true;
+                claim.write().await
+            }
+            Standing::Known(handle) => {
+                self.backend.stop(&handle, grace).await?;
+                claim.record.stopped = true;
+                claim.write().await
+            }
+        }
+    }
+
+    async fn remove(&self, run: RunId) -> Result<()> {
+        let Some(mut claim) = self.ledger.find(run).await? else {
+            return Ok(());
+        };
+        let not_ended = || Error::conflict(format!("the run `{run}` has not ended; stop it first"));
+        if let Some(handle) = claim.record.handle.clone() {
+            let level = self.backend.watch(&handle).next().await;
+            match level {
+                Some(Ok(level)) if level.is_finished() => {}
+                Some(Err(error)) => return Err(error),
+                _ => return Err(not_ended()),
+            }
+            self.backend.remove(&handle).await?;
+        } else {
+            let can = self.backend.capabilities().await?;
+            match self.settle(&mut claim, &can).await? {
+                Standing::Ended(_) => {}
+                Standing::Open | Standing::Known(_) => return Err(not_ended()),
+            }
+        }
+        claim.remove().await
+    }
+}
+
+fn stopped(run: RunId) -> Error {
+    Error::conflict(format!("the run `{run}` was stopped"))
+}
+
+fn level(run: RunId, state: State) -> Status {
+    Status::new(run.attempt_number().max(1), state)
+}
+
+#[async_trait]
+impl<B: Backend> Executor for Claims<B> {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.0.backend.capabilities().await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.0.ledger.check().await?;
+        self.0.backend.check().await
+    }
+
+    async fn start(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+        progress: &Progress,
+    ) -> Result<Handle> {
+        let (answer, answered) = oneshot::channel();
+        let (shared, spec, secrets) = (Arc::clone(&self.0), spec.clone(), secrets.clone());
+        let progress = progress.clone();
+        {
+            let mut starts = self.0.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            while starts.try_join_next().is_some() {}
+            // Broken off midway, nobody would know what the backend did.
+            starts.spawn(async move {
+                drop(answer.send(shared.start(&spec, &secrets, &progress).await));
+            });
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("the start ended without an answer")))
+    }
+
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        let (shared, run) = (Arc::clone(&self.0), run.run);
+        stream::unfold(Some((shared, false)), move |state| async move {
+            let (shared, told) = state?;
+            if told {
+                tokio::time::sleep(AGAIN).await;
+            } else if shared.ledger.is_busy(run).await.unwrap_or_default() {
+                let level = level(run, State::Starting);
+                return Some((stream::iter([Ok(level)]).boxed(), Some((shared, true))));
+            }
+            match shared.standing(run).await {
+                Err(error) => Some((stream::iter([Err(error)]).boxed(), None)),
+                Ok(Standing::Known(handle)) => Some((shared.backend.watch(&handle), None)),
+                Ok(Standing::Ended(outcome)) => {
+                    let level = level(run, State::Finished(outcome));
+                    Some((stream::iter([Ok(level)]).boxed(), None))
+                }
+                Ok(Standing::Open) if told => Some((stream::empty().boxed(), Some((shared, true)))),
+                Ok(Standing::Open) => {
+                    let level = level(run, State::Starting);
+                    Some((stream::iter([Ok(level)]).boxed(), Some((shared, true))))
+                }
+            }
+        })
+        .flatten()
+        .boxed()
+    }
+
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        let (shared, run) = (Arc::clone(&self.0), run.run);
+        stream::once(async move {
+            let error = match shared.standing(run).await {
+                Ok(Standing::Known(handle)) => return shared.backend.logs(&handle, from),
+                Ok(Standing::Ended(_)) => Error::not_found(format!("the run `{run}` has no log")),
+                Ok(Standing::Open) => Error::unavailable("the run is not started yet"),
+                Err(error) => error,
+            };
+            stream::iter([Err(error)]).boxed()
+        })
+        .flatten()
+        .boxed()
+    }
+
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        self.0.stop(run.run, grace).await
+    }
+
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        self.0.remove(run.run).await
+    }
+
+    async fn list(&self) -> Result<Vec<Handle>> {
+        self.0.ledger.list().await
+    }
+}

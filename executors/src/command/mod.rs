@@ -1,0 +1,374 @@
+//! Four commands of yours: `start`, `status`, `logs`, `stop`. Enough to wrap a batch system in an afternoon.
+//!
+//! Each gets a JSON object on stdin and prints one on stdout; `docs/plugins.md` shows them. What a backend gives is its own
+//! id; the way from our names to its ids is kept in `claims`, so that no run is started twice.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`settings`] | the section `[executors.NAME]` |
+//! | `script` | one command: its stdin, its stdout, its time, its exit code |
+//! | `answers` | what the commands print |
+//! | `logs` | output, read again and again from where it was left |
+
+mod answers;
+mod logs;
+mod script;
+pub mod settings;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::executor::{Capabilities, Executor, Handle, LogKeeping, Progress};
+use hybrid_runner_core::kind::{Context, Kind};
+use hybrid_runner_core::plugin::host::{Submitted, Values};
+use hybrid_runner_core::run::{
+    Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
+};
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::unit::Period;
+use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::claims::{Backend, Claims};
+use answers::{Found, Started};
+use script::{Scripts, Step};
+use settings::Commands;
+
+/// The executor's entry in [`crate::KINDS`].
+pub const KIND: Kind<dyn Executor> = Kind {
+    name: "command",
+    summary: "four commands of yours: start, status, logs, stop",
+    build: |context| {
+        let backend = Command::new(context)?;
+        Ok(Arc::new(Claims::new(
+            backend,
+            &context.data_dir,
+            &context.owner,
+        )))
+    },
+    schema: || schemars::schema_for!(Commands),
+};
+
+/// Where the path of the config file is to stand: only the commands know it.
+const CONFIG_PATH: &str = "@WORKFLOW_CONFIG@";
+
+/// A backend behind commands. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Command(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: Commands,
+    scripts: Scripts,
+    values: Values,
+    /// When a run was first seen running, and whether it ran out of time.
+    times: PathBuf,
+}
+
+/// What is kept of a run in its handle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    /// The backend's own name of it.
+    id: String,
+    timeout: Period,
+    grace: Period,
+}
+
+/// What is kept of a run's time.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Clock {
+    since: Timestamp,
+    #[serde(default)]
+    over: bool,
+}
+
+impl Command {
+    fn new(context: &Context) -> Result<Self> {
+        let settings: Commands = crate::settings::read(context)?;
+        let scripts = Scripts::new(&settings, context)?;
+        Ok(Self(Arc::new(Shared {
+            settings,
+            scripts,
+            values: Values::of(&context.data_dir),
+            times: context.data_dir.join("times"),
+        })))
+    }
+
+    fn place(run: &Handle) -> Result<Place> {
+        Place::deserialize(&run.state).map_err(|error| {
+            Error::internal(format!("the handle of `{}` is not ours", run.run)).with_source(error)
+        })
+    }
+
+    /// Refuses what the backend cannot honour; else all that `start` is told.
+    fn request(&self, spec: &RunSpec, secrets: &Secrets) -> Result<Value> {
+        spec.validate()?;
+        let can = &self.0.settings;
+        let unsupported = |what: &str| {
+            Error::unsupported(format!(
+                "the commands of this executor cannot honour {what}"
+            ))
+        };
+        if !spec.resources.limits.is_empty() && !can.resources {
+            return Err(unsupported("`resources.limits`"));
+        }
+        if spec.limits.stall_timeout.limit().is_some() && !can.limits {
+            return Err(unsupported("`stall_timeout`"));
+        }
+        let work = render(spec, secrets, CONFIG_PATH)?;
+        Ok(json!({
+            "run": spec.run,
+            "name": spec.name,
+            "image": spec.image,
+            "workdir": spec.workdir,
+            "limits": spec.limits,
+            "resources": spec.resources,
+            "labels": spec.labels,
+            "settings": can.settings,
+            "work": work.to_job()?,
+        }))
+    }
+
+    async fn status(&self, run: &Handle) -> Result<Status> {
+        let place = Self::place(run)?;
+        let request =
+            json!({ "run": run.run, "id": place.id, "settings": self.0.settings.settings });
+        let step = Step::new(run.run).id(&place.id);
+        let answer = self.0.scripts.run("status", &step, &request).await;
+        let told: Told = match answer {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let why = format!(
+                    "the backend does not know the run any more: {}",
+                    error.report()
+                );
+                let lost = State::Finished(Outcome::lost(why));
+                let level = Status::new(run.run.attempt_number().max(1), lost);
+                return Ok(self.0.values.status(level));
+            }
+            answer => answers::read("status", &answer?)?,
+        };
+        let mut status = told.status(run.run)?;
+        status.state = self.keep_time(run, &place, status.state).await?;
+        Ok(self.0.values.status(status))
+    }
+
+    /// Ends a run that is over its time, unless the backend itself does.
+    async fn keep_time(&self, run: &Handle, place: &Place, state: State) -> Result<State> {
+        let Some(limit) = place.timeout.limit().filter(|_| !self.0.settings.limits) else {
+            return Ok(state);
+        };
+        let clock = self.clock(run.run).await?;
+        match (&state, clock) {
+            (State::Running, None) => {
+                let since = Timestamp::now();
+                self.set_clock(run.run, Clock { since, over: false })
+                    .await?;
+            }
+            (State::Running, Some(clock)) if !clock.over => {
+                let ran = Timestamp::now().duration_since(clock.since);
+                if Duration::try_from(ran).unwrap_or_default() >= limit {
+                    // Noted first: who stops it must be known when it has ended.
+                    self.set_clock(
+                        run.run,
+                        Clock {
+                            over: true,
+                            ..clock
+                        },
+                    )
+                    .await?;
+                    Backend::stop(self, run, place.grace.get()).await?;
+                }
+            }
+            (State::Finished(_), Some(Clock { over: true, .. })) => {
+                let failure = Failure::new(
+                    FailureClass::Timeout,
+                    format!("ran longer than {}", place.timeout),
+                );
+                return Ok(State::Finished(Outcome::Failed(failure)));
+            }
+            _ => {}
+        }
+        Ok(state)
+    }
+
+    async fn clock(&self, run: RunId) -> Result<Option<Clock>> {
+        let path = self.0.times.join(run.to_string());
+        match tokio::fs::read(&path).await {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(in_file(&path, error)),
+        }
+    }
+
+    async fn set_clock(&self, run: RunId, clock: Clock) -> Result<()> {
+        let path = self.0.times.join(run.to_string());
+        let fresh = path.with_extension("new");
+        let text = serde_json::to_vec(&clock)
+            .map_err(|error| Error::internal("failed to write a time").with_source(error))?;
+        let written = async {
+            tokio::fs::create_dir_all(&self.0.times).await?;
+            tokio::fs::write(&fresh, text).await?;
+            tokio::fs::rename(&fresh, &path).await
+        };
+        written.await.map_err(|error| in_file(&path, error))
+    }
+}
+
+fn in_file(path: &std::path::Path, error: std::io::Error) -> Error {
+    Error::unavailable(format!("failed to use `{}`", path.display())).with_source(error)
+}
+
+#[async_trait]
+impl Backend for Command {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        let settings = &self.0.settings;
+        let mut can = Capabilities::least();
+        can.logs = if settings.volatile_logs {
+            LogKeeping::Volatile
+        } else {
+            LogKeeping::UntilRemoved
+        };
+        can.named_start = settings.named_start;
+        can.find = settings.find.is_some();
+        can.images = settings.images;
+        can.resources = settings.resources;
+        can.masks = settings.masks;
+        let missing = [
+            ("logs", settings.logs.is_none()),
+            ("stop", settings.stop.is_none()),
+            ("stall_timeout", !settings.limits),
+        ];
+        can.missing = missing
+            .into_iter()
+            .filter(|(_, missing)| *missing)
+            .map(|(part, _)| part.to_owned())
+            .collect();
+        Ok(can)
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.0.scripts.check().await?;
+        if self.0.settings.check.is_none() {
+            return Ok(());
+        }
+        let request = json!({ "settings": self.0.settings.settings });
+        let step = Step::new(RunId::generate());
+        self.0.scripts.run("check", &step, &request).await.map(drop)
+    }
+
+    async fn submit(&self, spec: &RunSpec, secrets: &Secrets, _: &Progress) -> Submitted {
+        let request = match self.request(spec, secrets) {
+            Ok(request) => request,
+            Err(error) => return Submitted::Refused(error),
+        };
+        let given = self.0.values.give(spec.run, secrets, self.0.settings.masks);
+        if let Err(error) = given.await {
+            return Submitted::Refused(error);
+        }
+        let step = Step::new(spec.run).name(spec.name.as_str());
+        let answer = self.0.scripts.run("start", &step, &request).await;
+        let started = answer.and_then(|answer| answers::read::<Started>("start", &answer));
+        match started {
+            Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
+            Err(error) if error.kind() == ErrorKind::Internal => {
+                Submitted::Unclear(self.0.values.error(error))
+            }
+            Err(error) => Submitted::Refused(self.0.values.error(error)),
+        }
+    }
+
+    async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>> {
+        let request =
+            json!({ "run": spec.run, "name": spec.name, "settings": self.0.settings.settings });
+        let step = Step::new(spec.run).name(spec.name.as_str());
+        let answer = self.0.scripts.run("find", &step, &request).await?;
+        let found: Found = answers::read("find", &answer)?;
+        Ok(found.id.map(|id| self.handle(spec, &id.text())))
+    }
+
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        let (this, run) = (self.clone(), run.clone());
+        hybrid_runner_core::poll::watch(self.0.settings.interval.get(), move || {
+            let (this, run) = (this.clone(), run.clone());
+            async move {
+                let status = this.status(&run).await;
+                status.map_err(|error| this.0.values.error(error))
+            }
+        })
+    }
+
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        if self.0.settings.logs.is_none() {
+            let levels = Backend::watch(self, run);
+            return levels
+                .filter_map(|level| async { level.err().map(Err) })
+                .boxed();
+        }
+        let (this, run) = (self.clone(), run.clone());
+        let masked = async move {
+            let (values, id) = (this.0.values.clone(), run.run);
+            let masks = this.0.settings.masks;
+            let opened = values.log(id, masks, from, |from| logs::follow(this, run, from));
+            match opened.await {
+                Ok(chunks) => chunks,
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            }
+        };
+        futures::stream::once(masked).flatten().boxed()
+    }
+
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        if self.0.settings.stop.is_none() {
+            return Err(Error::unsupported(
+                "no `stop` command is configured for this executor",
+            ));
+        }
+        let place = Self::place(run)?;
+        let grace = Period::from(grace);
+        let seconds = grace.get().as_secs_f64();
+        let request = json!({ "run": run.run, "id": place.id, "grace_seconds": seconds, "settings": self.0.settings.settings });
+        let step = Step::new(run.run).id(&place.id).grace(grace.get());
+        match self.0.scripts.run("stop", &step, &request).await {
+            // What is gone needs no stop; its status tells.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            answer => answer.map(drop).map_err(|error| self.0.values.error(error)),
+        }
+    }
+
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        let place = Self::place(run)?;
+        if self.0.settings.remove.is_some() {
+            let request =
+                json!({ "run": run.run, "id": place.id, "settings": self.0.settings.settings });
+            let step = Step::new(run.run).id(&place.id);
+            match self.0.scripts.run("remove", &step, &request).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(self.0.values.error(error));
+                }
+                _ => {}
+            }
+        }
+        self.0.values.withdraw(run.run).await;
+        let clock = self.0.times.join(run.run.to_string());
+        match tokio::fs::remove_file(&clock).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(in_file(&clock, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Command {
+    fn handle(&self, spec: &RunSpec, id: &str) -> Handle {
+        let state = json!({ "id": id, "timeout": spec.limits.timeout, "grace": spec.limits.grace });
+        self.0.values.handle(Handle::with_state(spec.run, 1, state))
+    }
+}

@@ -1,0 +1,257 @@
+//! A run that ends badly says how, whose fault it was, and what to do.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use hybrid_runner_core::executor::Handle;
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec};
+use hybrid_runner_core::unit::ByteSize;
+use serde_json::json;
+
+use crate::bench::{Bench, spec, until};
+
+fn assert_blames(failure: &Failure, class: FailureClass, says: &[&str], source: &str) {
+    assert_eq!(failure.class, class, "{failure:?}");
+    for words in says {
+        assert!(failure.message.contains(words), "no `{words}`: {failure:?}");
+    }
+    let own_words = failure.source.as_deref().unwrap_or_default();
+    assert!(own_words.contains(source), "no `{source}`: {failure:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_named_and_told_from_its_interpreter() {
+    let Some(bench) = Bench::new() else { return };
+    for name in ["no-such-command", "/bin/none", "/etc/passwd/none"] {
+        let failure = bench.failure_of(&spec([name])).await;
+        let says = [&format!("no program `{name}`"), "correct `command`"];
+        assert_blames(&failure, FailureClass::Spec, &says, "program: No");
+    }
+    let folder = bench.place.folder.path();
+    let script = folder.join("script");
+    executable(&script, "#!/bin/no-such-interpreter\n");
+    let script = script.to_str().unwrap();
+    let failure = bench.failure_of(&spec([script])).await;
+    let says = [script, "is in the image, but the interpreter"];
+    assert_blames(
+        &failure,
+        FailureClass::Spec,
+        &says,
+        "interpreter: No such file",
+    );
+}
+
+fn executable(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_may_not_be_executed_is_told_from_one_that_cannot() {
+    let Some(bench) = Bench::new() else { return };
+    for name in ["/etc/passwd", "/etc"] {
+        let failure = bench.failure_of(&spec([name])).await;
+        assert_blames(
+            &failure,
+            FailureClass::Denied,
+            &[name, "its mode"],
+            "ermission denied",
+        );
+    }
+    let garbage = bench.place.folder.path().join("garbage");
+    executable(&garbage, "\x7fELF of another world");
+    let garbage = garbage.to_str().unwrap();
+    let failure = bench.failure_of(&spec([garbage])).await;
+    assert_blames(
+        &failure,
+        FailureClass::Spec,
+        &[garbage, "architecture"],
+        "Exec format error",
+    );
+}
+
+#[tokio::test]
+async fn a_working_directory_that_cannot_be_is_named() {
+    let Some(bench) = Bench::new() else { return };
+    let mut spec = bench.spec("true");
+    spec.workdir = Some("/etc/passwd/below".to_owned());
+    let (_, failure) = bench.refused(&spec).await;
+    assert_blames(&failure, FailureClass::Spec, &["workdir"], "passwd");
+}
+
+fn with_memory(bench: &Bench, script: &str) -> RunSpec {
+    let mut spec = bench.spec(script);
+    spec.resources.limits.memory = Some(ByteSize::mib(32));
+    spec
+}
+
+#[tokio::test]
+async fn memory_is_blamed_for_what_it_ended_and_for_nothing_else() {
+    let Some(bench) = Bench::new() else { return };
+    let greedy = "x=$(head -c 99000000 /dev/zero | tr '\\000' x)";
+    let failure = bench.failure_of(&with_memory(&bench, greedy)).await;
+    let says = ["for want of memory", "resources.limits.memory"];
+    assert_blames(&failure, FailureClass::Oom, &says, "");
+    // Only a child is killed, and the command goes on to an end of its own.
+    let child = format!("/bin/sh -c \"{}\"; exit 3", greedy.replace('$', "\\$"));
+    let failure = bench.failure_of(&with_memory(&bench, &child)).await;
+    assert_eq!(failure.class, FailureClass::Exit, "{failure:?}");
+    assert_eq!(failure.exit_code, Some(3));
+    // The shell's word for a child that was killed.
+    let passed_on = format!("/bin/sh -c \"{}\"", greedy.replace('$', "\\$"));
+    let failure = bench
+        .failure_of(&with_memory(&bench, &format!("{passed_on}; exit $?")))
+        .await;
+    assert_eq!(failure.class, FailureClass::Oom, "{failure:?}");
+}
+
+#[tokio::test]
+async fn too_few_processes_are_a_quota() {
+    let Some(bench) = Bench::with(json!({ "limits": { "pids": 1 } })) else {
+        return;
+    };
+    let failure = bench.failure_of(&bench.spec("true")).await;
+    assert_blames(
+        &failure,
+        FailureClass::Quota,
+        &["resources.limits.pids"],
+        "process: ",
+    );
+    let Some(bench) = Bench::with(json!({ "limits": { "pids": 8 } })) else {
+        return;
+    };
+    let many = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done; exit 0";
+    let failure = bench.failure_of(&bench.spec(many)).await;
+    assert_eq!(failure.class, FailureClass::Exit, "{failure:?}");
+}
+
+/// A run that lives until it is ended, and its container.
+async fn living(bench: &Bench) -> (Handle, String) {
+    let run = bench.begin("echo there; sleep 600 & wait").await;
+    let container = bench.place.container(run.run);
+    (run, container)
+}
+
+#[tokio::test]
+async fn who_kills_the_container_is_somebody_else() {
+    let Some(bench) = Bench::new() else { return };
+    let client = bench.place.client();
+    for (signal, class) in [
+        ("KILL", FailureClass::Killed),
+        ("TERM", FailureClass::Killed),
+    ] {
+        let (run, container) = living(&bench).await;
+        let options = KillContainerOptionsBuilder::default()
+            .signal(signal)
+            .build();
+        client
+            .kill_container(&container, Some(options))
+            .await
+            .unwrap();
+        let failure = bench.failure(&run).await;
+        assert_blames(
+            &failure,
+            class,
+            &["somebody else"],
+            "the engine says: exit code",
+        );
+        assert!(failure.may_pass);
+        assert!(bench.text(&run).await.starts_with("there\n"));
+        bench.remove(&run).await;
+    }
+}
+
+#[tokio::test]
+async fn who_stops_the_container_is_somebody_else_and_its_last_words_are_kept() {
+    let Some(bench) = Bench::new() else { return };
+    let run = bench
+        .begin("trap 'echo bye; exit 0' TERM; echo there; sleep 600 & wait")
+        .await;
+    until("output", async || {
+        bench.status(&run).await.unwrap().state.rank() == 2
+    })
+    .await;
+    let options = StopContainerOptionsBuilder::default().t(10).build();
+    let container = bench.place.container(run.run);
+    bench
+        .place
+        .client()
+        .stop_container(&container, Some(options))
+        .await
+        .unwrap();
+    let failure = bench.failure(&run).await;
+    let says = ["somebody else", "docker stop"];
+    assert_blames(&failure, FailureClass::Killed, &says, "exit code");
+    assert_eq!(bench.text(&run).await, "there\nbye\n");
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_container_that_somebody_removes_is_lost() {
+    let Some(bench) = Bench::new() else { return };
+    let (run, container) = living(&bench).await;
+    let seen = bench.end(&run);
+    let client = bench.place.client();
+    let removed = async {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        client
+            .remove_container(&container, Some(options))
+            .await
+            .unwrap();
+    };
+    let (outcome, ()) = futures::join!(seen, removed);
+    // Whether its end could still be seen before it was gone is the engine's choice.
+    match outcome {
+        Outcome::Lost { why } => assert!(why.contains("was removed"), "{why}"),
+        Outcome::Failed(failure) => assert_eq!(failure.class, FailureClass::Killed, "{failure:?}"),
+        outcome => panic!("{outcome}"),
+    }
+    assert!(matches!(bench.end(&run).await, Outcome::Lost { .. }));
+    assert_eq!(bench.listed().await, []);
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn an_end_by_the_work_itself_is_its_own() {
+    let Some(bench) = Bench::new() else { return };
+    for (script, code, signal) in [
+        ("exit 7", Some(7), None),
+        ("exit 137", Some(137), None),
+        ("exit 255", Some(255), None),
+        ("kill -TERM $$; sleep 9", None, Some(15)),
+        ("kill -SEGV $$; sleep 9", None, Some(11)),
+    ] {
+        let failure = bench.failure_of(&bench.spec(script)).await;
+        assert_eq!(failure.class, FailureClass::Exit, "{script}: {failure:?}");
+        assert_eq!(
+            (failure.exit_code, failure.signal),
+            (code, signal),
+            "{script}"
+        );
+    }
+    let failure = bench
+        .failure_of(&bench.spec("kill -KILL $$; sleep 9"))
+        .await;
+    assert_eq!(
+        (failure.class, failure.signal),
+        (FailureClass::Killed, Some(9))
+    );
+}
+
+#[tokio::test]
+async fn limits_of_time_are_told_from_each_other() {
+    let Some(bench) = Bench::new() else { return };
+    let mut spec = bench.spec("while :; do echo; sleep 0.1; done");
+    spec.limits.timeout = Duration::from_millis(700).into();
+    spec.limits.grace = Duration::ZERO.into();
+    let failure = bench.failure_of(&spec).await;
+    assert_blames(&failure, FailureClass::Timeout, &["`timeout`"], "");
+    let mut spec = bench.spec("sleep 600");
+    spec.limits.stall_timeout = Duration::from_millis(700).into();
+    spec.limits.grace = Duration::ZERO.into();
+    let failure = bench.failure_of(&spec).await;
+    assert_blames(&failure, FailureClass::Stalled, &["`stall_timeout`"], "");
+}

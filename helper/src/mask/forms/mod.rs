@@ -1,0 +1,158 @@
+//! The forms in which a value appears in a log.
+//!
+//! Values are printed raw, but also inside JSON, URLs, shell traces, markup, literals of programming languages, dumps, and
+//! base64 (HTTP basic authentication, Kubernetes secrets). Writers differ in what they escape, and how; each family has
+//! a file with what its common writers do. Forms that come out alike are one needle, and most do for an ordinary
+//! password.
+
+mod base64;
+mod escape;
+mod json;
+mod literal;
+mod markup;
+mod percent;
+mod shell;
+
+use super::leaves::leaves;
+use super::needles::Needles;
+use super::{MIN_LINE, MIN_NEEDLE};
+use crate::sys;
+use escape::{CASES, Case};
+
+/// Longer values are not looked for with each of their characters escaped, only with those that need it.
+const MAX_WHOLLY_ESCAPED: usize = 8 << 10;
+/// Longer texts are looked for in parts where characters are escaped.
+const MAX_UNDIVIDED: usize = 256;
+const PART: usize = 64;
+/// How deep values inside of values are looked for: a JSON value that holds a JSON value as text that holds a key.
+const NESTED: u32 = 3;
+/// At which length `xxd -p` wraps.
+const HEX_WRAP: usize = 60;
+
+/// Whether a value is too short to be masked: white space at its ends does not count.
+pub fn too_short(value: &[u8]) -> bool {
+    value.trim_ascii().len() < MIN_NEEDLE
+}
+
+/// The value itself, its encoded forms, and those of its parts: its lines, and what is in it if it is JSON. Empty if it is
+/// [`too_short`]. What counts as a part is said in [`crate::mask`].
+pub fn needles_of(value: &[u8]) -> Vec<Vec<u8>> {
+    let mut needles = Needles::default();
+    add_needles(value, &mut needles);
+    needles.sorted().into_iter().map(<[u8]>::to_vec).collect()
+}
+
+/// Adds the [`needles_of`] a value.
+pub(super) fn add_needles(value: &[u8], needles: &mut Needles) {
+    add_value(value, NESTED, needles);
+}
+
+fn add_value(value: &[u8], nested: u32, needles: &mut Needles) {
+    if too_short(value) {
+        return;
+    }
+    let trimmed = value.trim_ascii();
+    for whole in [trimmed, value] {
+        add_forms(whole, needles);
+        if whole.len() <= MAX_WHOLLY_ESCAPED {
+            add_wholly_escaped(whole, needles);
+        }
+        if trimmed.len() == value.len() {
+            break;
+        }
+    }
+    base64::add_lines(trimmed, needles);
+    add_hex_lines(trimmed, needles);
+    if trimmed.contains(&b'\n') {
+        for line in trimmed.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
+            if line.len() >= MIN_LINE {
+                add_forms(line, needles);
+            }
+        }
+    }
+    if nested > 0 {
+        for mut leaf in leaves(trimmed) {
+            add_value(&leaf, nested - 1, needles);
+            sys::wipe(&mut leaf);
+        }
+    }
+}
+
+/// The forms that writers give a text.
+fn add_forms(text: &[u8], needles: &mut Needles) {
+    needles.push(text);
+    for case in CASES {
+        needles.take(hex(text, b"", case));
+    }
+    base64::add(text, needles);
+    if text.iter().all(u8::is_ascii_alphanumeric) {
+        // Nobody escapes that.
+        return;
+    }
+    for part in parts(text) {
+        percent::add(part, needles);
+        json::add(part, needles);
+        literal::add(part, needles);
+        shell::add(part, needles);
+        markup::add(part, needles);
+    }
+}
+
+/// A long text in parts that cover it, cut between characters. The forms of the parts make those of the whole.
+///
+/// A text with many kinds of special characters has hundreds of escaped forms; a part of it has few kinds.
+fn parts(text: &[u8]) -> Vec<&[u8]> {
+    if text.len() <= MAX_UNDIVIDED {
+        return vec![text];
+    }
+    let boundary = |mut at: usize| {
+        for _ in 0..3 {
+            let inside = at > 0 && text[at] & 0b1100_0000 == 0b1000_0000;
+            at -= usize::from(inside);
+        }
+        at
+    };
+    let starts = (0..text.len()).step_by(PART);
+    let part = |start: usize| {
+        let start = boundary(start.min(text.len() - PART));
+        let end = start + PART + 3;
+        &text[start..if end < text.len() {
+            boundary(end)
+        } else {
+            text.len()
+        }]
+    };
+    starts.map(part).collect()
+}
+
+/// Each character escaped, whether it needs it or not: by hand, for a whole value.
+fn add_wholly_escaped(text: &[u8], needles: &mut Needles) {
+    for case in CASES {
+        needles.take(hex(text, b"\\x", case));
+        needles.take(hex(text, b"%", case));
+        needles.take(json::wholly(text, case));
+        needles.take(markup::wholly(text, Some(case)));
+    }
+    needles.take(markup::wholly(text, None));
+    needles.take(literal::octal(text));
+}
+
+/// Each byte as hexadecimal digits behind a prefix.
+fn hex(text: &[u8], prefix: &[u8], case: Case) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() * (prefix.len() + 2));
+    for &byte in text {
+        out.extend_from_slice(prefix);
+        case.push_byte(byte, &mut out);
+    }
+    out
+}
+
+fn add_hex_lines(text: &[u8], needles: &mut Needles) {
+    if text.len() * 2 > HEX_WRAP {
+        let mut digits = hex(text, b"", Case::Lower);
+        for line in digits.chunks(HEX_WRAP) {
+            needles.push(line);
+        }
+        sys::wipe(&mut digits);
+    }
+}

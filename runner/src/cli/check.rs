@@ -1,0 +1,109 @@
+//! `check`: the doctor. A line for each finding: ok, warning or failed, and what to do.
+
+use futures::future::join_all;
+use hybrid_runner_core::id::Owner;
+use hybrid_runner_core::secret::SecretProvider;
+use hybrid_runner_core::{Finding, Health, Result};
+use serde::Serialize;
+
+use super::args::ConfigFile;
+use super::exit::Exit;
+use super::output::Output;
+use super::{Done, exec, offline};
+use crate::config::{Inputs, Resolve};
+use crate::kinds::Kinds;
+
+/// A finding, and what it is about.
+#[derive(Debug, Serialize)]
+struct Line {
+    part: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+/// `check`
+pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Done {
+    let loaded = offline::load(&Inputs::of_process(args.config).with_kinds(kinds), output)?;
+    let mut config = loaded.config;
+    let file = loaded.file.as_ref();
+    let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
+    let mut lines = vec![Line {
+        part: "configuration".to_owned(),
+        kind: None,
+        finding: Finding::ok(file),
+    }];
+    exec::local_unless_configured(&mut config);
+    let agent = config.runner.id.clone();
+    let agent = agent.unwrap_or_else(crate::app::default_agent);
+    let built = config.build(&config.runner.data_dir, &Owner::of("check", &agent))?;
+
+    let executors = built
+        .executors
+        .iter()
+        .map(|(name, executor)| async move { (name, executor.examine().await) });
+    for (name, findings) in join_all(executors).await {
+        let kind = config
+            .executors
+            .get(name)
+            .map(|section| section.kind.clone());
+        lines.extend(findings.into_iter().map(|finding| Line {
+            part: format!("executor {name}"),
+            kind: kind.clone(),
+            finding,
+        }));
+    }
+    // What the workload resolves is not for this runner's identity.
+    let wrong = match config.runner.resolve {
+        Resolve::Workload => Finding::warning,
+        Resolve::Runner => Finding::failed,
+    };
+    let stores = built.stores.all().into_iter();
+    let stores = stores.map(|(name, store)| async move { (name, doctor(store.as_ref()).await) });
+    for (name, answer) in join_all(stores).await {
+        lines.push(Line {
+            part: format!("store {name}"),
+            kind: config
+                .secrets
+                .get(&name)
+                .map(|section| section.kind.clone()),
+            finding: match answer {
+                Ok(found) => Finding::ok(found),
+                Err(error) => wrong(error.report()),
+            },
+        });
+    }
+    print(&lines, output)
+}
+
+/// Reachable, and may it be read? And as whom.
+async fn doctor(store: &dyn SecretProvider) -> Result<String> {
+    store.check().await?;
+    let who = store.identity().await?;
+    Ok(who.map_or_else(|| "readable".to_owned(), |who| format!("readable as {who}")))
+}
+
+fn print(lines: &[Line], output: Output) -> Done {
+    if output.json {
+        output.object(&lines)?;
+    } else {
+        for line in lines {
+            let health = match line.finding.health {
+                Health::Warning => "warning",
+                Health::Failed => "failed ",
+                _ => "ok     ",
+            };
+            let kind = line.kind.as_ref();
+            let kind = kind.map_or_else(String::new, |kind| format!(" ({kind})"));
+            output.line(format!(
+                "{health}  {}{kind}: {}",
+                line.part, line.finding.message
+            ))?;
+        }
+    }
+    let failed = lines
+        .iter()
+        .any(|line| line.finding.health == Health::Failed);
+    Ok(if failed { Exit::No } else { Exit::Done })
+}

@@ -1,0 +1,87 @@
+//! `secrets check`: reads references, to try a store.
+
+use futures::future::join_all;
+use hybrid_runner_core::id::Owner;
+use hybrid_runner_core::secret::Reference;
+use hybrid_runner_secrets::Found;
+use serde_json::{Value, json};
+
+use super::args::{Secrets, SecretsCheck};
+use super::exit::{Exit, Failure};
+use super::output::Output;
+use super::{Done, exec, offline};
+use crate::config::Inputs;
+use crate::kinds::Kinds;
+
+/// `secrets check`
+pub(crate) async fn secrets(args: Secrets, output: Output, kinds: &Kinds) -> Done {
+    match args {
+        Secrets::Check(args) => check(args, output, kinds).await,
+    }
+}
+
+/// Each reference with its store and version, or why there is none. Never the value, never its length.
+async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
+    let parsed = args.references.iter().map(|text| text.parse::<Reference>());
+    let references = parsed.collect::<Result<Vec<_>, _>>();
+    let references = references.map_err(|error| Failure::usage(error.report()))?;
+    let loaded = offline::load(
+        &Inputs::of_process(args.config.config).with_kinds(kinds),
+        output,
+    )?;
+    let mut config = loaded.config;
+    exec::local_unless_configured(&mut config);
+    let agent = config.runner.id.clone();
+    let agent = agent.unwrap_or_else(crate::app::default_agent);
+    let built = config.build(&config.runner.data_dir, &Owner::of("", &agent))?;
+
+    let stores = &built.stores;
+    let reads = references
+        .iter()
+        .map(|reference| stores.read("secrets check", reference));
+    let answers = join_all(reads).await;
+    let mut exit = Exit::Done;
+    let mut told = Vec::new();
+    let mut rows = Vec::new();
+    for (reference, answer) in references.iter().zip(answers) {
+        let name = reference.to_string();
+        match answer {
+            Ok(found) => {
+                told.push(object(&name, &found));
+                rows.push(row(name, &found));
+            }
+            Err(error) => {
+                exit = Exit::No;
+                told.push(json!({"reference": name, "outcome": "failed", "kind": error.kind(), "error": error.report()}));
+                if !output.json {
+                    output.error(&error.report());
+                }
+            }
+        }
+    }
+    if output.json {
+        output.object(&told)?;
+    } else if !rows.is_empty() {
+        output.table(&["REFERENCE", "STORE", "VERSION", "FOUND"], &rows)?;
+    }
+    Ok(exit)
+}
+
+fn object(name: &str, found: &Found) -> Value {
+    json!({
+        "reference": name,
+        "outcome": if found.by_default { "default" } else { "found" },
+        "store": found.store,
+        "version": found.version,
+    })
+}
+
+fn row(name: String, found: &Found) -> Vec<String> {
+    let how = if found.by_default {
+        "no, its default is taken"
+    } else {
+        "yes"
+    };
+    let version = found.version.clone().unwrap_or_else(|| "-".to_owned());
+    vec![name, found.store.to_string(), version, how.to_owned()]
+}

@@ -1,0 +1,99 @@
+//! Identity and client.
+
+use hybrid_runner_core::error::{Error, Result};
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use super::config::Settings;
+
+/// A client with one identity.
+pub(super) struct Client {
+    pub kube: kube::Client,
+    pub namespace: String,
+    /// The identity as it was configured, for messages.
+    pub identity: String,
+    /// The API server, for messages.
+    pub server: String,
+}
+
+/// Reads the kubeconfig or the pod's account, and makes a client.
+pub(super) async fn connect(settings: &Settings) -> Result<Client> {
+    let (mut config, identity) = load(settings).await?;
+    let server = config.cluster_url.to_string();
+    // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
+    config.proxy_url = proxy(settings, &server)?;
+    config.connect_timeout = Some(settings.access.timeout.get());
+    config.read_timeout = Some(settings.access.timeout.get());
+    config.default_retry = false;
+    if let Some(path) = &settings.ca {
+        config.root_cert_file = Some(path.clone());
+        config.root_cert = None;
+    }
+    let namespace = settings
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let kube = kube::Client::try_from(config).map_err(|error| {
+        Error::invalid(format!("the configuration for `{server}` cannot be used"))
+            .with_source(error)
+    })?;
+    Ok(Client {
+        kube,
+        namespace,
+        identity,
+        server: server.trim_end_matches('/').to_owned(),
+    })
+}
+
+fn proxy(settings: &Settings, server: &str) -> Result<Option<http::Uri>> {
+    let url = server
+        .parse()
+        .map_err(|error| Error::invalid(format!("`{server}` is no URL")).with_source(error))?;
+    let proxy = settings.way().proxy_for(&url)?;
+    // A proxy's URL may hold a password: nothing of the error goes on.
+    proxy
+        .map(|proxy| {
+            proxy
+                .as_str()
+                .parse()
+                .map_err(|_| Error::invalid("the proxy's URL cannot be used"))
+        })
+        .transpose()
+}
+
+/// The kubeconfig of the section, else what the platform has.
+async fn load(settings: &Settings) -> Result<(Config, String)> {
+    let options = KubeConfigOptions {
+        context: settings.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let named = settings
+        .context
+        .as_ref()
+        .map_or_else(String::new, |name| format!(", context `{name}`"));
+    if let Some(path) = &settings.kubeconfig {
+        let wrong = |error| {
+            let message = format!("the kubeconfig `{}` cannot be used", path.display());
+            Error::invalid(message).with_source(error)
+        };
+        let file = Kubeconfig::read_from(path).map_err(wrong)?;
+        let config = Config::from_custom_kubeconfig(file, &options)
+            .await
+            .map_err(wrong)?;
+        return Ok((config, format!("the user of `{}`{named}", path.display())));
+    }
+    if settings.context.is_some() {
+        let config = Config::from_kubeconfig(&options).await;
+        let config = config
+            .map_err(|error| Error::invalid("the kubeconfig cannot be used").with_source(error))?;
+        return Ok((config, format!("the user of the kubeconfig{named}")));
+    }
+    let config = Config::infer().await.map_err(|error| {
+        Error::invalid("there is neither a kubeconfig nor the account of a pod; set `kubeconfig`")
+            .with_source(error)
+    })?;
+    Ok((
+        config,
+        "the user of the kubeconfig, or this pod's account".to_owned(),
+    ))
+}

@@ -1,0 +1,107 @@
+//! What the harnesses of all stores share: fronts that live as long as they do, and the way to each trouble.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hybrid_runner_core::testing::Trouble;
+use hybrid_runner_core::unit::Period;
+use hybrid_runner_secrets::decorate::Access;
+
+use crate::authority::Authority;
+use crate::front::{Answer, Front};
+use crate::services::http;
+
+/// Longer than anybody waits.
+const LATE: Duration = Duration::from_mins(1);
+
+/// How a store says what is wrong: code, type of content, text.
+pub(crate) type Words = (u16, &'static str, String);
+
+/// A store in the words of which trouble is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialect {
+    /// What only a read of a secret holds.
+    pub(crate) read: &'static str,
+    pub(crate) throttled: Words,
+    pub(crate) failing: Words,
+    pub(crate) expired: Words,
+}
+
+/// The fronts of one harness.
+pub(crate) struct Fronts {
+    pub(crate) authority: Authority,
+    stranger: Authority,
+    to: String,
+    dialect: Dialect,
+    all: Mutex<Vec<Arc<Front>>>,
+}
+
+impl Fronts {
+    pub(crate) fn new(to: &str, dialect: Dialect) -> Self {
+        Self {
+            authority: Authority::new(),
+            stranger: Authority::new(),
+            to: to.to_owned(),
+            dialect,
+            all: Mutex::default(),
+        }
+    }
+
+    /// A front that only passes on.
+    pub(crate) async fn front(&self) -> Arc<Front> {
+        self.keep(Front::before(&self.to, Some(&self.authority), http()).await)
+    }
+
+    fn keep(&self, front: Front) -> Arc<Front> {
+        let front = Arc::new(front);
+        self.all.lock().unwrap().push(Arc::clone(&front));
+        front
+    }
+
+    /// A front in trouble; that of `Expired` begins with the next call of [`Fronts::expire`].
+    pub(crate) async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<Front>> {
+        if trouble == Trouble::Untrusted {
+            return Some(self.keep(Front::before(&self.to, Some(&self.stranger), http()).await));
+        }
+        let front = self.front().await;
+        let says = |(code, kind, text): &Words| Answer::Says(*code, kind, text.clone());
+        let (times, answer) = match trouble {
+            Trouble::ThrottlesTwice => (2, says(&self.dialect.throttled)),
+            Trouble::Throttles => (u32::MAX, says(&self.dialect.throttled)),
+            Trouble::FailsTwice => (2, says(&self.dialect.failing)),
+            Trouble::Slow => (u32::MAX, Answer::Late(LATE)),
+            Trouble::Expired => return Some(front),
+            _ => return None,
+        };
+        front.trouble(self.dialect.read, times, answer);
+        Some(front)
+    }
+
+    /// From now on the store does not accept the identity, once.
+    pub(crate) fn expire(&self, front: &Front) {
+        let (code, kind, text) = &self.dialect.expired;
+        front.trouble(
+            self.dialect.read,
+            1,
+            Answer::Says(*code, kind, text.clone()),
+        );
+    }
+}
+
+/// An address where nobody listens.
+pub(crate) fn nobody(scheme: &str) -> String {
+    // The port is taken and let go of: nobody else gets it for a while.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!(
+        "{scheme}://localhost:{}",
+        listener.local_addr().unwrap().port()
+    )
+}
+
+/// Without a cache, so that each read is one.
+pub(crate) fn uncached() -> Access {
+    let mut access = Access::default();
+    access.cache = Period::seconds(0);
+    access.negative_cache = Period::seconds(0);
+    access
+}

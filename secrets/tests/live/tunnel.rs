@@ -1,0 +1,64 @@
+//! A proxy for CONNECT: whatever host is asked for, one front answers. So a store is called by its real name.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// The proxy; it ends with this value.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    _serving: JoinSet<()>,
+}
+
+impl Tunnel {
+    pub(crate) async fn to(front: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&asked);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, front, Arc::clone(&seen)));
+            }
+        });
+        Self {
+            address,
+            asked,
+            _serving: serving,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://user:pass@{}", self.address)
+    }
+
+    /// The hosts that were asked for, and what authorized it.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(stream: TcpStream, front: SocketAddr, asked: Arc<Mutex<Vec<String>>>) {
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    asked.lock().unwrap().push(head);
+    let Ok(mut there) = TcpStream::connect(front).await else {
+        return;
+    };
+    if stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.is_ok() {
+        // Either side may hang up.
+        drop(copy_bidirectional(&mut stream, &mut there).await);
+    }
+}

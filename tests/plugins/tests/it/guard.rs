@@ -1,0 +1,87 @@
+//! What a plugin is given, and what is seen of it: a clean environment, values masked, traces without values.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::executor::{Executor as _, Progress};
+use hybrid_runner_core::plugin::Contract;
+use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings, Trace};
+use hybrid_runner_core::secret::{SecretValue, Secrets};
+use hybrid_runner_core::testing::{Script, Step};
+use hybrid_runner_executors::plugin::Plugin;
+use serde_json::json;
+
+use super::{ODD, Place, end, log, told};
+
+const VALUE: &str = "kestrel-umbrella-4711-quartz";
+
+#[tokio::test]
+async fn a_plugin_gets_nothing_of_our_environment_but_what_is_named() {
+    let place = Place::new();
+    let dump = place.path("environment");
+    let script = format!("env > {}\nexit 1\n", dump.display());
+    std::fs::write(place.path("dump.sh"), script).unwrap();
+    let section = json!({ "command": ["/bin/sh", "dump.sh"], "env": ["WANTED"] });
+    let settings: PluginSettings = serde_json::from_value(section).unwrap();
+    let variable = |name: &str| match name {
+        "PATH" => std::env::var_os("PATH"),
+        "WANTED" | "AUTH_TOKEN" | "HYBRID_RUNNER__LINK__TOKEN" | "OTHER" => Some(name.into()),
+        _ => None,
+    };
+    let launch = Launch::new(Contract::Executor, &place.context(), &settings, variable).unwrap();
+    let plugin = Plugin::of(Host::new(launch), &place.context());
+    told(20, plugin.check()).await.unwrap_err();
+    let text = std::fs::read_to_string(dump).unwrap();
+    let mut names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name)
+        .collect();
+    names.retain(|name| !matches!(*name, "PWD" | "OLDPWD" | "SHLVL" | "_"));
+    names.sort_unstable();
+    assert_eq!(names, ["PATH", "WANTED"]);
+    let ours: PluginSettings =
+        serde_json::from_value(json!({ "command": ["x"], "env": ["AUTH_TOKEN"] })).unwrap();
+    let error = Launch::new(Contract::Executor, &place.context(), &ours, |_| None).unwrap_err();
+    assert!(error.message().contains("`AUTH_TOKEN`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leak_is_masked_in_the_log_the_handle_and_the_trace() {
+    for fault in ["leaks", "leaks-in-its-handle"] {
+        let place = Place::new();
+        let trace = place.path("trace");
+        let mut launch = place.launch(&[ODD, fault], &json!({}));
+        launch.trace = Some(Trace::file(&trace).unwrap());
+        let plugin = Plugin::of(Host::new(launch), &place.context());
+        let mut values = Secrets::none();
+        values.insert("/a", SecretValue::new(VALUE));
+        let mut spec = Script::new()
+            .then(Step::Variable("VALUE".into()))
+            .spec(RunId::generate().attempt(1));
+        spec.env.insert("VALUE".into(), "secret:/a".into());
+        let test = async {
+            let handle = plugin
+                .start(&spec, &values, &Progress::none())
+                .await
+                .unwrap();
+            assert!(
+                !serde_json::to_string(&handle).unwrap().contains(VALUE),
+                "{fault}"
+            );
+            end(&plugin, &handle).await;
+            let text = log(&plugin, &handle).await;
+            assert_eq!(text, "***\n", "{fault}");
+            plugin.remove(&handle).await.unwrap();
+        };
+        told(30, test).await;
+        let traced = std::fs::read_to_string(&trace).unwrap();
+        assert!(!traced.contains(VALUE), "{fault}: {traced}");
+        assert!(
+            traced.contains(r#""/a":"***""#) && traced.contains("\"method\":\"start\""),
+            "{traced}"
+        );
+        let mode = std::fs::metadata(&trace).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others may read the trace");
+    }
+}

@@ -1,0 +1,162 @@
+//! Backends with names of their own: a start whose answer is lost is never made again, unless the run is found by its mark.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hybrid_runner_core::ErrorKind;
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::executor::{Executor, Handle, Progress};
+use hybrid_runner_core::kind::Context;
+use hybrid_runner_core::run::{Outcome, RunSpec};
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::testing::{Script, Step};
+use hybrid_runner_executors::command;
+use serde_json::{Value, json};
+
+use super::{ODD, Place, end, told};
+
+fn spec(place: &Place) -> RunSpec {
+    let script = Script::new()
+        .then(Step::Evidence(place.path("evidence")))
+        .exit(3);
+    script.spec(RunId::generate().attempt(1))
+}
+
+fn began(place: &Place) -> usize {
+    let text = std::fs::read_to_string(place.path("evidence")).unwrap_or_default();
+    text.lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_submit_and_answer_the_run_is_lost_and_never_started_again() {
+    let mut lost = 0;
+    for at in 1..40 {
+        let place = Place::new();
+        let counter = place.path("counter");
+        std::fs::write(&counter, at.to_string()).unwrap();
+        let plugin = place.plugin(&[ODD, "names-itself", counter.to_str().unwrap()]);
+        let spec = spec(&place);
+        let test = async {
+            let started = loop {
+                match plugin
+                    .start(&spec, &Secrets::none(), &Progress::none())
+                    .await
+                {
+                    Err(error) if error.is_transient() => {}
+                    other => break other,
+                }
+            };
+            // As a runner does: a conflict is told by the status.
+            if let Err(error) = &started {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+            }
+            let outcome = end(&plugin, &Handle::of(spec.run)).await;
+            assert_eq!(plugin.list().await.unwrap().len(), 1);
+            outcome
+        };
+        let outcome = told(60, test).await;
+        match outcome {
+            Outcome::Lost { .. } => lost += 1,
+            Outcome::Failed(failure) => {
+                assert_eq!((failure.exit_code, began(&place)), (Some(3), 1), "at {at}");
+            }
+            other => panic!("killed at message {at}: {other}"),
+        }
+        assert!(began(&place) <= 1, "killed at message {at}: started twice");
+        let left: i64 = std::fs::read_to_string(&counter)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        if left > 0 {
+            break;
+        }
+    }
+    // The request and the answer to it.
+    assert!((1..=2).contains(&lost), "{lost} deaths made a run lost");
+}
+
+/// An executor of commands whose `start` submits and is killed before it answers, once.
+fn commands(place: &Place, find: bool) -> std::sync::Arc<dyn Executor> {
+    let batch = super::example("batch/batch.py");
+    let start = format!(
+        "#!/bin/sh\n\
+         job=$(python3 -c 'import json,sys; r=json.load(sys.stdin); print(json.dumps(r[\"work\"]))')\n\
+         answer=$(printf %s \"$job\" | BATCH_DIR={jobs} python3 {batch} submit '' \"$1\")\n\
+         if [ ! -e {once} ]; then : > {once}; kill -9 $$; fi\n\
+         printf %s \"$answer\"\n",
+        jobs = place.path("jobs").display(),
+        once = place.path("once").display(),
+    );
+    std::fs::write(place.path("start.sh"), start).unwrap();
+    let with_folder = |command: &str| {
+        let jobs = place.path("jobs").display().to_string();
+        format!("BATCH_DIR={jobs} exec python3 {batch} {command}")
+    };
+    let mut settings = json!({
+        "start": ["/bin/sh", "start.sh", "{run}"],
+        "status": ["/bin/sh", "-c", with_folder("status \"$0\""), "{id}"],
+        "interval": "50ms",
+    });
+    if find {
+        settings["find"] = json!(["/bin/sh", "-c", with_folder("find \"$0\""), "{run}"]);
+    }
+    (command::KIND.build)(&context(place, settings)).unwrap()
+}
+
+fn context(place: &Place, settings: Value) -> Context {
+    let mut context = place.context();
+    context.settings = settings;
+    context
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_restores_exactly_one_start() {
+    let place = Place::new();
+    let executor = commands(&place, true);
+    let spec = spec(&place);
+    let test = async {
+        let handle = executor
+            .start(&spec, &Secrets::none(), &Progress::none())
+            .await
+            .unwrap();
+        let outcome = end(&*executor, &handle).await;
+        assert!(matches!(outcome, Outcome::Failed(failure) if failure.exit_code == Some(3)));
+        assert_eq!(began(&place), 1);
+    };
+    told(60, test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_mark_the_run_is_lost_for_whoever_comes_later() {
+    let place = Place::new();
+    let spec = spec(&place);
+    let test = async {
+        let executor = commands(&place, false);
+        let error = executor
+            .start(&spec, &Secrets::none(), &Progress::none())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+        let later = commands(&place, false);
+        let level = later
+            .watch(&Handle::of(spec.run))
+            .next()
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            matches!(level.outcome(), Some(Outcome::Lost { .. })),
+            "{level:?}"
+        );
+        let again = later
+            .start(&spec, &Secrets::none(), &Progress::none())
+            .await;
+        assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
+        later.remove(&Handle::of(spec.run)).await.unwrap();
+        assert!(later.list().await.unwrap().is_empty());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(began(&place) <= 1);
+    };
+    told(60, test).await;
+}

@@ -1,0 +1,189 @@
+//! One workflow, every secret store: only the configuration changes.
+
+use std::path::Path;
+
+use hybrid_runner_tests::{Binary, Runner, Server, Story, skipped};
+use serde_json::{Value, json};
+
+/// What the workflow asks for, and what is there.
+const VALUE: &str = "correct \"horse\" battery-staple";
+
+/// What `scripts/services/secret-stores up` started, and the binary that can talk to it.
+fn stores() -> Option<Value> {
+    let folder = std::env::var_os("HYBRID_RUNNER_STORES")?;
+    if !Binary::Clouds.is_there() {
+        return None;
+    }
+    let text = std::fs::read_to_string(Path::new(&folder).join("stores.json"));
+    let text = text.expect("the services write it before they say that they are up");
+    serde_json::from_str(&text).ok()
+}
+
+fn skip() {
+    skipped("no secret stores, or no build with them: scripts/test makes both");
+}
+
+async fn lay(stores: &Value, path: &str, value: &str) {
+    let url = stores["admin"]["url"].as_str().expect("an address");
+    let http = hybrid_runner_tests::rest::http();
+    let body = json!({"path": path, "value": value});
+    let answer = http.post(url).json(&body).send().await;
+    let answer = answer.expect("the administrator of the stores answers");
+    assert!(
+        answer.status().is_success(),
+        "{}",
+        answer.text().await.unwrap_or_default()
+    );
+}
+
+/// The section of each store; the rest of the configuration is the same for all.
+fn sections(story: &Story, stores: &Value) -> Vec<(&'static str, String)> {
+    let text = |pointer: &str| {
+        let text = stores.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_else(|| panic!("no `{pointer}` in stores.json"))
+            .to_owned()
+    };
+    let keys = format!(
+        "access_key = {{ id = \"{}\", secret_key = {{ file = \"{}\" }} }}",
+        text("/aws/reader/id"),
+        story
+            .write("aws-key", text("/aws/reader/secret_key"))
+            .display(),
+    );
+    let aws = format!(
+        "region = \"{}\"\nendpoint = \"{1}\"\nsts_endpoint = \"{1}\"\n{keys}",
+        text("/aws/region"),
+        text("/aws/url")
+    );
+    let client_secret = story.write("azure-secret", "reader-secret");
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "ingestion"}}],
+        "clusters": [{"name": "c", "cluster": {"server": text("/kubernetes/url")}}],
+        "users": [{"name": "u", "user": {"token": text("/kubernetes/token")}}],
+    });
+    let kubeconfig = story.write("kubeconfig", kubeconfig.to_string());
+    vec![
+        ("aws", aws.clone()),
+        ("aws", format!("service = \"ssm\"\n{aws}")),
+        (
+            "azure",
+            format!(
+                "endpoint = \"{0}\"\nauthority = \"{0}\"\nskip_challenge_check = true\nca = \"{1}\"\ntenant = \"11111111-1111-1111-1111-111111111111\"\nclient_id = \"app-reader\"\nclient_secret = {{ file = \"{2}\" }}",
+                text("/azure/url"),
+                text("/azure/ca"),
+                client_secret.display(),
+            ),
+        ),
+        (
+            "gcp",
+            format!(
+                "endpoint = \"{0}\"\nmetadata = \"{0}\"\nproject = \"p1\"",
+                text("/gcp/url")
+            ),
+        ),
+        (
+            "vault",
+            format!(
+                "address = \"{}\"\nauth = {{ method = \"token\", token = {{ file = \"{}\" }} }}",
+                text("/vault/url"),
+                story.write("vault-token", text("/vault/token")).display(),
+            ),
+        ),
+        (
+            "kubernetes",
+            format!("kubeconfig = \"{}\"", kubeconfig.display()),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn one_workflow_file_runs_with_each_store_and_only_the_configuration_changes() {
+    let Some(stores) = stores() else {
+        return skip();
+    };
+    Story::told(120, async |story| {
+        let path = format!("/story{}/orders/password", std::process::id());
+        lay(&stores, &path, VALUE).await;
+        let script = "printf '%s' \"$WHOLE\" >\"$STORY/whole\"; printf '%s' \"$PART\" >\"$STORY/part\"; echo \"it is $WHOLE\"";
+        let workflow = story
+            .sh("orders", script)
+            .env("WHOLE", &format!("secret:{path}"))
+            .env("PART", &format!("mysql://u:${{secret:{path}}}@db"));
+        let workflow = story.write("orders.yaml", workflow.to_yaml()).display().to_string();
+        for (kind, section) in sections(&story, &stores) {
+            let config = format!("[executors.here]\nkind = \"local\"\n[secrets.prod]\nkind = \"{kind}\"\n{section}\n");
+            let config = story.write("config.toml", config).display().to_string();
+            let exec = ["exec", &workflow, "-c", &config];
+            let ended = story.command_of(Binary::Clouds, &exec, &[]).await;
+            ended.expect(0);
+            assert_eq!(story.read("whole"), VALUE, "{kind}");
+            assert_eq!(story.read("part"), format!("mysql://u:{VALUE}@db"), "{kind}");
+            assert!(ended.text().contains("it is ***"), "{kind}: {}", ended.text());
+
+            let reference = format!("secret:prod:{path}");
+            let check = ["secrets", "check", &reference, "secret:/story/nowhere", "-c", &config];
+            let ended = story.command_of(Binary::Clouds, &check, &[]).await;
+            ended.expect(1);
+            let text = ended.text();
+            let row = text.lines().find(|line| line.contains(&reference));
+            assert!(row.is_some_and(|row| row.contains("prod") && row.contains("yes")), "{kind}: {}", ended.text());
+            assert!(ended.err.contains("`secret:/story/nowhere` is not found in store `prod`"), "{kind}: {}", ended.err);
+            let said = format!("{}{}", ended.text(), ended.err);
+            assert!(!said.contains("horse"), "{kind}: {said}");
+
+            let ended = story.command_of(Binary::Clouds, &["check", "-c", &config], &[]).await;
+            ended.expect(0);
+            assert!(ended.text().contains(&format!("store prod ({kind}): readable as")), "{kind}: {}", ended.text());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_store_takes_over_when_the_file_changes_and_the_runner_is_told() {
+    let Some(stores) = stores() else {
+        return skip();
+    };
+    Story::told(120, async |story| {
+        let path = format!("/change{}/password", std::process::id());
+        lay(&stores, &path, VALUE).await;
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        runner.binary = Binary::Clouds;
+        runner.start().await;
+        let client = server.client();
+        let workflow = story
+            .sh("change", "echo \"$A\" | sha256sum | cut -c1-8")
+            .env("A", &format!("secret:later:{path}"));
+        let run = client.submit(&workflow, "runner-1").await;
+        client
+            .finished(&run)
+            .await
+            .expect_failed("secret", &["later", "files"]);
+
+        let (kind, section) = sections(&story, &stores).remove(4);
+        runner.sections = format!("[secrets.later]\nkind = \"{kind}\"\n{section}\n");
+        runner.config();
+        runner.program().signal(rustix::process::Signal::HUP);
+        let soon = std::time::Duration::from_secs(20);
+        runner
+            .program()
+            .says("read the configuration again", soon)
+            .await;
+        let run = client.submit(&workflow, "runner-1").await;
+        client.finished(&run).await.expect("succeeded");
+
+        // What is wrong changes nothing.
+        runner.sections = "[secrets.later]\nkind = \"valt\"\n".to_owned();
+        runner.config();
+        runner.program().signal(rustix::process::Signal::HUP);
+        runner.program().says("did you mean `vault`?", soon).await;
+        let run = client.submit(&workflow, "runner-1").await;
+        client.finished(&run).await.expect("succeeded");
+        let (_, metrics) = runner.ask("metrics").await;
+        let line = "hybrid_runner_secret_reads_total{store=\"later\",outcome=\"found\"} 2";
+        assert!(metrics.contains(line), "{metrics}");
+    })
+    .await;
+}

@@ -54,6 +54,8 @@ async fn one_workflow_file_runs_as_a_process_and_as_a_container() {
             runner.start().await;
             let submitted = story.command_with(&["submit", "-f", &file], &who).await;
             submitted.expect(1).says(&["failed (exit)", "exit code 3"]);
+            // A runner that leaves puts nothing away any more.
+            docker.nothing_of(&docker.owner_of(&runner.id)).await;
             runner.terminate().await;
             told.push((config, submitted));
         }
@@ -78,7 +80,6 @@ async fn one_workflow_file_runs_as_a_process_and_as_a_container() {
         assert_eq!(container.text(), whole("", "in a container\n"));
         let runs = client.get("/runs").await;
         assert_eq!(runs["runs"].as_array().map(Vec::len), Some(2), "{runs}");
-        docker.nothing_of(&docker.owner_of(&runner.id)).await;
     })
     .await;
 }

@@ -105,7 +105,9 @@ impl Candidate {
         settings: serde_json::Value,
         options: Options,
     ) -> Self {
-        Self::new(Subject::Section(kind, settings), options)
+        let mut candidate = Self::new(Subject::Section(kind, settings), options);
+        kind.name.clone_into(&mut candidate.probed.software);
+        candidate
     }
 
     fn new(subject: Subject, options: Options) -> Self {

@@ -312,7 +312,9 @@ fn a_full_disk_costs_output_but_not_the_run() {
         .sum();
     assert!(lost > 400_000 && lost == end.disk_full);
     assert_eq!(run.out().len() as u64 + lost, 1_000_006);
-    assert_eq!(items.last(), Some(&Item::Out(b"after\n".to_vec())));
+    // What was in the pipe when the room came may stand before it in one record.
+    let complete = matches!(items.last(), Some(Item::Out(bytes)) if bytes.ends_with(b"after\n"));
+    assert!(complete, "the output behind the gap is missing");
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl Automaton {
                 .map_or(self.bytes.len(), |next| index(next.start));
             text.truncate(usize::from(row.shared));
             if usize::from(row.shared) < MIN_NEEDLE {
-                let (head, _) = heads.next().expect("a row for each head");
+                let head = heads.next().expect("a row for each head");
                 text = head[..MIN_NEEDLE - 1].to_vec();
             }
             text.extend_from_slice(&self.bytes[start..end]);

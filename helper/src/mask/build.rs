@@ -63,14 +63,15 @@ impl<'a> Trie<'a> {
             last: Bits::new(nodes),
             forks: Bits::new(nodes),
             firsts: Vec::new(),
-            heads: Heads::new(&[], Vec::new()),
+            heads: Heads::new(&[], &[]),
             ends: vec![NONE; nodes],
             hits: vec![0; nodes],
         };
         trie.add_rows(&shared);
         trie.sort_others();
         let heads = trie.rows.iter().filter(|row| is_first(row.shared));
-        trie.heads = Heads::new(needles, heads.map(|row| row.start).collect());
+        let nodes: Vec<u32> = heads.map(|row| row.start).collect();
+        trie.heads = Heads::new(needles, &nodes);
         trie
     }
 

@@ -5,6 +5,7 @@
 //! [`STRIDE`]. So it is enough to look at each so-many-th window of the input. What passes is looked up exactly.
 
 use super::MIN_NEEDLE;
+use super::automaton::NONE;
 use super::view::{RECENT, Recent, View};
 
 /// At most so many windows are skipped at once.
@@ -22,14 +23,19 @@ pub(super) type Window = u32;
 pub(super) struct Heads {
     /// Distinct, as numbers that sort as the bytes do.
     keys: Vec<u32>,
-    /// The node of each.
-    nodes: Vec<u32>,
-    /// Open addressing by hash: a place in `keys`, plus one; 0 is free.
-    table: Vec<u32>,
+    /// Open addressing by hash.
+    table: Vec<Slot>,
     table_shift: u32,
     filter: Vec<u64>,
     filter_shift: u32,
     stride: usize,
+}
+
+/// A beginning and its node; [`NONE`] if the slot is free.
+#[derive(Clone, Copy)]
+struct Slot {
+    window: Window,
+    node: u32,
 }
 
 pub(super) fn load(bytes: &[u8], start: usize) -> Window {
@@ -38,11 +44,7 @@ pub(super) fn load(bytes: &[u8], start: usize) -> Window {
 }
 
 fn hash(window: Window, shift: u32) -> usize {
-    // Of the product's upper half; a shift by all bits gives 0.
-    window
-        .wrapping_mul(MULTIPLIER)
-        .checked_shr(shift)
-        .unwrap_or(0) as usize
+    (window.wrapping_mul(MULTIPLIER) >> shift) as usize
 }
 
 fn shift(slots: usize) -> u32 {
@@ -51,7 +53,7 @@ fn shift(slots: usize) -> u32 {
 
 impl Heads {
     /// Of sorted needles, and the node of the fourth byte for each distinct beginning in their order.
-    pub(super) fn new(needles: &[&[u8]], nodes: Vec<u32>) -> Self {
+    pub(super) fn new(needles: &[&[u8]], nodes: &[u32]) -> Self {
         let shortest = needles
             .iter()
             .map(|needle| needle.len())
@@ -64,28 +66,33 @@ impl Heads {
             .collect();
         keys.dedup();
         keys.shrink_to_fit();
+        let free = Slot {
+            window: 0,
+            node: NONE,
+        };
+        let slots = (keys.len() * 2).next_power_of_two().max(2);
         let mut heads = Self {
-            table: vec![0; (keys.len() * 2).next_power_of_two()],
-            table_shift: shift((keys.len() * 2).next_power_of_two()),
             keys,
-            nodes,
+            table: vec![free; slots],
+            table_shift: shift(slots),
             filter: Vec::new(),
             filter_shift: 0,
             stride,
         };
-        heads.fill_table();
+        heads.fill_table(nodes);
         heads.fill_filter(needles);
         heads
     }
 
-    fn fill_table(&mut self) {
+    fn fill_table(&mut self, nodes: &[u32]) {
         let last = self.table.len() - 1;
-        for (place, key) in (1..).zip(&self.keys) {
-            let mut slot = hash(key.swap_bytes(), self.table_shift);
-            while self.table[slot] != 0 {
+        for (key, &node) in self.keys.iter().zip(nodes) {
+            let window = key.swap_bytes();
+            let mut slot = hash(window, self.table_shift);
+            while self.table[slot].node != NONE {
                 slot = (slot + 1) & last;
             }
-            self.table[slot] = place;
+            self.table[slot] = Slot { window, node };
         }
     }
 
@@ -109,18 +116,17 @@ impl Heads {
 
     /// The node of a beginning.
     pub(super) fn find(&self, window: Window) -> Option<u32> {
-        let key = window.swap_bytes();
         let last = self.table.len() - 1;
-        let mut slot = hash(window, self.table_shift);
+        let mut place = hash(window, self.table_shift);
         loop {
-            let place = self.table[slot] as usize;
-            if place == 0 {
+            let slot = self.table[place];
+            if slot.node == NONE {
                 return None;
             }
-            if self.keys[place - 1] == key {
-                return Some(self.nodes[place - 1]);
+            if slot.window == window {
+                return Some(slot.node);
             }
-            slot = (slot + 1) & last;
+            place = (place + 1) & last;
         }
     }
 
@@ -179,15 +185,14 @@ impl Heads {
         (1..=longest).rev().find(begins).unwrap_or(0)
     }
 
-    /// Each with its node, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = ([u8; MIN_NEEDLE], u32)> {
-        let keys = self.keys.iter().map(|key| key.to_be_bytes());
-        keys.zip(self.nodes.iter().copied())
+    /// All of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = [u8; MIN_NEEDLE]> {
+        self.keys.iter().map(|key| key.to_be_bytes())
     }
 
     /// How many bytes of memory they take.
     pub(super) fn memory(&self) -> usize {
-        let numbers = self.keys.capacity() + self.nodes.capacity() + self.table.capacity();
-        numbers * 4 + self.filter.capacity() * 8
+        let table = self.table.capacity() * size_of::<Slot>();
+        self.keys.capacity() * 4 + table + self.filter.capacity() * 8
     }
 }

@@ -12,6 +12,13 @@
 //! | `forms`, `leaves` | the forms in which a value appears, and the values inside a JSON value |
 //! | `command` | `::add-mask::` |
 //!
+//! # What is masked of a value
+//!
+//! The value and its forms ([`needles_of`]), if it has [`MIN_NEEDLE`] bytes without the white space at its ends. On their
+//! own, too: each line of a value of several lines, from 8 bytes on; if the value is a JSON object or array, each string
+//! in it from [`MIN_NEEDLE`] bytes on, treated as a value again, and each number from 6 digits on. `docs/masking.md` tells
+//! it to those who use it.
+//!
 //! # `::add-mask::`
 //!
 //! A line of the output that begins with `::add-mask::` names a value that is masked from there on: in

@@ -52,7 +52,9 @@ pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &
 
     let scratch = Scratch::new(args.data_dir, "exec")?;
     add_demo_store(&mut config, scratch.path())?;
-    let built = config.build(scratch.path(), &Owner::of("exec", &agent))?;
+    // Others who do the same beside us, or were killed at it, are not to be taken up as ours.
+    let place = format!("exec {}", scratch.path().display());
+    let built = config.build(scratch.path(), &Owner::of(&place, &agent))?;
     if args.dry_run {
         return dry_run(&spec, &built, output).await;
     }

@@ -130,8 +130,13 @@ fn percent(value: &str, set: &'static AsciiSet) -> String {
 fn hides_all(value: &str) {
     let patterns = patterns(value);
     for (name, encode) in ENCODERS {
-        // Lower case is for the digits alone.
-        if *name == "percent, lower case" && value.chars().any(char::is_uppercase) {
+        // Lower case is for the digits alone; a long value is looked for as common writers write it.
+        let left_out = match *name {
+            "percent, lower case" => value.chars().any(char::is_uppercase),
+            "percent, user information" => value.len() > 1024,
+            _ => false,
+        };
+        if left_out {
             continue;
         }
         let output = encode(value);
@@ -188,6 +193,18 @@ proptest! {
             prop_assert!(right.len() <= (after.len() * 8).div_ceil(6) + 5, "{encoded} became {out}");
             prop_assert!(!after.is_empty() || right.len() <= 4, "{encoded} became {out}");
         }
+    }
+}
+
+#[test]
+fn a_long_value_takes_memory_within_bounds() {
+    let nasty: String = (' '..='~').chain("ö密🔑\n\t".chars()).collect();
+    for (kilobytes, megabytes) in [(1, 1), (4, 2), (16, 4), (64, 6)] {
+        let value = nasty.repeat((kilobytes << 10) / nasty.len());
+        let patterns = patterns(&value);
+        let taken = patterns.memory();
+        assert!(taken < megabytes << 20, "{kilobytes} KB: {taken}");
+        assert_eq!(patterns.mask(value.as_bytes()), b"***");
     }
 }
 

@@ -272,6 +272,7 @@ impl Automaton {
 impl Drop for Automaton {
     fn drop(&mut self) {
         sys::wipe(&mut self.bytes);
+        self.heads.wipe();
     }
 }
 

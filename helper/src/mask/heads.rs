@@ -38,6 +38,11 @@ struct Slot {
     node: u32,
 }
 
+const FREE: Slot = Slot {
+    window: 0,
+    node: NONE,
+};
+
 pub(super) fn load(bytes: &[u8], start: usize) -> Window {
     let window = bytes[start..start + MIN_NEEDLE].try_into();
     Window::from_le_bytes(window.expect("it has four bytes"))
@@ -66,14 +71,10 @@ impl Heads {
             .collect();
         keys.dedup();
         keys.shrink_to_fit();
-        let free = Slot {
-            window: 0,
-            node: NONE,
-        };
         let slots = (keys.len() * 2).next_power_of_two().max(2);
         let mut heads = Self {
             keys,
-            table: vec![free; slots],
+            table: vec![FREE; slots],
             table_shift: shift(slots),
             filter: Vec::new(),
             filter_shift: 0,
@@ -188,6 +189,14 @@ impl Heads {
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = [u8; MIN_NEEDLE]> {
         self.keys.iter().map(|key| key.to_be_bytes())
+    }
+
+    /// Forgets them so that the compiler cannot leave it out.
+    pub(super) fn wipe(&mut self) {
+        self.keys.fill(0);
+        self.table.fill(FREE);
+        std::hint::black_box(&self.keys);
+        std::hint::black_box(&self.table);
     }
 
     /// How many bytes of memory they take.

@@ -1,7 +1,7 @@
 //! The values inside a value that is JSON: its strings, and its numbers that are long enough to be secrets.
 //!
 //! It is read here and not where secrets are resolved, because everything that masks needs it: this program, which is
-//! handed values; the runner; and what a workload names. It costs this program some four kilobytes.
+//! handed values; the runner; and what a workload names. It costs this program a few kilobytes.
 
 use super::MIN_NUMBER;
 

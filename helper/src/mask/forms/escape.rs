@@ -33,6 +33,25 @@ impl Case {
     }
 }
 
+/// Whose forms are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breadth {
+    /// All writers'.
+    Every,
+    /// Those of each family that are met every day.
+    Common,
+}
+
+impl Breadth {
+    /// Of a table that has its common writers first.
+    pub(super) fn of<T>(self, writers: &[T], common: usize) -> &[T] {
+        match self {
+            Self::Every => writers,
+            Self::Common => &writers[..common],
+        }
+    }
+}
+
 /// A character of a text, or a byte that is none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {

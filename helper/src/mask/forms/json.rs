@@ -1,7 +1,7 @@
 //! The inside of a JSON string, and of JSON that is a string in JSON or in a program.
 
 use super::escape::Case::{self, Lower, Upper};
-use super::escape::{Distinct, Unit, rewritten};
+use super::escape::{Breadth, Distinct, Unit, rewritten};
 use super::literal;
 use crate::mask::needles::Needles;
 
@@ -47,6 +47,7 @@ const fn json(
     }
 }
 
+/// The common ones first.
 const WRITERS: &[Json] = &[
     // JavaScript, Rust, Jackson, jq
     json(false, None, ["", ""], Lower),
@@ -54,12 +55,13 @@ const WRITERS: &[Json] = &[
     json(false, Some(Lower), ["", ""], Lower),
     // Jackson
     json(false, Some(Upper), ["", ""], Upper),
-    // PHP, C++
+    // PHP
     json(true, None, ["", ""], Lower),
     json(true, Some(Lower), ["", ""], Lower),
-    json(true, Some(Upper), ["", ""], Upper),
-    // Go, Ruby on Rails; Go without HTML; Ruby in scripts
+    // Go, Ruby on Rails
     json(false, None, ["<>&", ENDS], Lower),
+    // C++; Go without HTML; Ruby in scripts
+    json(true, Some(Upper), ["", ""], Upper),
     json(false, None, ["", ENDS], Lower),
     json(true, None, ["", ENDS], Lower),
     // Gson
@@ -75,10 +77,12 @@ const WRITERS: &[Json] = &[
     json(false, None, ["<>&'", ""], Upper),
 ];
 
+const COMMON: usize = 6;
+
 /// As all these writers do; once more escaped; and as a Python literal of a JSON text.
-pub(super) fn add(text: &[u8], needles: &mut Needles) {
+pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
-    for &json in WRITERS {
+    for &json in breadth.of(WRITERS, COMMON) {
         let letters = FEW_LETTERS;
         forms.add(|text| json.escape(text));
         // JSON in JSON: by the same writer, by a plain one inside, by a plain one outside.

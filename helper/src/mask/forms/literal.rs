@@ -1,7 +1,7 @@
 //! Literals of programming languages with the escapes of C, and with doubled quotes as in SQL, YAML and CSV.
 
 use super::escape::Case::{self, Lower, Upper};
-use super::escape::{Distinct, Unit, doubled, replaced, rewritten};
+use super::escape::{Breadth, Distinct, Unit, doubled, replaced, rewritten};
 use super::json::push_units;
 use crate::mask::needles::Needles;
 
@@ -70,6 +70,7 @@ const fn literal(
     }
 }
 
+/// The common ones first.
 const WRITERS: &[Literal] = &[
     // Python: text, `ascii`, bytes
     literal(PYTHON, Style::Code(Lower), Wide::Printable, &["", "'"]),
@@ -111,10 +112,12 @@ const WRITERS: &[Literal] = &[
     literal(MYSQL, Style::Raw, Wide::AllButControls, &["\"'"]),
 ];
 
+const COMMON: usize = 9;
+
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Needles) {
+pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
-    for literal in WRITERS {
+    for literal in breadth.of(WRITERS, COMMON) {
         for quotes in literal.quotes {
             forms.add(|text| literal.escape(text, quotes));
         }

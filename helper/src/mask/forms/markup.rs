@@ -1,23 +1,23 @@
 //! XML and HTML. The writers differ in which characters they write as entities, and by name or number.
 
-use super::escape::{Case, Distinct, Unit, rewritten};
+use super::escape::{Breadth, Case, Distinct, Unit, rewritten};
 use crate::mask::needles::Needles;
 
-/// Characters with what they become, by whom.
+/// Characters with what they become, by whom; the common ones first.
 #[rustfmt::skip] // a table
 const WRITERS: &[&[(char, &str)]] = &[
-    // Text as of most libraries, and of the canonical form
+    // Text; attributes
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;")],
-    &[('&', "&amp;"), ('<', "&lt;")],
-    // Attributes
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;")],
-    &[('&', "&amp;"), ('<', "&lt;"), ('"', "&quot;")],
-    &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('\'', "&apos;")],
-    // All five: Java and Rust; PHP and Ruby; PHP for HTML; Python
+    // All five: Java and Rust; PHP and Ruby; Python
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&apos;")],
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;")],
-    &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#039;")],
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#x27;")],
+    // The canonical form; attributes in single quotes; PHP for HTML
+    &[('&', "&amp;"), ('<', "&lt;")],
+    &[('&', "&amp;"), ('<', "&lt;"), ('"', "&quot;")],
+    &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('\'', "&apos;")],
+    &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#039;")],
     // Go
     &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&#34;"), ('\'', "&#39;")],
     // JSP
@@ -35,6 +35,7 @@ const WRITERS: &[&[(char, &str)]] = &[
 
 /// So many of them also write other characters by number.
 const XML: usize = 10;
+const COMMON: usize = 5;
 
 /// How other characters are written: as they are, or by number (`None`: decimal).
 type Number = Option<Option<Case>>;
@@ -44,7 +45,7 @@ const LOWER: Number = Some(Some(Case::Lower));
 const UPPER: Number = Some(Some(Case::Upper));
 
 /// What is not ASCII, and white space as attributes need it.
-const NUMBERS: [(Number, Number); 9] = [
+const NUMBERS: &[(Number, Number)] = &[
     (None, None),
     (DECIMAL, None),
     (LOWER, None),
@@ -57,15 +58,11 @@ const NUMBERS: [(Number, Number); 9] = [
 ];
 
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Needles) {
+pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
-    for (at, writer) in WRITERS.iter().enumerate() {
-        let numbers = if at < XML {
-            &NUMBERS[..]
-        } else {
-            &NUMBERS[..1]
-        };
-        for &(wide, space) in numbers {
+    for (at, writer) in breadth.of(WRITERS, COMMON).iter().enumerate() {
+        let numbers = if at < XML { NUMBERS } else { &NUMBERS[..1] };
+        for &(wide, space) in breadth.of(numbers, 2.min(numbers.len())) {
             forms.add(|text| rewritten(text, |unit, out| push(unit, writer, wide, space, out)));
         }
     }

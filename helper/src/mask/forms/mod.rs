@@ -17,10 +17,15 @@ use super::leaves::leaves;
 use super::needles::Needles;
 use super::{MIN_LINE, MIN_NEEDLE};
 use crate::sys;
-use escape::{CASES, Case};
+use escape::{Breadth, CASES, Case};
 
+/// Longer values, and what is in them, are looked for as the common writers write them: else a few values of some
+/// kilobytes would take all the memory of a small machine.
+const MAX_EVERY: usize = 1 << 10;
 /// Longer values are not looked for with each of their characters escaped, only with those that need it.
 const MAX_WHOLLY_ESCAPED: usize = 8 << 10;
+/// Of longer ones nothing is looked for but themselves, base64 and hexadecimal digits.
+const MAX_ESCAPED: usize = 16 << 10;
 /// Longer texts are looked for in parts where characters are escaped.
 const MAX_UNDIVIDED: usize = 256;
 const PART: usize = 64;
@@ -44,57 +49,67 @@ pub fn needles_of(value: &[u8]) -> Vec<Vec<u8>> {
 
 /// Adds the [`needles_of`] a value.
 pub(super) fn add_needles(value: &[u8], needles: &mut Needles) {
-    add_value(value, NESTED, needles);
+    let breadth = if value.len() <= MAX_EVERY {
+        Some(Breadth::Every)
+    } else if value.len() <= MAX_ESCAPED {
+        Some(Breadth::Common)
+    } else {
+        None
+    };
+    add_value(value, breadth, NESTED, needles);
 }
 
-fn add_value(value: &[u8], nested: u32, needles: &mut Needles) {
+fn add_value(value: &[u8], breadth: Option<Breadth>, nested: u32, needles: &mut Needles) {
     if too_short(value) {
         return;
     }
     let trimmed = value.trim_ascii();
-    for whole in [trimmed, value] {
-        add_forms(whole, needles);
-        if whole.len() <= MAX_WHOLLY_ESCAPED {
-            add_wholly_escaped(whole, needles);
-        }
-        if trimmed.len() == value.len() {
-            break;
-        }
+    add_whole(trimmed, breadth, needles);
+    if trimmed.len() < value.len() {
+        add_whole(value, breadth, needles);
     }
     base64::add_lines(trimmed, needles);
     add_hex_lines(trimmed, needles);
     if trimmed.contains(&b'\n') {
         for line in trimmed.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.len() >= MIN_LINE {
-                add_forms(line, needles);
+                add_forms(line, breadth, needles);
             }
         }
     }
     if nested > 0 {
         for mut leaf in leaves(trimmed) {
-            add_value(&leaf, nested - 1, needles);
+            add_value(&leaf, breadth, nested - 1, needles);
             sys::wipe(&mut leaf);
         }
     }
 }
 
+fn add_whole(text: &[u8], breadth: Option<Breadth>, needles: &mut Needles) {
+    add_forms(text, breadth, needles);
+    if text.len() <= MAX_WHOLLY_ESCAPED && breadth.is_some() {
+        add_wholly_escaped(text, needles);
+    }
+}
+
 /// The forms that writers give a text.
-fn add_forms(text: &[u8], needles: &mut Needles) {
+fn add_forms(text: &[u8], breadth: Option<Breadth>, needles: &mut Needles) {
     needles.push(text);
     for case in CASES {
         needles.take(hex(text, b"", case));
     }
     base64::add(text, needles);
+    let Some(breadth) = breadth else { return };
     if text.iter().all(u8::is_ascii_alphanumeric) {
         // Nobody escapes that.
         return;
     }
     for part in parts(text) {
-        percent::add(part, needles);
-        json::add(part, needles);
-        literal::add(part, needles);
-        shell::add(part, needles);
-        markup::add(part, needles);
+        percent::add(part, breadth, needles);
+        json::add(part, breadth, needles);
+        literal::add(part, breadth, needles);
+        shell::add(part, breadth, needles);
+        markup::add(part, breadth, needles);
     }
 }
 

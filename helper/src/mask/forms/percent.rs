@@ -1,22 +1,22 @@
 //! Percent-encoding, of URLs and forms. The writers differ in what they leave.
 
-use super::escape::{CASES, Distinct, replaced};
+use super::escape::{Breadth, CASES, Distinct, replaced};
 use crate::mask::needles::Needles;
 
-/// What is left besides letters and digits, by whom.
+/// What is left besides letters and digits, by whom; the common ones first.
 const KEPT: &[&[u8]] = &[
-    // Rust (`NON_ALPHANUMERIC`)
-    b"",
     // RFC 3986 and most libraries: Python with no safe characters, Go, curl, jq
     b"-_.~",
-    // PHP's `urlencode`
-    b"-_.",
-    // Forms as of WHATWG, Java's `URLEncoder`
-    b"-_.*",
-    // JavaScript's `encodeURIComponent`
-    b"-_.!~*'()",
     // Python's `quote`
     b"-_.~/",
+    // JavaScript's `encodeURIComponent`
+    b"-_.!~*'()",
+    // Forms as of WHATWG, Java's `URLEncoder`
+    b"-_.*",
+    // Rust (`NON_ALPHANUMERIC`)
+    b"",
+    // PHP's `urlencode`
+    b"-_.",
     // JavaScript's `encodeURI`
     b"-_.!~*'();,/?:@&=+$#",
     // Python's `requests`
@@ -32,6 +32,7 @@ const KEPT: &[&[u8]] = &[
     b"-_.~!$&'()*+,;=:@/",
     b"-_.~!$&'()*+,;=:@/?",
 ];
+const COMMON: usize = 5;
 
 /// What alone is encoded besides what is not printable ASCII, by whom.
 const ENCODED: &[&[u8]] = &[
@@ -50,19 +51,21 @@ const ENCODED: &[&[u8]] = &[
 const OLD_SQLALCHEMY: &[u8] = b":@/";
 
 /// As all these writers do.
-pub(super) fn add(text: &[u8], needles: &mut Needles) {
+pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     let mut forms = Distinct::new(text, needles);
-    for kept in KEPT {
+    for kept in breadth.of(KEPT, COMMON) {
         add_set(&mut forms, |byte| {
             byte.is_ascii_alphanumeric() || kept.contains(&byte)
         });
     }
-    for encoded in ENCODED {
+    for encoded in breadth.of(ENCODED, 0) {
         add_set(&mut forms, |byte| {
             matches!(byte, b' '..=b'~') && !encoded.contains(&byte)
         });
     }
-    add_set(&mut forms, |byte| !OLD_SQLALCHEMY.contains(&byte));
+    for encoded in breadth.of(&[OLD_SQLALCHEMY], 0) {
+        add_set(&mut forms, |byte| !encoded.contains(&byte));
+    }
 }
 
 fn add_set(forms: &mut Distinct<'_>, keeps: impl Fn(u8) -> bool) {

@@ -1,22 +1,22 @@
 //! How shells and those who write for them quote. What stands around the whole (`'…'`, `"…"`, `$'…'`) is no part of a form;
 //! the inside of `$'…'` is among the literals.
 
-use super::escape::{Distinct, replaced};
+use super::escape::{Breadth, Distinct, replaced};
 use crate::mask::needles::Needles;
 
-/// What stays without a `\` besides letters and digits, by whom.
+/// What stays without a `\` besides letters and digits, by whom; the common one first.
 const KEPT: &[&[u8]] = &[
-    // Perl's `quotemeta`
-    b"_",
     // bash's `%q`
     b"_-./:@%+=#~",
     b"_-./:@%+=~",
+    // Perl's `quotemeta`
+    b"_",
     // Ruby's `shellescape`
     b"_-.,:+/@",
     // zsh
     b"_-./:@%+,",
 ];
-/// What alone gets a `\`.
+/// What alone gets a `\`; the common one first.
 const ESCAPED: &[&[u8]] = &[
     // Between double quotes, and in an interactive shell
     b"\"\\$`",
@@ -26,7 +26,7 @@ const ESCAPED: &[&[u8]] = &[
 ];
 
 /// As all these do.
-pub(super) fn add(text: &[u8], needles: &mut Needles) {
+pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     if text.contains(&b'\'') {
         needles.take(in_runs(text));
     }
@@ -40,10 +40,10 @@ pub(super) fn add(text: &[u8], needles: &mut Needles) {
             })
         });
     }
-    for escaped in ESCAPED {
+    for escaped in breadth.of(ESCAPED, 1) {
         forms.add(|text| with_backslash(text, |byte| escaped.contains(&byte)));
     }
-    for kept in KEPT {
+    for kept in breadth.of(KEPT, 1) {
         forms.add(|text| {
             with_backslash(text, |byte| {
                 byte.is_ascii() && !byte.is_ascii_alphanumeric() && !kept.contains(&byte)

@@ -144,7 +144,9 @@ async fn run_without_what_it_needs_exits_2_with_the_lines_to_add() {
 #[tokio::test]
 async fn version_names_what_is_compiled_in() {
     let user = User::new();
-    user.run(&["version"]).await.expect(0, "executors  local");
+    user.run(&["version"])
+        .await
+        .expect(0, "executors  docker local plugin command");
     let ran = user.run(&["version", "--json"]).await;
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(json["protocol"], "v1-preview");

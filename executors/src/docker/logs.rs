@@ -325,7 +325,9 @@ impl Follower {
             return;
         }
         let is_first = last.replace(record.time).is_none();
-        if is_first && reading.pass.is_from_start && !is_opening(lines, &record) {
+        // Both streams begin with it: what both lack was dropped at once.
+        let is_shown = self.place.gap;
+        if is_first && !is_shown && reading.pass.is_from_start && !is_opening(lines, &record) {
             // Each stream opens with a line of init: that is not there any more, nor is what followed it.
             joined.flush(self.run, &mut self.queue);
             self.gap(None, GapReason::Rotated);

@@ -132,7 +132,10 @@ impl Starting<'_> {
             Ok(Claim::Won(feed)) => feed,
             Ok(Claim::Lost) => return Ok(true),
             Ok(Claim::Gone) => return Ok(false),
-            Err(_) if self.is_gone(&container).await => return Ok(false),
+            // An error with somebody to blame is no removal: the container was put away because of it.
+            Err(error) if error.class().is_none() && self.is_gone(&container).await => {
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         self.complete(feed, &payload).await?;

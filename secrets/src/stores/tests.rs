@@ -276,7 +276,15 @@ fn stores_are_built_of_their_sections() {
         ("file", json!({"pth": "a"}), "unknown field `pth`"),
         ("file", json!({}), "either `path`"),
         ("env", json!({"prefix": ""}), "[secrets.x]"),
-        ("plugin", json!({}), "--features plugin"),
+        (
+            "plugin",
+            json!({}),
+            if cfg!(feature = "plugin") {
+                "missing field `command`"
+            } else {
+                "--features plugin"
+            },
+        ),
         ("fil", json!({}), "did you mean `file`?"),
     ] {
         let error = build(kind, settings).unwrap_err();

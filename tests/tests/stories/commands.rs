@@ -146,10 +146,10 @@ async fn exec_exits_like_its_run_and_2_when_there_was_none() {
             .expect(1)
             .says(&["failed (secret)", "SECRET_MISSING"]);
         story
-            .command(&["exec", &good, "--executor", "docker"])
+            .command(&["exec", &good, "--executor", "argo"])
             .await
             .expect(2)
-            .says(&["docker"]);
+            .says(&["argo"]);
         story
             .command(&["exec", "/no/such/file.yaml"])
             .await

@@ -14,7 +14,7 @@ async fn a_reference_that_cannot_be_resolved_fails_the_run_before_it_starts() {
         )];
         runner.start().await;
         let client = server.client();
-        story.write("secrets/json", r#"{"user": "me", "password": "pass"}"#);
+        story.write("secrets/json", r#"{"user": "meow", "password": "pass"}"#);
         std::os::unix::fs::symlink("/etc/hostname", story.path("secrets/outside")).unwrap();
 
         for (reference, words) in [
@@ -48,7 +48,7 @@ async fn a_reference_that_cannot_be_resolved_fails_the_run_before_it_starts() {
         let workflow = story
             .sh(
                 "open",
-                "[ \"$A$B$C\" = mea-value-of-a-variablefallback ] && echo right",
+                "[ \"$A$B$C\" = meowa-value-of-a-variablefallback ] && echo right",
             )
             .env("A", "secret:/json#user")
             .env("B", "secret:vars:/there")

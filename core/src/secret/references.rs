@@ -32,7 +32,7 @@ impl References {
         match &self.0 {
             Some(reader) => reader(reference.clone()).await,
             None => Err(Error::unsupported(format!(
-                "`secret:{reference}` cannot be read here: no secret stores are configured"
+                "`{reference}` cannot be read here: no secret stores are configured"
             ))),
         }
     }

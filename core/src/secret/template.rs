@@ -22,7 +22,7 @@ impl Template {
     /// Reads a string. Text without references is a template too.
     pub fn parse(text: &str) -> Result<Self> {
         if let Some(reference) = text.strip_prefix("secret:") {
-            return Ok(Self(vec![Piece::Secret(reference.parse()?)]));
+            return Ok(Self(vec![Piece::Secret(Reference::read(reference)?)]));
         }
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -35,7 +35,7 @@ impl Template {
                 let what = "`${secret:` is never closed by `}`";
                 return Err(malformed(inside, inside.len(), what));
             };
-            pieces.push(Piece::Secret(inside[..end].parse()?));
+            pieces.push(Piece::Secret(Reference::read(&inside[..end])?));
             rest = &inside[end + 1..];
         }
         if !rest.is_empty() {

@@ -196,6 +196,38 @@ proptest! {
     }
 }
 
+/// As `base64` and writers of PEM do.
+fn wrapped(text: &str, width: usize) -> String {
+    let encoded = base64s::STANDARD.encode(text).into_bytes();
+    let lines = encoded.chunks(width).map(String::from_utf8_lossy);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn base64_that_wraps_is_hidden_of_spaced_values_of_lines_and_of_what_ends_with_a_line() {
+    let long = "a value/of+which base64 is wrapped, because it is so long that a line is full";
+    let spaced = format!("  {long}  ");
+    let lines = format!("first {long}\nsecond {long}");
+    for (value, text) in [
+        (&spaced, spaced.as_str()),
+        (&spaced, long),
+        (&lines, &lines),
+        (&lines, lines.split_once('\n').expect("two lines").1),
+    ] {
+        let patterns = patterns(value);
+        for width in [64, 76] {
+            let output = wrapped(text, width);
+            assert!(is_hidden(&patterns, &output), "{text:?} at {width}");
+            // Of the last group, which holds the end of the line too, a few characters are not the value's alone.
+            let output = wrapped(&format!("{text}\n"), width);
+            let masked = patterns.mask(output.as_bytes());
+            let masked = String::from_utf8_lossy(&masked);
+            let rest = masked.replace("***", "").replace('\n', "");
+            assert!(rest.len() <= 6, "{text:?} at {width} became {masked}");
+        }
+    }
+}
+
 #[test]
 fn a_long_value_takes_memory_within_bounds() {
     let nasty: String = (' '..='~').chain("ö密🔑\n\t".chars()).collect();

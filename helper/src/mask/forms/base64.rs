@@ -23,16 +23,15 @@ pub(super) fn add(text: &[u8], needles: &mut Needles) {
     }
 }
 
-/// The lines of a whole value's base64.
+/// The lines of a whole value's base64; the last one also as it is when more follows, as the end of a line.
 pub(super) fn add_lines(text: &[u8], needles: &mut Needles) {
     for alphabet in [STANDARD, URL_SAFE] {
-        let (mut encoded, _) = encoded_behind(text, 0, alphabet);
+        let (mut encoded, stable) = encoded_behind(text, 0, alphabet);
         encoded.resize(encoded.len() + padding(text.len()), b'=');
         for width in WRAPS {
             if encoded.len() > width {
-                for line in encoded.chunks(width) {
-                    needles.push(line);
-                }
+                super::add_lines(&encoded, width, needles);
+                super::add_lines(&encoded[..stable], width, needles);
             }
         }
     }

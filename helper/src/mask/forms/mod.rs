@@ -68,12 +68,11 @@ fn add_value(value: &[u8], breadth: Option<Breadth>, nested: u32, needles: &mut 
     if trimmed.len() < value.len() {
         add_whole(value, breadth, needles);
     }
-    base64::add_lines(trimmed, needles);
-    add_hex_lines(trimmed, needles);
     if trimmed.contains(&b'\n') {
         for line in trimmed.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.len() >= MIN_LINE {
                 add_forms(line, breadth, needles);
+                add_wrapped(line, needles);
             }
         }
     }
@@ -87,6 +86,7 @@ fn add_value(value: &[u8], breadth: Option<Breadth>, nested: u32, needles: &mut 
 
 fn add_whole(text: &[u8], breadth: Option<Breadth>, needles: &mut Needles) {
     add_forms(text, breadth, needles);
+    add_wrapped(text, needles);
     if text.len() <= MAX_WHOLLY_ESCAPED && breadth.is_some() {
         add_wholly_escaped(text, needles);
     }
@@ -162,12 +162,28 @@ fn hex(text: &[u8], prefix: &[u8], case: Case) -> Vec<u8> {
     out
 }
 
-fn add_hex_lines(text: &[u8], needles: &mut Needles) {
+/// The lines of what wraps when it is long.
+fn add_wrapped(text: &[u8], needles: &mut Needles) {
+    base64::add_lines(text, needles);
     if text.len() * 2 > HEX_WRAP {
         let mut digits = hex(text, b"", Case::Lower);
-        for line in digits.chunks(HEX_WRAP) {
-            needles.push(line);
-        }
+        add_lines(&digits, HEX_WRAP, needles);
         sys::wipe(&mut digits);
+    }
+}
+
+/// The lines of a text that is longer than one. A short last one could be any number or word: it is looked for behind
+/// the end of the line before it, and not alone.
+fn add_lines(text: &[u8], width: usize, needles: &mut Needles) {
+    for line in text.chunks(width).filter(|line| line.len() >= MIN_LINE) {
+        needles.push(line);
+    }
+    let short = text.len() % width;
+    if (1..MIN_LINE).contains(&short) && text.len() > width {
+        let (before, last) = text.split_at(text.len() - short);
+        let before = &before[before.len() - MIN_LINE..];
+        for end in [b"\n".as_slice(), b"\r\n"] {
+            needles.take([before, end, last].concat());
+        }
     }
 }

@@ -52,6 +52,12 @@ impl Engine {
         &self.address
     }
 
+    /// Where it keeps all it has: data, state, its own log.
+    pub fn home(&self) -> &Path {
+        let socket = Path::new(self.address.trim_start_matches("unix://"));
+        socket.parent().expect("a socket lies in a folder")
+    }
+
     /// `kill -9` of the engine alone: its containers go on, or not, as it is their nature.
     pub async fn kill(&self) {
         let pid = self.pid();
@@ -70,8 +76,7 @@ impl Engine {
     }
 
     fn pid(&self) -> i32 {
-        let socket = Path::new(self.address.trim_start_matches("unix://"));
-        let path = socket.with_file_name("docker.pid");
+        let path = self.home().join("docker.pid");
         let pid = std::fs::read_to_string(&path).ok();
         pid.and_then(|pid| pid.trim().parse().ok())
             .unwrap_or_else(|| panic!("no number in `{}`", path.display()))

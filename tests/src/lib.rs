@@ -7,13 +7,14 @@
 //! | [`server`], [`runner`] | the two halves of the product as programs that can be killed and started again |
 //! | [`docker`], [`engine`] | a Docker Engine seen from outside, and one of a story's own that it may kill |
 //! | [`rest`], [`follow`] | a client of the control plane, and a log that is followed over SSE |
-//! | [`proxy`] | a TCP proxy that cuts, refuses and swallows |
+//! | [`proxy`], [`capture`] | a TCP proxy that cuts, refuses and swallows, and what passed through it |
 //! | [`link`] | both ends of the link by hand: a client that sends garbage, a server that sends garbage |
 //! | [`processes`] | what runs on this machine, as `/proc` shows it |
 //! | [`workflow`] | workflows, mostly of `/bin/sh` |
 //!
 //! The stories are in `tests/stories`, a file for each promise.
 
+pub mod capture;
 pub mod docker;
 pub mod engine;
 pub mod follow;
@@ -27,6 +28,7 @@ pub mod server;
 pub mod story;
 pub mod workflow;
 
+pub use capture::Capture;
 pub use docker::Docker;
 pub use engine::Engine;
 pub use follow::Follow;

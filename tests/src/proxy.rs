@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts, refuses and swallows.
+//! A TCP proxy that cuts, refuses and swallows, and keeps what passes if it is told to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+
+use crate::capture::Capture;
 
 /// What becomes of bytes and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,15 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy in front of `upstream`.
     pub async fn new(upstream: &str) -> Self {
+        Self::with(upstream, None).await
+    }
+
+    /// The same; it keeps what passes.
+    pub async fn recording(upstream: &str, capture: &Capture) -> Self {
+        Self::with(upstream, Some(capture.clone())).await
+    }
+
+    async fn with(upstream: &str, capture: Option<Capture>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
@@ -63,6 +74,7 @@ impl Proxy {
             rule.subscribe(),
             upstream.subscribe(),
             Arc::clone(&taken),
+            capture,
         ));
         Self {
             address,
@@ -109,6 +121,7 @@ async fn accept(
     rule: watch::Receiver<Rule>,
     upstream: watch::Receiver<String>,
     taken: Arc<AtomicUsize>,
+    capture: Option<Capture>,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -118,13 +131,18 @@ async fn accept(
         taken.fetch_add(1, Ordering::SeqCst);
         if rule.borrow().mode != Mode::Refuse {
             let to = upstream.borrow().clone();
-            connections.spawn(connect(stream, to, rule.clone()));
+            connections.spawn(connect(stream, to, rule.clone(), capture.clone()));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connect(here: TcpStream, to: String, rule: watch::Receiver<Rule>) {
+async fn connect(
+    here: TcpStream,
+    to: String,
+    rule: watch::Receiver<Rule>,
+    capture: Option<Capture>,
+) {
     let born = *rule.borrow();
     let mut watching = rule.clone();
     let cut = watching.wait_for(|rule| rule.cut > born.cut);
@@ -135,8 +153,14 @@ async fn connect(here: TcpStream, to: String, rule: watch::Receiver<Rule>) {
         let (here_in, here_out) = here.into_split();
         let (there_in, there_out) = there.into_split();
         tokio::join!(
-            pump(here_in, there_out, rule.clone(), born.strand),
-            pump(there_in, here_out, rule.clone(), born.strand)
+            pump(
+                here_in,
+                there_out,
+                rule.clone(),
+                born.strand,
+                capture.clone()
+            ),
+            pump(there_in, here_out, rule.clone(), born.strand, capture)
         );
     };
     tokio::select! {
@@ -150,13 +174,18 @@ async fn pump(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut rule: watch::Receiver<Rule>,
     born: u64,
+    capture: Option<Capture>,
 ) {
+    let kept = capture.map(|capture| (capture.begin(), capture));
     let mut buffer = vec![0; 16 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         let passes = rule
             .wait_for(|rule| rule.mode != Mode::Swallow && rule.strand == born)
             .await;
+        if let Some((stream, capture)) = &kept {
+            capture.keep(*stream, &buffer[..read]);
+        }
         let Ok(mode) = passes.map(|rule| rule.mode) else {
             return;
         };

@@ -45,6 +45,11 @@ impl Client {
         }
     }
 
+    /// The URL of the control plane.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Its token.
     pub fn token_text(&self) -> &str {
         &self.token

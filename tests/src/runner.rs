@@ -33,6 +33,8 @@ pub struct Runner {
     pub environment: Vec<(String, String)>,
     /// More lines of `[runner]`.
     pub settings: Vec<String>,
+    /// Where it finds its token, as its configuration has it; a file of the story unless set.
+    pub token: String,
     /// More lines of `[link]`.
     pub link: Vec<String>,
     /// The lines of `[executors.here]`, where its runs go: `kind = "local"`, or [`Docker::section`](crate::Docker::section).
@@ -55,7 +57,7 @@ impl Runner {
 
     /// A runner that is not started yet, with this token.
     pub fn with_token(story: &Story, dials: &str, id: &str, token: &str) -> Self {
-        story.write(&format!("{id}.token"), format!("{token}\n"));
+        let file = story.write(&format!("{id}.token"), format!("{token}\n"));
         fs::create_dir_all(story.path("secrets"))
             .expect("the folder of the story can be written to");
         Self {
@@ -66,6 +68,7 @@ impl Runner {
             binary: Binary::Product,
             environment: Vec::new(),
             settings: vec!["max_runs = 64".to_owned()],
+            token: format!("{{ file = \"{}\" }}", file.display()),
             link: Vec::new(),
             executor: "kind = \"local\"\n".to_owned(),
             sections: String::new(),
@@ -106,10 +109,10 @@ impl Runner {
     /// The file with its configuration, written anew.
     pub fn config(&self) -> PathBuf {
         let link = format!(
-            "[link]\nurl = \"{}://{}\"\ntoken = {{ file = \"{}\" }}\n{}\n",
+            "[link]\nurl = \"{}://{}\"\ntoken = {}\n{}\n",
             self.scheme,
             self.dials,
-            self.token_file().display(),
+            self.token,
             self.link.join("\n")
         );
         let runner = format!(
@@ -129,11 +132,6 @@ impl Runner {
             .map(String::as_str)
             .concat();
         self.story.write(&format!("{}.toml", self.id), text)
-    }
-
-    /// The file with its token.
-    pub fn token_file(&self) -> PathBuf {
-        self.story.path(&format!("{}.token", self.id))
     }
 
     /// Starts it.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 const SOON: Duration = Duration::from_secs(30);
 
 /// Asks the runner until it is not ready and says these words.
-async fn not_ready(runner: &Runner, words: &[&str]) {
+pub(crate) async fn not_ready(runner: &Runner, words: &[&str]) {
     let deadline = Instant::now() + SOON;
     loop {
         let (code, said) = runner.ask("readyz").await;

@@ -7,6 +7,7 @@
 //! | [`p2_survives`] | deaths of runner, server, link and helper |
 //! | [`p3_outage`] | a server that is away, a disk that is full |
 //! | [`p4_secrets`] | no value leaves |
+//! | [`p4_search`] | the same by search: fifty values in each form, in every place |
 //! | [`p5_closed`] | what cannot be resolved does not start |
 //! | [`p6_stop`] | stop wins over what has not happened, never over an end |
 //! | [`p7_link_down`] | without a link the work goes on, and nothing is invented |
@@ -18,6 +19,7 @@
 //! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`docker`] | the same with containers of a Docker Engine |
 //! | [`openmetadata`] | the real input of the main job |
+//! | [`rotation`] | a token and a configuration that change while the runner runs |
 //! | [`plugins`] | a plugin under the real runner, killed again and again |
 
 mod admission;
@@ -30,6 +32,7 @@ mod p10_bad_input;
 mod p1_once;
 mod p2_survives;
 mod p3_outage;
+mod p4_search;
 mod p4_secrets;
 mod p5_closed;
 mod p6_stop;
@@ -37,3 +40,4 @@ mod p7_link_down;
 mod p8_bounds;
 mod p9_health;
 mod plugins;
+mod rotation;

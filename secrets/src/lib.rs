@@ -74,35 +74,35 @@ pub const KINDS: &[Kind<dyn SecretProvider>] = &[
     Kind {
         name: "aws",
         summary: "AWS Secrets Manager, or Systems Manager's Parameter Store",
-        build: aws::build,
+        build: remote::build::<aws::Settings>,
         schema: || schemars::schema_for!(aws::Settings),
     },
     #[cfg(feature = "azure")]
     Kind {
         name: "azure",
         summary: "Azure Key Vault",
-        build: azure::build,
+        build: remote::build::<azure::Settings>,
         schema: || schemars::schema_for!(azure::Settings),
     },
     #[cfg(feature = "gcp")]
     Kind {
         name: "gcp",
         summary: "Google Secret Manager",
-        build: gcp::build,
+        build: remote::build::<gcp::Settings>,
         schema: || schemars::schema_for!(gcp::Settings),
     },
     #[cfg(feature = "kubernetes")]
     Kind {
         name: "kubernetes",
         summary: "Secrets of a Kubernetes cluster",
-        build: kubernetes::build,
+        build: remote::build::<kubernetes::Settings>,
         schema: || schemars::schema_for!(kubernetes::Settings),
     },
     #[cfg(feature = "vault")]
     Kind {
         name: "vault",
         summary: "Vault or OpenBao, the key-value engine",
-        build: vault::build,
+        build: remote::build::<vault::Settings>,
         schema: || schemars::schema_for!(vault::Settings),
     },
 ];

@@ -1,19 +1,57 @@
-//! What is common to all stores that are far away: a client that is made when it is first needed, and made
-//! again when the store no longer accepts its identity.
+//! What is common to all stores that are far away: how one is built from its section, and a client that is made when it is
+//! first needed, and made again when the store no longer accepts its identity.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::error::Result;
+use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider};
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
+use crate::decorate::{Access, around};
+use crate::web::Way;
 use crate::{ErrorIs as _, Refusal};
 
-/// One kind of store that is far away.
+/// The settings of a store that is far away.
+pub(crate) trait Section {
+    /// Refuses what can be seen to be wrong without a file or a network.
+    fn verify(&self) -> Result<()>;
+
+    /// What every such section has.
+    fn common(&self) -> Common<'_>;
+
+    /// How the store is reached.
+    fn way(&self) -> Way<'_> {
+        let Common {
+            ca, proxy, access, ..
+        } = self.common();
+        let timeout = access.timeout.get();
+        Way { ca, proxy, timeout }
+    }
+}
+
+/// What every section of a store that is far away has.
+pub(crate) struct Common<'a> {
+    /// A PEM file of certificates that are trusted besides the system's.
+    pub(crate) ca: Option<&'a Path>,
+    /// `http://[user:password@]host:port`, or `none`.
+    pub(crate) proxy: Option<&'a str>,
+    /// The name of a secret that `check` reads.
+    pub(crate) probe: Option<&'a str>,
+    /// Time limit, attempts, cache.
+    pub(crate) access: &'a Access,
+}
+
+/// One kind of store that is far away: its settings.
 #[async_trait]
-pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Store: Section + Sized + Send + Sync + 'static {
+    /// Its name in configurations.
+    const KIND: &'static str;
+
     /// A connection with an identity.
     type Client: Send + Sync + 'static;
 
@@ -23,23 +61,38 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// See [`SecretProvider::get`].
     async fn read(&self, client: &Self::Client, name: &SecretName) -> Result<Secret>;
 
-    /// See [`SecretProvider::check`].
-    async fn check(&self, client: &Self::Client) -> Result<()>;
-
     /// See [`SecretProvider::identity`].
     async fn identity(&self, client: &Self::Client) -> Result<Option<String>>;
+
+    /// See [`SecretProvider::check`].
+    async fn check(&self, client: &Self::Client) -> Result<()> {
+        self.identity(client).await?;
+        probe(self, client).await
+    }
+}
+
+/// Builds a store from its section.
+pub(crate) fn build<S: Store + DeserializeOwned>(
+    context: &Context,
+) -> Result<Arc<dyn SecretProvider>> {
+    let store: S = context.settings("secrets")?;
+    provider(store).map_err(|error| error.in_section(context))
+}
+
+/// Builds a store from its settings. Nothing is reached yet.
+pub(crate) fn provider<S: Store>(store: S) -> Result<Arc<dyn SecretProvider>> {
+    store.verify()?;
+    store.way().check()?;
+    let access = store.common().access.clone();
+    Ok(around(Remote::new(store), &access))
 }
 
 /// A name that nobody has: asking for it shows whether reading is allowed, and reads nothing.
 const NOBODYS: &str = "hybrid-runner-check";
 
 /// Whether the store may be read: the configured name is, or nobody's name is answered "not found".
-pub(crate) async fn probe<S: Store>(
-    store: &S,
-    client: &S::Client,
-    name: Option<&str>,
-) -> Result<()> {
-    let Some(name) = name else {
+pub(crate) async fn probe<S: Store>(store: &S, client: &S::Client) -> Result<()> {
+    let Some(name) = store.common().probe else {
         return match store.read(client, &SecretName::new(NOBODYS)).await {
             Err(error) if Refusal::of(&error) == Refusal::NotFound => Ok(()),
             Err(error) if Refusal::of(&error) == Refusal::Denied => {
@@ -58,9 +111,10 @@ pub(crate) struct Remote<S: Store> {
     client: Mutex<Option<Arc<S::Client>>>,
 }
 
+/// The kind alone: settings may hold the password of a proxy.
 impl<S: Store> fmt::Debug for Remote<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
+        f.debug_tuple("Remote").field(&S::KIND).finish()
     }
 }
 
@@ -113,7 +167,10 @@ macro_rules! asked {
         if !$self.given_up(&$client, fresh, &answer).await {
             return answer;
         }
-        tracing::debug!(store = ?$self.store, "the identity is no longer accepted, getting another");
+        tracing::debug!(
+            kind = S::KIND,
+            "the identity is no longer accepted, getting another"
+        );
         let ($client, _) = $self.client().await?;
         $ask.await
     }};
@@ -148,10 +205,27 @@ mod tests {
     struct Numbers {
         made: AtomicU32,
         good: AtomicU32,
+        access: Access,
+    }
+
+    impl Section for Numbers {
+        fn verify(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn common(&self) -> Common<'_> {
+            Common {
+                ca: None,
+                proxy: None,
+                probe: None,
+                access: &self.access,
+            }
+        }
     }
 
     #[async_trait]
     impl Store for Numbers {
+        const KIND: &'static str = "numbers";
         type Client = u32;
 
         async fn connect(&self) -> Result<u32> {
@@ -164,10 +238,6 @@ mod tests {
                 return Err(refused(Refusal::Identity, "expired", "401", ""));
             }
             Ok(Secret::new(client.to_string()))
-        }
-
-        async fn check(&self, _: &u32) -> Result<()> {
-            Ok(())
         }
 
         async fn identity(&self, client: &u32) -> Result<Option<String>> {

@@ -10,10 +10,11 @@ use secrecy::ExposeSecret as _;
 
 use super::config::{AccessKey, Settings};
 use super::http::Http;
+use crate::remote::Section as _;
 
 /// Clients with one identity.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(crate) struct Clients {
     pub secrets: aws_sdk_secretsmanager::Client,
     pub parameters: aws_sdk_ssm::Client,
     pub sts: aws_sdk_sts::Client,

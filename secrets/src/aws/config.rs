@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::credential::Source;
 use crate::decorate::Access;
-use crate::web::Way;
+use crate::remote::{Common, Section};
 
 /// A section `[secrets.NAME]` with `kind = "aws"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -80,16 +80,8 @@ impl AccessKey {
     }
 }
 
-impl Settings {
-    pub(super) fn way(&self) -> Way<'_> {
-        Way {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            timeout: self.access.timeout.get(),
-        }
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
+impl Section for Settings {
+    fn verify(&self) -> Result<()> {
         if self.profile.is_some() && self.access_key.is_some() {
             return Err(Error::invalid("give either `profile` or `access_key`"));
         }
@@ -102,6 +94,15 @@ impl Settings {
             let message = format!("`role` is no ARN: write `arn:aws:iam::ACCOUNT:role/{role}`");
             return Err(Error::invalid(message));
         }
-        self.way().check()
+        Ok(())
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            ca: self.ca.as_deref(),
+            proxy: self.proxy.as_deref(),
+            probe: self.probe.as_deref(),
+            access: &self.access,
+        }
     }
 }

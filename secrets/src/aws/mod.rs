@@ -31,54 +31,34 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider, SecretValue};
 
-use crate::ErrorIs as _;
-use crate::decorate::around;
 use crate::names::with_slashes;
-use crate::remote::{Remote, Store, probe};
+use crate::remote::{self, Store};
 use client::Clients;
 use error::Asked;
 
 pub use config::{AccessKey, Service, Settings};
 
-/// Builds the store from its section.
-pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
-    let settings: Settings = context.settings("secrets")?;
-    provider(settings).map_err(|error| error.in_section(context))
-}
-
 /// Builds the store from its settings. Nothing is reached yet.
 pub fn provider(settings: Settings) -> Result<Arc<dyn SecretProvider>> {
-    settings.check()?;
-    let access = settings.access.clone();
-    Ok(around(Remote::new(Aws { settings }), &access))
-}
-
-#[derive(Debug)]
-struct Aws {
-    settings: Settings,
+    remote::provider(settings)
 }
 
 #[async_trait]
-impl Store for Aws {
+impl Store for Settings {
+    const KIND: &'static str = "aws";
     type Client = Clients;
 
     async fn connect(&self) -> Result<Clients> {
-        client::connect(&self.settings).await
+        client::connect(self).await
     }
 
     async fn read(&self, clients: &Clients, name: &SecretName) -> Result<Secret> {
-        match self.settings.service {
+        match self.service {
             Service::Secretsmanager => secret(clients, name).await,
             Service::Ssm => parameter(clients, name).await,
         }
-    }
-
-    async fn check(&self, clients: &Clients) -> Result<()> {
-        self.identity(clients).await?;
-        probe(self, clients, self.settings.probe.as_deref()).await
     }
 
     async fn identity(&self, clients: &Clients) -> Result<Option<String>> {

@@ -20,9 +20,10 @@ use serde_json::Value;
 use super::config::{Identity, Settings};
 use super::error::Asked;
 use crate::credential::Source;
+use crate::remote::Section as _;
 
 /// A client with one identity.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub secrets: SecretClient,
     pub credential: Arc<dyn TokenCredential>,
     /// The identity as it was configured, for messages.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::credential::Source;
 use crate::decorate::Access;
-use crate::web::Way;
+use crate::remote::{Common, Section};
 
 /// A section `[secrets.NAME]` with `kind = "azure"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -63,14 +63,6 @@ pub enum Identity {
 }
 
 impl Settings {
-    pub(super) fn way(&self) -> Way<'_> {
-        Way {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            timeout: self.access.timeout.get(),
-        }
-    }
-
     /// The vault's URL.
     pub(super) fn url(&self) -> Result<Url> {
         let text = match (&self.vault, &self.endpoint) {
@@ -97,16 +89,6 @@ impl Settings {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        self.url()?;
-        if let Some(authority) = &self.authority
-            && !authority.starts_with("https://")
-        {
-            return Err(Error::invalid("`authority` must be a URL with `https://`"));
-        }
-        self.way().check()
-    }
-
     /// What a token is asked for: the vault's own domain, without its name.
     pub(super) fn scope(&self) -> String {
         let host = self.url().ok().and_then(|url| {
@@ -115,5 +97,26 @@ impl Settings {
         });
         let host = host.unwrap_or_else(|| "vault.azure.net".to_owned());
         format!("https://{host}/.default")
+    }
+}
+
+impl Section for Settings {
+    fn verify(&self) -> Result<()> {
+        self.url()?;
+        if let Some(authority) = &self.authority
+            && !authority.starts_with("https://")
+        {
+            return Err(Error::invalid("`authority` must be a URL with `https://`"));
+        }
+        Ok(())
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            ca: self.ca.as_deref(),
+            proxy: self.proxy.as_deref(),
+            probe: self.probe.as_deref(),
+            access: &self.access,
+        }
     }
 }

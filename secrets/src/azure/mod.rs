@@ -25,13 +25,10 @@ use async_trait::async_trait;
 use azure_security_keyvault_secrets::ResourceExt as _;
 use azure_security_keyvault_secrets::models::SecretClientGetSecretOptions;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider, SecretValue};
 
-use crate::ErrorIs as _;
-use crate::decorate::around;
 use crate::names;
-use crate::remote::{Remote, Store, probe};
+use crate::remote::{self, Store};
 use client::Client;
 use error::Asked;
 
@@ -40,30 +37,18 @@ pub use config::{Identity, Settings};
 /// The longest name of a secret.
 const MOST: usize = 127;
 
-/// Builds the store from its section.
-pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
-    let settings: Settings = context.settings("secrets")?;
-    provider(settings).map_err(|error| error.in_section(context))
-}
-
 /// Builds the store from its settings. Nothing is reached yet.
 pub fn provider(settings: Settings) -> Result<Arc<dyn SecretProvider>> {
-    settings.check()?;
-    let access = settings.access.clone();
-    Ok(around(Remote::new(Azure { settings }), &access))
-}
-
-#[derive(Debug)]
-struct Azure {
-    settings: Settings,
+    remote::provider(settings)
 }
 
 #[async_trait]
-impl Store for Azure {
+impl Store for Settings {
+    const KIND: &'static str = "azure";
     type Client = Client;
 
     async fn connect(&self) -> Result<Client> {
-        client::connect(&self.settings).await
+        client::connect(self).await
     }
 
     async fn read(&self, client: &Client, name: &SecretName) -> Result<Secret> {
@@ -85,11 +70,6 @@ impl Store for Azure {
             Some(version) => secret.with_version(version),
             None => secret,
         })
-    }
-
-    async fn check(&self, client: &Client) -> Result<()> {
-        client.who().await?;
-        probe(self, client, self.settings.probe.as_deref()).await
     }
 
     async fn identity(&self, client: &Client) -> Result<Option<String>> {

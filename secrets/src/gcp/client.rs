@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::config::Settings;
 use super::http::Http;
+use crate::remote::Section as _;
 
 /// Where the platform has its metadata server.
 const METADATA: &str = "http://metadata.google.internal";
@@ -19,7 +20,7 @@ const METADATA: &str = "http://metadata.google.internal";
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 /// A client with one identity.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub secrets: SecretManagerService,
     /// The identity as it was configured, for messages.
     pub identity: String,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decorate::Access;
-use crate::web::Way;
+use crate::remote::{Common, Section};
 
 /// A section `[secrets.NAME]` with `kind = "gcp"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -38,14 +38,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn way(&self) -> Way<'_> {
-        Way {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            timeout: self.access.timeout.get(),
-        }
-    }
-
     /// The address of the service.
     pub(super) fn endpoint(&self) -> String {
         match (&self.endpoint, &self.location) {
@@ -56,16 +48,25 @@ impl Settings {
             (None, None) => "https://secretmanager.googleapis.com".to_owned(),
         }
     }
+}
 
-    pub(super) fn check(&self) -> Result<()> {
+impl Section for Settings {
+    fn verify(&self) -> Result<()> {
         if self.credentials.is_some() && self.metadata.is_some() {
             return Err(Error::invalid("give either `credentials` or `metadata`"));
         }
         match Url::parse(&self.endpoint()) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                self.way().check()
-            }
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
             _ => Err(Error::invalid("`endpoint` must be a URL with `https://`")),
+        }
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            ca: self.ca.as_deref(),
+            proxy: self.proxy.as_deref(),
+            probe: self.probe.as_deref(),
+            access: &self.access,
         }
     }
 }

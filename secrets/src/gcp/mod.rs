@@ -26,13 +26,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider, SecretValue};
 
-use crate::ErrorIs as _;
-use crate::decorate::around;
 use crate::names;
-use crate::remote::{Remote, Store, probe};
+use crate::remote::{self, Store};
 use client::Client;
 use error::Asked;
 
@@ -41,30 +38,18 @@ pub use config::Settings;
 /// The longest name of a secret.
 const MOST: usize = 255;
 
-/// Builds the store from its section.
-pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
-    let settings: Settings = context.settings("secrets")?;
-    provider(settings).map_err(|error| error.in_section(context))
-}
-
 /// Builds the store from its settings. Nothing is reached yet.
 pub fn provider(settings: Settings) -> Result<Arc<dyn SecretProvider>> {
-    settings.check()?;
-    let access = settings.access.clone();
-    Ok(around(Remote::new(Gcp { settings }), &access))
-}
-
-#[derive(Debug)]
-struct Gcp {
-    settings: Settings,
+    remote::provider(settings)
 }
 
 #[async_trait]
-impl Store for Gcp {
+impl Store for Settings {
+    const KIND: &'static str = "gcp";
     type Client = Client;
 
     async fn connect(&self) -> Result<Client> {
-        client::connect(&self.settings).await
+        client::connect(self).await
     }
 
     async fn read(&self, client: &Client, name: &SecretName) -> Result<Secret> {
@@ -92,10 +77,6 @@ impl Store for Gcp {
         }
         let version = answer.name.rsplit('/').next().unwrap_or_default();
         Ok(Secret::from(value).with_version(version))
-    }
-
-    async fn check(&self, client: &Client) -> Result<()> {
-        probe(self, client, self.settings.probe.as_deref()).await
     }
 
     async fn identity(&self, client: &Client) -> Result<Option<String>> {

@@ -5,9 +5,10 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::config::Settings;
+use crate::remote::Section as _;
 
 /// A client with one identity.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub kube: kube::Client,
     pub namespace: String,
     /// The identity as it was configured, for messages.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decorate::Access;
-use crate::web::Way;
+use crate::remote::{Common, Section};
 
 /// A section `[secrets.NAME]` with `kind = "kubernetes"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -30,16 +30,17 @@ pub struct Settings {
     pub access: Access,
 }
 
-impl Settings {
-    pub(super) fn way(&self) -> Way<'_> {
-        Way {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            timeout: self.access.timeout.get(),
-        }
+impl Section for Settings {
+    fn verify(&self) -> Result<()> {
+        Ok(())
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        self.way().check()
+    fn common(&self) -> Common<'_> {
+        Common {
+            ca: self.ca.as_deref(),
+            proxy: self.proxy.as_deref(),
+            probe: self.probe.as_deref(),
+            access: &self.access,
+        }
     }
 }

@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Fields, Secret, SecretName, SecretProvider, SecretValue};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
@@ -39,9 +38,8 @@ use kube::core::params::GetParams;
 use zeroize::Zeroizing;
 
 use crate::ErrorIs as _;
-use crate::decorate::around;
 use crate::names;
-use crate::remote::{Remote, Store, probe};
+use crate::remote::{self, Store, probe};
 use client::Client;
 use error::Asked;
 
@@ -50,30 +48,18 @@ pub use config::Settings;
 /// The key that stands for the whole, as OpenMetadata writes it.
 const VALUE: &str = "value";
 
-/// Builds the store from its section.
-pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
-    let settings: Settings = context.settings("secrets")?;
-    provider(settings).map_err(|error| error.in_section(context))
-}
-
 /// Builds the store from its settings. Nothing is reached yet.
 pub fn provider(settings: Settings) -> Result<Arc<dyn SecretProvider>> {
-    settings.check()?;
-    let access = settings.access.clone();
-    Ok(around(Remote::new(Kubernetes { settings }), &access))
-}
-
-#[derive(Debug)]
-struct Kubernetes {
-    settings: Settings,
+    remote::provider(settings)
 }
 
 #[async_trait]
-impl Store for Kubernetes {
+impl Store for Settings {
+    const KIND: &'static str = "kubernetes";
     type Client = Client;
 
     async fn connect(&self) -> Result<Client> {
-        client::connect(&self.settings).await
+        client::connect(self).await
     }
 
     async fn read(&self, client: &Client, name: &SecretName) -> Result<Secret> {
@@ -97,8 +83,8 @@ impl Store for Kubernetes {
 
     async fn check(&self, client: &Client) -> Result<()> {
         self.identity(client).await?;
-        if let Some(name) = self.settings.probe.as_deref() {
-            return probe(self, client, Some(name)).await;
+        if self.probe.is_some() {
+            return probe(self, client).await;
         }
         // Asked in words, so that nothing is read.
         let asked = Asked::to_read(client, "*");

@@ -10,9 +10,10 @@ use zeroize::Zeroizing;
 use super::config::{Auth, Settings};
 use super::error::Asked;
 use crate::credential::Source;
+use crate::remote::Section as _;
 
 /// A client that is logged in.
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     url: Url,
     namespace: Option<String>,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::credential::Source;
 use crate::decorate::Access;
-use crate::web::Way;
+use crate::remote::{Common, Section};
 
 /// Where Kubernetes puts the token of a pod's service account.
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -103,14 +103,6 @@ fn variable(names: [&str; 2]) -> Option<String> {
 }
 
 impl Settings {
-    pub(super) fn way(&self) -> Way<'_> {
-        Way {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            timeout: self.access.timeout.get(),
-        }
-    }
-
     pub(super) fn url(&self) -> Result<Url> {
         let address = self
             .address
@@ -144,21 +136,6 @@ impl Settings {
             }
         })
     }
-
-    pub(super) fn check(&self) -> Result<()> {
-        if !matches!(self.engine, 1 | 2) {
-            return Err(Error::invalid(
-                "`engine` is the version of the key-value engine: 1 or 2",
-            ));
-        }
-        if self.mount.trim_matches('/').is_empty() {
-            return Err(Error::invalid(
-                "`mount` is empty: where is the key-value engine mounted?",
-            ));
-        }
-        self.url()?;
-        self.way().check()
-    }
 }
 
 impl Auth {
@@ -186,5 +163,31 @@ impl Auth {
     /// Where Kubernetes puts the token, unless another place is named.
     pub(super) fn account_token(jwt: Option<&Source>) -> Source {
         jwt.cloned().unwrap_or_else(|| Source::file(ACCOUNT_TOKEN))
+    }
+}
+
+impl Section for Settings {
+    fn verify(&self) -> Result<()> {
+        if !matches!(self.engine, 1 | 2) {
+            return Err(Error::invalid(
+                "`engine` is the version of the key-value engine: 1 or 2",
+            ));
+        }
+        if self.mount.trim_matches('/').is_empty() {
+            return Err(Error::invalid(
+                "`mount` is empty: where is the key-value engine mounted?",
+            ));
+        }
+        self.url()?;
+        Ok(())
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            ca: self.ca.as_deref(),
+            proxy: self.proxy.as_deref(),
+            probe: self.probe.as_deref(),
+            access: &self.access,
+        }
     }
 }

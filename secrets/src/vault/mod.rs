@@ -27,15 +27,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Fields, Secret, SecretName, SecretProvider, SecretValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ErrorIs as _;
-use crate::decorate::around;
 use crate::field::text_of;
-use crate::remote::{Remote, Store, probe};
+use crate::remote::{self, Store};
 use client::Client;
 use error::Asked;
 
@@ -44,30 +41,18 @@ pub use config::{Auth, Settings};
 /// The field that stands for the whole, as OpenMetadata writes it.
 const VALUE: &str = "value";
 
-/// Builds the store from its section.
-pub fn build(context: &Context) -> Result<Arc<dyn SecretProvider>> {
-    let settings: Settings = context.settings("secrets")?;
-    provider(settings).map_err(|error| error.in_section(context))
-}
-
 /// Builds the store from its settings. Nothing is reached yet.
 pub fn provider(settings: Settings) -> Result<Arc<dyn SecretProvider>> {
-    settings.check()?;
-    let access = settings.access.clone();
-    Ok(around(Remote::new(Vault { settings }), &access))
-}
-
-#[derive(Debug)]
-struct Vault {
-    settings: Settings,
+    remote::provider(settings)
 }
 
 #[async_trait]
-impl Store for Vault {
+impl Store for Settings {
+    const KIND: &'static str = "vault";
     type Client = Client;
 
     async fn connect(&self) -> Result<Client> {
-        client::connect(&self.settings).await
+        client::connect(self).await
     }
 
     async fn read(&self, client: &Client, name: &SecretName) -> Result<Secret> {
@@ -84,11 +69,6 @@ impl Store for Vault {
             return Err(asked.not_accepted());
         }
         Err(error)
-    }
-
-    async fn check(&self, client: &Client) -> Result<()> {
-        self.identity(client).await?;
-        probe(self, client, self.settings.probe.as_deref()).await
     }
 
     async fn identity(&self, client: &Client) -> Result<Option<String>> {
@@ -118,7 +98,7 @@ struct Metadata {
     version: u64,
 }
 
-impl Vault {
+impl Settings {
     fn path(&self, name: &SecretName) -> Result<String> {
         let wrong = |what: &str| Err(Error::invalid(format!("`{name}` cannot be read: {what}")));
         let relative = name.relative();
@@ -131,8 +111,8 @@ impl Vault {
         if name.stage.is_some() {
             return wrong("Vault has no stages; write `?version=`, or nothing for the newest");
         }
-        let mount = self.settings.mount.trim_matches('/');
-        match (&name.version, self.settings.engine) {
+        let mount = self.mount.trim_matches('/');
+        match (&name.version, self.engine) {
             (Some(_), 1) => wrong("engine 1 has no versions"),
             (Some(version), _) if version.parse::<u32>().is_err() => wrong("a version is a number"),
             (_, 1) => Ok(format!("{mount}/{relative}")),
@@ -148,7 +128,7 @@ impl Vault {
             ))
         };
         let one: One<'_> = serde_json::from_slice(body).map_err(odd)?;
-        if self.settings.engine == 1 {
+        if self.engine == 1 {
             return whole(one.data, path);
         }
         let two: Two<'_> = serde_json::from_str(one.data.get()).map_err(odd)?;

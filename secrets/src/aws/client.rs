@@ -1,5 +1,7 @@
 //! Identity and clients of the SDK.
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
@@ -51,10 +53,11 @@ async fn base(settings: &Settings) -> Result<SdkConfig> {
     let times = TimeoutConfig::builder()
         .operation_timeout(settings.access.timeout.get())
         .build();
+    let http = Http::new(settings.way().client()?);
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(Http::new(settings.way().client()?))
+        .http_client(http.clone())
         .retry_config(RetryConfig::disabled())
-        .timeout_config(times);
+        .timeout_config(times.clone());
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -67,7 +70,28 @@ async fn base(settings: &Settings) -> Result<SdkConfig> {
     if let Some(key) = &settings.access_key {
         loader = loader.credentials_provider(credentials(key).await?);
     }
-    Ok(loader.load().await)
+    let base = loader.load().await;
+    let Some(profile) = &settings.profile else {
+        return Ok(base);
+    };
+    let means = ProviderConfig::without_region()
+        .with_http_client(http)
+        .with_retry_config(RetryConfig::disabled())
+        .with_timeout_config(times)
+        .with_region(base.region().cloned());
+    let builder = base.to_builder();
+    Ok(builder
+        .credentials_provider(of_profile(profile, &means))
+        .build())
+}
+
+/// The profile alone: in the platform's chain the variables come before it, and whatever the machine has behind it.
+fn of_profile(profile: &str, means: &ProviderConfig) -> SharedCredentialsProvider {
+    let provider = ProfileFileCredentialsProvider::builder()
+        .profile_name(profile)
+        .configure(means)
+        .build();
+    SharedCredentialsProvider::new(provider)
 }
 
 async fn credentials(key: &AccessKey) -> Result<Credentials> {

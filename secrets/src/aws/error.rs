@@ -62,7 +62,9 @@ impl<'a> Asked<'a> {
         let mut identity = false;
         while let Some(cause) = next {
             identity |= cause.downcast_ref::<CredentialsError>().is_some();
-            if cause.downcast_ref::<ConnectorError>().is_some() {
+            // Whatever else kept a request from being sent is packed into one as well.
+            let connector = cause.downcast_ref::<ConnectorError>();
+            if connector.is_some_and(|error| error.is_io() || error.is_timeout()) {
                 return self.unreachable(code_of(&words), &words);
             }
             next = cause.source();

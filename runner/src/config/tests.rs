@@ -314,30 +314,6 @@ fn each_example_can_be_used() {
     assert!(seen >= 3);
 }
 
-#[cfg(all(
-    feature = "aws",
-    feature = "azure",
-    feature = "gcp",
-    feature = "kubernetes",
-    feature = "vault",
-    feature = "local"
-))]
-#[test]
-fn every_store_of_the_example_is_built_and_none_is_reached() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
-    let inputs = Inputs {
-        file: Some(folder.join("clouds.toml")),
-        ..Inputs::default()
-    };
-    let config = load(&inputs).unwrap().config;
-    let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let built = config.build(dir.path(), &owner);
-    let built = built.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(built.stores.all().len(), config.secrets.len());
-    assert!(config.secrets.len() >= 11);
-}
-
 #[test]
 fn what_stores_keep_to_themselves_is_never_shown() {
     let dir = tempfile::tempdir().unwrap();

@@ -141,6 +141,102 @@ async fn one_workflow_file_runs_with_each_store_and_only_the_configuration_chang
 }
 
 #[tokio::test]
+async fn a_profile_of_aws_the_role_it_names_and_a_role_beside_it_are_identities() {
+    let Some(stores) = stores() else {
+        return skip();
+    };
+    Story::told(60, async |story| {
+        let text = |pointer: &str| stores.pointer(pointer).and_then(Value::as_str).expect("it is in stores.json");
+        let (url, region, role) = (text("/aws/url"), text("/aws/region"), text("/aws/role"));
+        let path = format!("/profile{}/password", std::process::id());
+        lay(&stores, &path, VALUE).await;
+        // As `aws configure` writes them: the home of the story's programs is its folder.
+        let keys = [text("/aws/reader/id"), text("/aws/reader/secret_key")];
+        let keys = format!("[base]\naws_access_key_id = {}\naws_secret_access_key = {}\n", keys[0], keys[1]);
+        story.write(".aws/credentials", keys);
+        let profiles = format!(
+            "[profile base]\nregion = {region}\n[profile ingestion]\nregion = {region}\nrole_arn = {role}\n\
+             source_profile = base\nexternal_id = the-external-id\nrole_session_name = by-profile\n"
+        );
+        story.write(".aws/config", profiles);
+        // Whom the profile's own role is asked of is AWS's own setting. Keys in variables must not come before the profile.
+        let sts = [
+            ("AWS_ENDPOINT_URL_STS", url),
+            ("AWS_ACCESS_KEY_ID", "AKIAXXXXXXXXXXXXXXXX"),
+            ("AWS_SECRET_ACCESS_KEY", "of-nobody"),
+        ];
+        let beside = format!("profile = \"base\"\nrole = \"{role}\"\nexternal_id = \"the-external-id\"\nsession_name = \"beside\"");
+        for (identity, who) in [
+            ("profile = \"base\"", "user/reader"),
+            ("profile = \"ingestion\"", "assumed-role/runner/by-profile"),
+            (&beside, "assumed-role/runner/beside"),
+        ] {
+            let config = format!(
+                "[executors.here]\nkind = \"local\"\n[secrets.prod]\nkind = \"aws\"\n\
+                 endpoint = \"{url}\"\nsts_endpoint = \"{url}\"\n{identity}\n"
+            );
+            let config = story.write("config.toml", config).display().to_string();
+            let ended = story.command_of(Binary::Clouds, &["check", "-c", &config], &sts).await;
+            ended.expect(0);
+            let told = ended.text();
+            assert!(told.contains("store prod (aws): readable as") && told.contains(who), "{identity}: {told}");
+            let reference = format!("secret:prod:{path}");
+            let check = ["secrets", "check", &reference, "-c", &config];
+            story.command_of(Binary::Clouds, &check, &sts).await.expect(0);
+        }
+        // A profile that is not there is a bad identity, and named.
+        let config = format!("[secrets.prod]\nkind = \"aws\"\nregion = \"{region}\"\nendpoint = \"{url}\"\nprofile = \"nobody\"\n");
+        let config = story.write("config.toml", config).display().to_string();
+        let ended = story.command_of(Binary::Clouds, &["secrets", "check", "secret:prod:/a", "-c", &config], &[]).await;
+        ended.expect(1).says(&["the profile `nobody`"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_example_of_all_clouds_is_understood_and_none_of_them_is_reached() {
+    if !Binary::Clouds.is_there() {
+        return skip();
+    }
+    Story::told(60, async |story| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the crate lies in the workspace");
+        let example = root.join("examples/config/clouds.toml");
+        let text = std::fs::read_to_string(&example).expect("the example is there");
+        let sections = text
+            .lines()
+            .filter(|line| line.starts_with("[secrets."))
+            .count();
+        assert!(sections >= 11, "only {sections} stores in the example");
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        runner.binary = Binary::Clouds;
+        let stores = text.find("[secrets.").expect("it has stores");
+        runner.sections = text[stores..].to_owned();
+        // A proxy that nobody is would show who is asked.
+        let proxy = hybrid_runner_tests::Proxy::new("127.0.0.1:1").await;
+        let at = format!("http://{}", proxy.address());
+        runner.environment = vec![
+            ("HTTPS_PROXY".to_owned(), at.clone()),
+            ("HTTP_PROXY".to_owned(), at),
+        ];
+        runner.start().await;
+        let client = server.client();
+        let run = client
+            .submit(&story.sh("idle", "echo here"), "runner-1")
+            .await;
+        client.finished(&run).await.expect("succeeded");
+        assert_eq!(
+            proxy.taken(),
+            0,
+            "a store was reached although nobody asked for a secret"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn another_store_takes_over_when_the_file_changes_and_the_runner_is_told() {
     let Some(stores) = stores() else {
         return skip();

@@ -2,20 +2,30 @@
 token exchange that give them, checksums, and the real rule for `latest` (the newest version, whatever its state).
 
 Accounts: `default` may do all, `denied@x.iam` nothing. A token is its account and a number: `default.1`.
+
+An account with a key of its own signs its tokens itself; `POST /_keys` with `{"email": …, "key": PEM}` makes one known, and it
+may do all.
 """
 
 import base64
 import itertools
 import json
+import time
 from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
 import drongo.services  # noqa: F401
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from drongo import server as drongo_server
 from drongo.core import exceptions, registry
 from drongo.services.secretmanager import models, responses
 
 NUMBERS = itertools.count(1)
+KEYS = {}
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def crc32c(data):
@@ -51,6 +61,21 @@ routes = service.response._routes
 routes[:] = [(method, path, access if path.pattern.endswith(":access") else handler) for method, path, handler in routes]
 
 
+def account_of(token):
+    """Whose token it is: its first part, or whoever signed it."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return parts[0]
+    decoded = [base64.urlsafe_b64decode(part + "==") for part in parts]
+    claims = json.loads(decoded[1])
+    try:
+        KEYS[claims["iss"]].verify(decoded[2], ".".join(parts[:2]).encode(), PKCS1v15(), SHA256())
+    except (KeyError, InvalidSignature):
+        return "stranger"
+    fits = claims["iat"] <= time.time() + 10 < claims["exp"] and claims.get("scope") == SCOPE
+    return "default" if fits else "stranger"
+
+
 class Handler(drongo_server.DrongoHTTPRequestHandler):
     def refuse(self, code, status, message):
         body = json.dumps({"error": {"code": code, "message": message, "status": status}})
@@ -73,13 +98,17 @@ class Handler(drongo_server.DrongoHTTPRequestHandler):
         url = urlparse(self.path)
         if url.path.startswith("/computeMetadata/"):
             return self.metadata(url.path)
+        if url.path == "/_keys":
+            made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            KEYS[made["email"]] = load_pem_public_key(made["key"].encode())
+            return self.answer({})
         if url.path == "/v1/token":
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             account = parse_qs(url.query).get("as", ["default"])[0]
             kind = "urn:ietf:params:oauth:token-type:access_token"
             return self.answer({**self.token(account), "issued_token_type": kind})
         if url.path.startswith("/v1/projects/"):
-            account = (self.headers.get("Authorization") or "").removeprefix("Bearer ").partition(".")[0]
+            account = account_of((self.headers.get("Authorization") or "").removeprefix("Bearer "))
             if account != "default":
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if account == "denied":

@@ -95,6 +95,8 @@ fn choose(settings: &Settings) -> Result<Chosen> {
             metadata: Some(url.clone()),
         });
     }
+    // The chain may lead to a service account's key.
+    have_cryptography();
     let credentials = credentials::Builder::default()
         .with_scopes([SCOPE])
         .build()
@@ -112,6 +114,12 @@ fn choose(settings: &Settings) -> Result<Chosen> {
 
 fn unusable(error: build_errors::Error) -> Error {
     Error::invalid("the credentials cannot be used").with_source(error)
+}
+
+/// A service account signs by what the process has for that; the SDK panics where it has nothing.
+fn have_cryptography() {
+    // Whoever was first has chosen.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
 }
 
 fn from_file(path: &Path) -> Result<Chosen> {
@@ -137,7 +145,10 @@ fn from_file(path: &Path) -> Result<Chosen> {
         _ => format!("the login in `{}`", path.display()),
     };
     let credentials = match kind.as_str() {
-        "service_account" => service_account::Builder::new(json).build(),
+        "service_account" => {
+            have_cryptography();
+            service_account::Builder::new(json).build()
+        }
         "external_account" => external_account::Builder::new(json)
             .with_scopes([SCOPE])
             .build(),

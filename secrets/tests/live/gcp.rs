@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::front::Front;
-use crate::harness::{Dialect, Fronts, nobody, uncached};
+use crate::harness::{Dialect, Fronts, nobody, rsa, uncached};
 use crate::services;
 
 const JSON: &str = "application/json";
@@ -246,6 +246,49 @@ async fn a_federation_is_an_identity_and_a_machine_tells_its_account() {
     let machine = gcp.before(&front);
     let identity = machine.identity().await.unwrap().unwrap();
     assert_eq!(identity, "runner@p1.iam.gserviceaccount.com (projects/p1)");
+}
+
+#[tokio::test]
+async fn a_service_accounts_key_file_is_an_identity_and_only_with_the_key_that_google_knows() {
+    let Some(gcp) = Gcp::new() else {
+        return services::skipped();
+    };
+    gcp.lay("by_key", b"value").await;
+    let folder = tempfile::tempdir().unwrap();
+    let front = gcp.fronts.front().await;
+    let known = rsa();
+    let email = format!("{}@p1.iam.gserviceaccount.com", gcp.prefix);
+    let key = json!({"email": email, "key": known.public_key_pem()});
+    let url = format!("{}/_keys", gcp.store);
+    let answer = services::http().post(url).json(&key).send().await.unwrap();
+    assert!(answer.status().is_success());
+    let read = async |key: &rcgen::KeyPair| {
+        let file = folder.path().join("key.json");
+        let text = json!({
+            "type": "service_account", "project_id": "p1", "private_key_id": "1", "client_email": email,
+            "private_key": key.serialize_pem(), "token_uri": "https://oauth2.googleapis.com/token",
+        });
+        std::fs::write(&file, text.to_string()).unwrap();
+        let mut settings = gcp.settings(&front.url());
+        settings.metadata = None;
+        settings.credentials = Some(file);
+        let provider = provider(settings).unwrap();
+        (
+            provider.get(&gcp.name("by_key")).await,
+            provider.identity().await,
+        )
+    };
+    let (secret, identity) = read(&known).await;
+    assert_eq!(secret.unwrap().value.expose(), b"value");
+    let identity = identity.unwrap().unwrap();
+    assert_eq!(
+        identity,
+        format!("the service account `{email}` (projects/p1)")
+    );
+    let error = read(&rsa()).await.0.unwrap_err();
+    assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
+    assert!(error.report().contains(&email), "{error:?}");
+    assert!(!error.report().contains("PRIVATE"), "{error:?}");
 }
 
 #[tokio::test]

@@ -105,3 +105,9 @@ pub(crate) fn uncached() -> Access {
     access.negative_cache = Period::seconds(0);
     access
 }
+
+/// A key as identity providers have one.
+#[cfg(any(feature = "gcp", feature = "vault"))]
+pub(crate) fn rsa() -> rcgen::KeyPair {
+    rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap()
+}

@@ -10,11 +10,12 @@ use hybrid_runner_core::secret::{SecretName, SecretProvider};
 use hybrid_runner_core::testing::{ProviderHarness, Trouble};
 use hybrid_runner_secrets::vault::{Auth, Settings, provider};
 use hybrid_runner_secrets::{Refusal, Source};
+use rcgen::SigningKey as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::front::{Answer, Front};
-use crate::harness::{Dialect, Fronts, nobody, uncached};
+use crate::harness::{Dialect, Fronts, nobody, rsa, uncached};
 use crate::services;
 
 const JSON: &str = "application/json";
@@ -370,6 +371,81 @@ async fn a_pod_logs_in_with_the_account_that_kubernetes_gave_it() {
     let wrong = provider(vault.settings(auth(), &front.url())).unwrap();
     let error = wrong.get(&SecretName::new("/a")).await.unwrap_err();
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
+}
+
+/// A token of an identity provider, signed by its key.
+fn signed(key: &rcgen::KeyPair, audience: &str, expires: u64) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let head = part(json!({"alg": "RS256", "typ": "JWT"}));
+    let claims = json!({"iss": "https://issuer.example", "sub": "runner-1", "aud": audience, "iat": 1_700_000_000, "exp": expires});
+    let text = format!("{head}.{}", part(claims));
+    let signature = key.sign(text.as_bytes()).unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn a_token_of_an_identity_provider_logs_in_and_a_fresh_one_when_it_has_expired() {
+    const NEVER: u64 = 4_102_444_800;
+    let Some(vault) = Vault::new(2).await else {
+        return services::skipped();
+    };
+    let mount = format!("{}-jwt", vault.mount);
+    let key = rsa();
+    let method = format!("sys/auth/{mount}");
+    vault
+        .admin(Method::POST, &method, json!({"type": "jwt"}))
+        .await;
+    let config = json!({"jwt_validation_pubkeys": [key.public_key_pem()], "bound_issuer": "https://issuer.example"});
+    vault
+        .admin(Method::POST, &format!("auth/{mount}/config"), config)
+        .await;
+    let role = json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": [vault.mount]});
+    vault
+        .admin(Method::POST, &format!("auth/{mount}/role/web"), role)
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    let auth = || Auth::Jwt {
+        role: "web".to_owned(),
+        jwt: Source::file(&token),
+        mount: Some(mount.clone()),
+    };
+    std::fs::write(&token, signed(&key, "vault", NEVER)).unwrap();
+    let (provider_of_role, front) = vault.reads(auth()).await;
+    let identity = provider_of_role.identity().await.unwrap().unwrap();
+    assert!(
+        identity.contains("runner-1") && identity.contains(&vault.mount),
+        "{identity}"
+    );
+
+    // The session ends, and by then the platform has laid another token: it is read again.
+    let path = format!("sys/leases/revoke-prefix/auth/{mount}");
+    vault.admin(Method::PUT, &path, json!({})).await;
+    std::fs::write(&token, format!("{}\n", signed(&key, "vault", NEVER - 1))).unwrap();
+    let name = SecretName::new("/shared/by-role");
+    provider_of_role.get(&name).await.unwrap();
+    assert_eq!(front.seen("/login"), 2);
+
+    let expired = signed(&key, "vault", 1_700_000_001);
+    let elsewhere = signed(&key, "elsewhere", NEVER);
+    let forged = signed(&rsa(), "vault", NEVER);
+    for wrong in [expired, elsewhere, forged] {
+        std::fs::write(&token, &wrong).unwrap();
+        let error = provider(vault.settings(auth(), &front.url()))
+            .unwrap()
+            .get(&name)
+            .await
+            .unwrap_err();
+        assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
+        assert!(
+            error.report().contains("the JWT in the role `web`"),
+            "{error:?}"
+        );
+        assert!(
+            !error.report().contains(&wrong[wrong.len() - 40..]),
+            "{error:?}"
+        );
+    }
 }
 
 #[tokio::test]

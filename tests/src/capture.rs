@@ -64,12 +64,11 @@ fn frame(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         }
         short => (u64::from(short), rest),
     };
-    let (mask, rest) = match bytes[1] & 0x80 {
-        0 => ([0; 4], rest),
-        _ => {
-            let (mask, rest) = rest.split_first_chunk()?;
-            (*mask, rest)
-        }
+    let (mask, rest) = if bytes[1] & 0x80 == 0 {
+        ([0; 4], rest)
+    } else {
+        let (mask, rest) = rest.split_first_chunk()?;
+        (*mask, rest)
     };
     let length = usize::try_from(length).ok()?.min(rest.len());
     let (payload, after) = rest.split_at(length);
@@ -91,13 +90,13 @@ mod tests {
                 let bit = if mask.is_some() { 0x80 } else { 0 };
                 stream.push(0x82);
                 match u16::try_from(length) {
-                    Ok(short @ ..126) => stream.push(bit | short.to_le_bytes()[0]),
+                    Ok(short @ ..126) => stream.push(bit + short.to_le_bytes()[0]),
                     Ok(middle) => {
-                        stream.push(bit | 126);
+                        stream.push(bit + 126);
                         stream.extend(middle.to_be_bytes());
                     }
                     Err(_) => {
-                        stream.push(bit | 127);
+                        stream.push(bit + 127);
                         stream.extend(u64::from(length).to_be_bytes());
                     }
                 }

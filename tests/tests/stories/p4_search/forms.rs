@@ -250,7 +250,7 @@ fn leaves(json: &serde_json::Value, long: &mut Vec<String>, short: &mut Vec<Stri
         }
         serde_json::Value::Array(items) => items.iter().for_each(|item| leaves(item, long, short)),
         serde_json::Value::Object(fields) => {
-            fields.values().for_each(|field| leaves(field, long, short))
+            fields.values().for_each(|field| leaves(field, long, short));
         }
         serde_json::Value::Null | serde_json::Value::Bool(_) => {}
     }

@@ -217,12 +217,12 @@ fn build_workload(story: &Story) {
 
 /// All files of the story but the store: the data of both programs, their configuration, their logs. All that the engine has.
 fn everywhere(search: &mut Search, story: &Story, engine: Option<&Engine>) {
-    let store = story.path("secrets");
-    search.files(story.folder(), &store);
+    let secrets = story.path("secrets");
+    search.files(story.folder(), &secrets);
     if let Some(engine) = engine {
-        search.files(engine.home(), &store);
+        search.files(engine.home(), &secrets);
     }
-    let laid = hybrid_runner_tests::files(&store, "").into_iter();
+    let laid = hybrid_runner_tests::files(&secrets, "").into_iter();
     let laid: Vec<u8> = laid
         .flat_map(|file| std::fs::read(file).unwrap_or_default())
         .collect();

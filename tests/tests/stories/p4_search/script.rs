@@ -11,7 +11,7 @@ const SHORT: usize = 20;
 const ALL_CUTS: usize = 120;
 /// How many those are.
 const SOME_CUTS: usize = 8;
-/// What the file is XORed with: so it holds nothing that is searched for.
+/// What each byte of the file is combined with, by `XOR`: so it holds nothing that is searched for.
 const DISGUISE: u8 = 0xA5;
 
 /// What must be seen.
@@ -112,7 +112,7 @@ impl Script {
             match (piece, inside) {
                 (Piece::Seen(_), _) => self.text(text),
                 (Piece::Hidden(_), Some(cut @ 1..=EARLY)) => {
-                    self.expected.push(Part::Late(text[..cut].to_vec()))
+                    self.expected.push(Part::Late(text[..cut].to_vec()));
                 }
                 (Piece::Hidden(_), _) => self.expected.push(Part::Mask),
             }

@@ -52,6 +52,12 @@ impl Engine {
         &self.address
     }
 
+    /// The folder of its data, its socket and all it writes.
+    pub fn folder(&self) -> &Path {
+        let socket = Path::new(self.address.trim_start_matches("unix://"));
+        socket.parent().unwrap_or(socket)
+    }
+
     /// `kill -9` of the engine alone: its containers go on, or not, as it is their nature.
     pub async fn kill(&self) {
         let pid = self.pid();
@@ -70,8 +76,7 @@ impl Engine {
     }
 
     fn pid(&self) -> i32 {
-        let socket = Path::new(self.address.trim_start_matches("unix://"));
-        let path = socket.with_file_name("docker.pid");
+        let path = self.folder().join("docker.pid");
         let pid = std::fs::read_to_string(&path).ok();
         pid.and_then(|pid| pid.trim().parse().ok())
             .unwrap_or_else(|| panic!("no number in `{}`", path.display()))

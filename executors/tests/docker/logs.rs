@@ -340,16 +340,16 @@ fn set_clock(path: &str, steps: &[(usize, i64)]) {
 async fn a_clock_that_was_set_hides_no_line_and_doubles_none() {
     let settings = json!({ "log": { "driver": "json_file" } });
     for steps in [
-        &[(1000, -7200)][..],
-        &[(1, -30), (5000, 7200), (15_000, 0)],
-        &[(9000, -1), (9001, -2), (9002, -3), (12_000, 86_400)],
+        &[(700, -7200)][..],
+        &[(1, -30), (2000, 7200), (4000, 0)],
+        &[(3000, -1), (3001, -2), (3002, -3), (4000, 86_400)],
     ] {
         let Some(bench) = Bench::with(settings.clone()) else {
             return;
         };
         let mut out = Vec::new();
-        for number in 0..20_000 {
-            out.extend(line(100, number));
+        for number in 0..5000 {
+            out.extend(line(200, number));
         }
         let run = written(&bench, &out, b"one\ntwo\nthree\n").await;
         let container = bench.place.container(run.run);

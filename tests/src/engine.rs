@@ -52,10 +52,10 @@ impl Engine {
         &self.address
     }
 
-    /// Where it keeps all it has: data, state, its own log.
-    pub fn home(&self) -> &Path {
+    /// The folder of its data, its socket and all it writes.
+    pub fn folder(&self) -> &Path {
         let socket = Path::new(self.address.trim_start_matches("unix://"));
-        socket.parent().expect("a socket lies in a folder")
+        socket.parent().unwrap_or(socket)
     }
 
     /// `kill -9` of the engine alone: its containers go on, or not, as it is their nature.
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     fn pid(&self) -> i32 {
-        let path = self.home().join("docker.pid");
+        let path = self.folder().join("docker.pid");
         let pid = std::fs::read_to_string(&path).ok();
         pid.and_then(|pid| pid.trim().parse().ok())
             .unwrap_or_else(|| panic!("no number in `{}`", path.display()))

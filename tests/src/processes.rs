@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
@@ -70,7 +71,7 @@ impl Process {
 
 /// Whether `needle` stands somewhere in `text`.
 pub fn holds(text: &[u8], needle: &[u8]) -> bool {
-    !needle.is_empty() && text.windows(needle.len()).any(|window| window == needle)
+    !needle.is_empty() && memmem::find(text, needle).is_some()
 }
 
 /// Every process but this one.

@@ -100,6 +100,10 @@ impl Engine {
                 "{what}: the engine at `{}` did not answer in time; look whether it is well",
                 self.address()
             )),
+            Its::CertPathError { .. } | Its::CertParseError { .. } | Its::CertMultipleKeys { .. } => {
+                Error::invalid(format!("{what} at `{}`: correct `tls`", self.address()))
+                    .with_source(error)
+            }
             Its::SocketNotFoundError(path) => Error::unavailable(format!(
                 "{what}: there is no socket `{path}`; start the engine, or correct `host`"
             )),
@@ -109,7 +113,13 @@ impl Engine {
             ))
             .with_source(other),
             other => {
-                Error::unavailable(format!("{what} at `{}`", self.address())).with_source(other)
+                let what = format!("{what} at `{}`", self.address());
+                let error = Error::unavailable(what.as_str()).with_source(other);
+                let words = error.causes().unwrap_or_default();
+                match distrust(&words) {
+                    Some(advice) => Error::denied(format!("{what}: {advice}")).with_source(words),
+                    None => error,
+                }
             }
         }
     }
@@ -159,6 +169,22 @@ fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
         next = cause.source();
     }
     false
+}
+
+/// Who does not know whom, where a connection fails for that: the TLS library tells it in words only.
+fn distrust(words: &str) -> Option<&'static str> {
+    [
+        (
+            "invalid peer certificate",
+            "`tls.ca` does not vouch for the engine's certificate",
+        ),
+        (
+            "received fatal alert",
+            "the engine does not take our certificate: correct `tls.cert` and `tls.key`",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(sign, advice)| words.contains(sign).then_some(advice))
 }
 
 /// An answer that may be "there is none".

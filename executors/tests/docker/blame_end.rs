@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use bollard::query_parameters::{
-    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use hybrid_runner_core::executor::Handle;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec};
+use hybrid_runner_core::testing::processes_of;
 use hybrid_runner_core::unit::ByteSize;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::bench::{Bench, spec, until};
@@ -187,6 +190,39 @@ async fn who_stops_the_container_is_somebody_else_and_its_last_words_are_kept() 
     assert_blames(&failure, FailureClass::Killed, &says, "exit code");
     assert_eq!(bench.text(&run).await, "there\nbye\n");
     bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_container_whose_shim_is_killed_ends_with_it_and_says_so() {
+    let Some(bench) = Bench::new() else { return };
+    let (run, container) = living(&bench).await;
+    let client = bench.place.client();
+    let options = None::<InspectContainerOptions>;
+    let inspected = client.inspect_container(&container, options).await.unwrap();
+    let init = inspected.state.unwrap().pid.unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).unwrap();
+    let behind_name = stat.rsplit_once(')').unwrap().1;
+    let shim = behind_name
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let line = std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap();
+    assert!(line.contains("containerd-shim"), "{line}");
+
+    kill_process(Pid::from_raw(shim).unwrap(), Signal::KILL).unwrap();
+
+    let failure = bench.failure(&run).await;
+    assert_blames(&failure, FailureClass::Killed, &["container"], "exit code");
+    assert_eq!(
+        processes_of(run.run).unwrap(),
+        [0; 0],
+        "the work outlived its container"
+    );
+    assert!(bench.text(&run).await.starts_with("there\n"));
+    bench.remove(&run).await;
+    assert_eq!(bench.listed().await, []);
 }
 
 #[tokio::test]

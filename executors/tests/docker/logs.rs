@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use hybrid_runner_core::executor::Handle;
 use hybrid_runner_core::log::Stream;
 use hybrid_runner_core::run::Outcome;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Log, within};
@@ -319,4 +320,47 @@ async fn a_slow_reader_of_local_sees_each_line_once() {
 #[tokio::test]
 async fn a_slow_reader_of_json_file_sees_each_line_once() {
     a_slow_reader_sees_each_line_once_and_a_gap_for_what_was_rotated("json_file").await;
+}
+
+/// Moves the times of a log as a clock that was set would have: those of the lines from each of these on, in seconds.
+fn set_clock(path: &str, steps: &[(usize, i64)]) {
+    let text = fs::read_to_string(path).unwrap();
+    let moved = text.lines().enumerate().map(|(number, line)| {
+        let step = steps.iter().rfind(|(from, _)| *from <= number);
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        let time: Timestamp = record["time"].as_str().unwrap().parse().unwrap();
+        let time = time + SignedDuration::from_secs(step.map_or(0, |(_, seconds)| *seconds));
+        record["time"] = json!(time.to_string());
+        format!("{record}\n")
+    });
+    fs::write(path, moved.collect::<String>()).unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_hides_no_line_and_doubles_none() {
+    let settings = json!({ "log": { "driver": "json_file" } });
+    for steps in [
+        &[(700, -7200)][..],
+        &[(1, -30), (2000, 7200), (4000, 0)],
+        &[(3000, -1), (3001, -2), (3002, -3), (4000, 86_400)],
+    ] {
+        let Some(bench) = Bench::with(settings.clone()) else {
+            return;
+        };
+        let mut out = Vec::new();
+        for number in 0..5000 {
+            out.extend(line(200, number));
+        }
+        let run = written(&bench, &out, b"one\ntwo\nthree\n").await;
+        let container = bench.place.container(run.run);
+        let options = None::<bollard::query_parameters::InspectContainerOptions>;
+        let inspected = bench
+            .place
+            .client()
+            .inspect_container(&container, options)
+            .await;
+        set_clock(&inspected.unwrap().log_path.unwrap(), steps);
+        assert_exact(&bench, &run, &out, b"one\ntwo\nthree\n").await;
+        bench.remove(&run).await;
+    }
 }

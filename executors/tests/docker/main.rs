@@ -9,6 +9,7 @@
 //! | `names` | names and owners; what somebody else does to our objects |
 //! | `deaths` | the engine is killed or restarted under its runs |
 //! | `faults` | we are killed at each step |
+//! | `tls` | an engine over TCP with certificates |
 //! | `secrets` | no value stands anywhere but in the work; images of every kind |
 //! | `place`, `bench` | a place in the engine; what most tests ask |
 //! | `own` | an engine of one's own, to fill and to kill |
@@ -27,3 +28,4 @@ mod names;
 mod own;
 mod place;
 mod secrets;
+mod tls;

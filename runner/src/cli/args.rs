@@ -7,12 +7,7 @@ use clap_complete::Shell;
 
 /// Runs workflows inside your cloud for a control plane outside of it.
 #[derive(Debug, Parser)]
-#[command(
-    name = "hybrid-runner",
-    version,
-    disable_version_flag = true,
-    arg_required_else_help = true
-)]
+#[command(name = "hybrid-runner", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) look: Look,

@@ -375,6 +375,12 @@ async fn tokens_are_made_listed_and_revoked() {
 #[tokio::test]
 async fn version_names_the_features_and_completions_complete() {
     Story::told(60, async |story| {
+        let flag = story.command(&["--version"]).await;
+        assert!(
+            flag.expect(0).text().starts_with("hybrid-runner "),
+            "{}",
+            flag.text()
+        );
         let version = story.command(&["version"]).await;
         for word in [
             "hybrid-runner",

@@ -1,12 +1,13 @@
-//! P4: no value of the customer's stores leaves.
+//! P4: no value of the customer's stores leaves, whoever runs the work.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hybrid_runner_tests::processes::{self, holds};
-use hybrid_runner_tests::{Runner, Server, Story};
+use hybrid_runner_tests::processes::{self, Process, holds};
+use hybrid_runner_tests::story::FOLDER_VARIABLE;
+use hybrid_runner_tests::{Docker, Engine, Runner, Server, Story};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -140,79 +141,122 @@ fn assert_folder_clean(folder: &Path) -> usize {
     count
 }
 
-#[tokio::test]
-async fn no_value_is_on_disk_in_argv_in_environ_in_answers_or_in_logs() {
-    Story::told(110, async |story| {
-        let server = Server::started(&story).await;
-        let mut runner = Runner::started(&story, &server).await;
-        let client = server.client();
-        for (name, value) in VALUES {
-            story.write(&format!("secrets/{name}"), value);
-        }
-        let mark = format!("mark-{}", uuid::Uuid::new_v4());
-        let mut workflow = story
-            .sh("leaky", SCRIPT)
-            .env("MARK", &mark)
-            .env("URL", "mysql://u:${secret:/plain}@db/orders")
-            .with("files", json!({"PRIVATE": "secret:/lines"}))
-            .with(
-                "config",
-                json!({"source": {"password": "secret:/quotes", "url": "a-${secret:/unicode}-b"}}),
-            );
-        for (name, _) in VALUES {
-            workflow = workflow.env(&name.to_uppercase(), &format!("secret:/{name}"));
-        }
-        let run = client.submit(&workflow, "runner-1").await;
-        let mut follow = client.follow(&run);
-        while !follow.text().contains("\nwaiting\n") {
-            follow.next().await;
-        }
-
-        // While it runs: the workload has the values, nobody else.
-        let workload = processes::appear(&mark, 1, SOON).await;
-        assert!(
-            holds(&workload[0].environment, VALUES[0].1.as_bytes()),
-            "the workload has no value at all"
-        );
-        let helpers = runner.helpers();
-        let pids = [runner.program().pid()];
-        let ours = pids.iter().filter_map(|pid| processes::Process::read(*pid));
-        let ours: Vec<_> = ours
-            .chain(
-                helpers
-                    .into_iter()
-                    .filter(|process| !process.mentions(&mark)),
-            )
-            .collect();
-        assert!(ours.len() >= 2, "no helper was found");
-        for process in &ours {
-            assert_clean(&format!("argv of {}", process.line()), &process.arguments);
+/// Arguments of every process of the machine, and the environments of all that are no workload's.
+fn assert_processes_clean() {
+    let is_work = |process: &Process| {
+        holds(
+            &process.environment,
+            format!("{FOLDER_VARIABLE}=").as_bytes(),
+        )
+    };
+    for process in processes::all() {
+        assert_clean(&format!("argv of {}", process.line()), &process.arguments);
+        if !is_work(&process) {
             assert_clean(
                 &format!("environ of {}", process.line()),
                 &process.environment,
             );
         }
-        assert!(assert_folder_clean(story.folder()) > 5);
+    }
+}
 
-        // The runner's next life goes on masking although it never had the values.
-        runner.kill().await;
-        story.write("gate", "");
-        runner.start().await;
-        let end = follow.end().await;
-        end.expect_failed("exit", &["7"]);
+/// What an engine keeps, and what it tells.
+async fn assert_engine_clean(place: Option<(&Docker, &Engine)>) {
+    let Some((docker, engine)) = place else {
+        return;
+    };
+    for path in [
+        "/containers/json?all=true",
+        "/volumes",
+        "/images/json",
+        "/info",
+    ] {
+        let told = docker.get(path).await.to_string();
+        assert_clean(&format!("the engine's {path}"), told.as_bytes());
+    }
+    for container in docker.containers().await {
+        let id = container["Id"].as_str().unwrap_or_default();
+        let told = docker
+            .get(&format!("/containers/{id}/json"))
+            .await
+            .to_string();
+        assert_clean("docker inspect", told.as_bytes());
+    }
+    assert!(assert_folder_clean(engine.folder()) > 20);
+}
 
-        assert_clean("the followed log", &follow.log);
-        assert_clean("the stored log", &client.log(&run).await);
-        assert_clean("the run", client.show(&run).await.0.to_string().as_bytes());
-        assert_clean("the list", client.get("/runs").await.to_string().as_bytes());
-        let text = follow.text();
-        assert!(text.contains("***"), "{text}");
-        assert!(text.contains("url=mysql://u:***@db/orders"), "{text}");
-        let reported = runner.ask("metrics").await.1;
-        assert_clean("the metrics", reported.as_bytes());
-        assert!(assert_folder_clean(story.folder()) > 5);
-    })
-    .await;
+#[tokio::test]
+async fn no_value_is_on_disk_in_argv_in_environ_in_answers_or_in_logs() {
+    Story::told(110, async |story| values_stay(&story, None).await).await;
+}
+
+/// Where the work is a container, in an engine that is searched as well.
+pub(super) async fn values_stay(story: &Story, place: Option<(&Docker, &Engine)>) {
+    let server = Server::started(story).await;
+    let mut runner = Runner::started_in(story, &server, place.map(|(docker, _)| docker)).await;
+    let client = server.client();
+    for (name, value) in VALUES {
+        story.write(&format!("secrets/{name}"), value);
+    }
+    let mark = format!("mark-{}", uuid::Uuid::new_v4());
+    let mut workflow = story
+        .sh("leaky", SCRIPT)
+        .env("MARK", &mark)
+        .env("URL", "mysql://u:${secret:/plain}@db/orders")
+        .with("files", json!({"PRIVATE": "secret:/lines"}))
+        .with(
+            "config",
+            json!({"source": {"password": "secret:/quotes", "url": "a-${secret:/unicode}-b"}}),
+        )
+        .with("config_env", "CONFIG");
+    for (name, _) in VALUES {
+        workflow = workflow.env(&name.to_uppercase(), &format!("secret:/{name}"));
+    }
+    let run = client.submit(&workflow, "runner-1").await;
+    let mut follow = client.follow(&run);
+    while !follow.text().contains("\nwaiting\n") {
+        follow.next().await;
+    }
+
+    // While it runs: the workload has the values, nobody else.
+    let workload = processes::appear(&mark, 1, SOON).await;
+    assert!(
+        holds(&workload[0].environment, VALUES[0].1.as_bytes()),
+        "the workload has no value at all"
+    );
+    if place.is_none() {
+        let helpers = runner.helpers();
+        assert!(
+            helpers.iter().any(|process| !process.mentions(&mark)),
+            "no helper was found"
+        );
+    }
+    assert_processes_clean();
+    assert_engine_clean(place).await;
+    assert!(assert_folder_clean(story.folder()) > 5);
+
+    // The runner's next life goes on masking although it never had the values.
+    runner.kill().await;
+    story.write("gate", "");
+    runner.start().await;
+    let end = follow.end().await;
+    end.expect_failed("exit", &["7"]);
+
+    assert_clean("the followed log", &follow.log);
+    assert_clean("the stored log", &client.log(&run).await);
+    assert_clean("the run", client.show(&run).await.0.to_string().as_bytes());
+    assert_clean("the list", client.get("/runs").await.to_string().as_bytes());
+    let text = follow.text();
+    assert!(text.contains("***"), "{text}");
+    assert!(text.contains("url=mysql://u:***@db/orders"), "{text}");
+    let reported = runner.ask("metrics").await.1;
+    assert_clean("the metrics", reported.as_bytes());
+    assert_processes_clean();
+    assert!(assert_folder_clean(story.folder()) > 5);
+    if let Some((docker, _)) = place {
+        docker.nothing_of(&docker.owner_of(&runner.id)).await;
+        assert_engine_clean(place).await;
+    }
 }
 
 #[tokio::test]

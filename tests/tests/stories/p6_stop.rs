@@ -8,12 +8,13 @@ use hybrid_runner_tests::{Runner, Server, Story, Workflow};
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn mark() -> String {
+/// What the processes of one run are found by.
+pub(super) fn mark() -> String {
     format!("mark-{}", uuid::Uuid::new_v4())
 }
 
 /// A tree of processes that ignore SIGTERM: a child, a grandchild, one in a session of its own, and its parent.
-fn stubborn(story: &Story, mark: &str) -> Workflow {
+pub(super) fn stubborn(story: &Story, mark: &str) -> Workflow {
     let script = "trap '' TERM; echo $$ >> $STORY/starts; \
                   (trap '' TERM; (trap '' TERM; sleep 601; sleep 602) & sleep 603; sleep 604) & \
                   setsid sh -c \"trap '' TERM; sleep 605; sleep 606\" & \

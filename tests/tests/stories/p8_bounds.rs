@@ -6,7 +6,7 @@ use hybrid_runner_tests::proxy::Mode;
 use hybrid_runner_tests::{Proxy, Runner, Server, Story};
 
 /// Anonymous memory of a process, in KiB.
-fn anonymous(pid: i32) -> u64 {
+pub(super) fn anonymous(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status
         .lines()

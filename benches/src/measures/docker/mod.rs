@@ -27,6 +27,7 @@ const IMAGE: &str = "hybrid-runner-test/busybox:1";
 
 const STARTS: usize = 40;
 const BURST: usize = 50;
+const FIRST: usize = 10;
 const LIVE: usize = 50;
 const LOG: u64 = 256 << 20;
 
@@ -115,23 +116,26 @@ where
 
 /// What a run that lives takes in this process: watched, and its log followed.
 async fn live(ours: &Ours) -> Result<Row> {
-    let before = Memory::of(std::process::id())?;
     let mut held = JoinSet::new();
     let mut runs = Vec::new();
-    for _ in 0..LIVE {
-        let run = ours.start(&["sh", "-c", "echo begun; sleep 600"]).await?;
-        ours.follow(&run, &mut held);
-        runs.push(run);
+    let mut memory = Vec::new();
+    // The first ones pay for what all share.
+    for more in [FIRST, LIVE] {
+        for _ in 0..more {
+            let run = ours.start(&["sh", "-c", "echo begun; sleep 600"]).await?;
+            ours.follow(&run, &mut held);
+            runs.push(run);
+        }
+        sleep(Duration::from_secs(3)).await;
+        memory.push(Memory::of(std::process::id())?.anonymous);
     }
-    sleep(Duration::from_secs(3)).await;
-    let after = Memory::of(std::process::id())?;
     for run in runs {
         ours.stop(run).await?;
     }
     held.shutdown().await;
-    let each = (after.anonymous - before.anonymous) / number(LIVE as u64);
+    let each = (memory[1] - memory[0]) / number(LIVE as u64);
     Ok(Row::new(
-        format!("docker: memory per live run, {LIVE} of them, watched and followed"),
+        format!("docker: memory per live run, {LIVE} beside {FIRST}, watched and followed"),
         format!("{each:.1} KiB anonymous"),
     )
     .goal("≤ 20 KB"))

@@ -220,7 +220,7 @@ fn everywhere(search: &mut Search, story: &Story, engine: Option<&Engine>) {
     let secrets = story.path("secrets");
     search.files(story.folder(), &secrets);
     if let Some(engine) = engine {
-        search.files(engine.home(), &secrets);
+        search.files(engine.folder(), &secrets);
     }
     let laid = hybrid_runner_tests::files(&secrets, "").into_iter();
     let laid: Vec<u8> = laid
@@ -237,7 +237,7 @@ fn everywhere(search: &mut Search, story: &Story, engine: Option<&Engine>) {
 fn kept_by(story: &Story, engine: Option<&Engine>) -> Vec<PathBuf> {
     let server = story.path("server-server.data");
     let beside = match engine {
-        Some(engine) => engine.home().to_owned(),
+        Some(engine) => engine.folder().to_owned(),
         None => story.path("runner-1.data"),
     };
     vec![server, beside]

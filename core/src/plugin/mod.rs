@@ -38,7 +38,7 @@ pub use hello::{Contract, PluginHello, PluginWelcome, Room};
 pub use lines::Lines;
 pub use serve::{Input, Output, Plugin, PutValue, stdio};
 #[cfg(test)]
-pub(crate) use store::{GetParams, Got, Put, PutParams};
+pub(crate) use store::{GetParams, Got, Identified, Put, PutParams};
 pub use store::{RemoteStore, StoreService};
 
 /// Hears out a plugin that writes these bytes to its stdout, with a request, a watch and a log under way, as the runner does.

@@ -23,7 +23,10 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
-use hybrid_runner_core::executor::{Capabilities, Executor, Handle, LogKeeping, Progress};
+use hybrid_runner_core::executor::{
+    Capabilities, Executor, Handle, LogKeeping, Progress, findings,
+};
+use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::host::{Submitted, Values};
 use hybrid_runner_core::run::{
@@ -258,6 +261,10 @@ impl Backend for Command {
         let request = json!({ "settings": self.0.settings.settings });
         let step = Step::new(RunId::generate());
         self.0.scripts.run("check", &step, &request).await.map(drop)
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
     }
 
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, _: &Progress) -> Submitted {

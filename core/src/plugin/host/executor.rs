@@ -261,7 +261,20 @@ fn opened<T: Send + 'static>(
 #[deny(clippy::missing_trait_methods)]
 impl Executor for PluginExecutor {
     async fn examine(&self) -> Vec<Finding> {
-        findings(self.check().await, self.capabilities().await)
+        match self.host.welcome().await {
+            Ok(welcome) if welcome.answers("examine") => {}
+            Ok(_) => return findings(self.check().await, self.capabilities().await),
+            Err(error) => return vec![Finding::of_error(&error)],
+        }
+        let limit = self.host.timeouts().check.get();
+        let examine = |remote: RemoteExecutor| async move { remote.findings().await }.boxed();
+        match self.ask_again("examine", limit, examine).await {
+            Ok(findings) => findings
+                .into_iter()
+                .map(|one| self.values.finding(one))
+                .collect(),
+            Err(error) => vec![Finding::of_error(&error)],
+        }
     }
 
     async fn capabilities(&self) -> Result<Capabilities> {

@@ -9,6 +9,7 @@ mod docs;
 mod guard;
 mod hostile;
 mod unnamed;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

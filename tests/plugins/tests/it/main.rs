@@ -6,6 +6,7 @@ mod broken;
 mod contract;
 mod deaths;
 mod docs;
+mod doctor;
 mod guard;
 mod hostile;
 mod unnamed;

@@ -49,7 +49,7 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
 
     /// What the doctor (`hybrid-runner check`) finds, a line each.
     ///
-    /// The one method with a default: what `check` and the notes of the capabilities say.
+    /// The one method with a default: what `check` and the notes of the capabilities say. A plugin is asked if it answers `examine`.
     ///
     /// # Behavior
     ///

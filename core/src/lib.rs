@@ -11,7 +11,8 @@
 //! | [`incarnation`] | how a runner tells whether it is the one that was asked before |
 //! | [`kind`] | the table in which an implementation is found by name |
 //! | [`session`] | JSON-RPC over any message transport; carries the executor contract over a wire |
-//! | [`poll`] | makes a `watch` of a question that is asked again and again |
+//! | [`poll`] | makes an executor of questions that are asked again and again |
+//! | [`program`] | asks a program: input on its stdin, the answer on its stdout |
 //! | [`plugin`] | executors and secret stores as programs of their own: serving one, running one (features `plugin`, `plugin-host`) |
 //! | [`testing`] | the contract suites and fakes, for our executors and yours (feature `testing`) |
 //!
@@ -28,6 +29,7 @@ pub mod log;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 pub mod poll;
+pub mod program;
 pub mod run;
 pub mod secret;
 pub mod session;

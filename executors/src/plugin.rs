@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress, findings};
+use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::Contract;
@@ -101,7 +101,10 @@ impl Executor for Plugin {
     }
 
     async fn examine(&self) -> Vec<Finding> {
-        findings(self.check().await, self.capabilities().await)
+        match self.0.fitting().await {
+            Ok(executor) => executor.examine().await,
+            Err(error) => vec![Finding::of_error(&error)],
+        }
     }
 
     async fn start(
@@ -144,6 +147,10 @@ impl Backend for PluginExecutor {
 
     async fn check(&self) -> Result<()> {
         Executor::check(self).await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        Executor::examine(self).await
     }
 
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, progress: &Progress) -> Submitted {

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::story::{Story, files, skipped};
+use crate::skipped;
+use crate::story::{Story, files};
 
 /// The image of shell scripts.
 pub const BUSYBOX: &str = "hybrid-runner-test/busybox:1";

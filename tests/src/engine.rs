@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::processes::{self, Process};
-use crate::story::skipped;
+use crate::skipped;
 
 /// An engine is there, or gone, within this; a machine that is busy takes its time.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -198,24 +197,6 @@ pub fn free_address() -> String {
             return address;
         }
     }
-}
-
-/// Says that a story could not be told here. With `CI=true` that is a failure.
-#[expect(clippy::print_stdout, reason = "for people and for scripts/test")]
-pub fn skipped(why: &str) {
-    println!("skipped: {why}");
-    if let Some(path) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
-        let file = fs::OpenOptions::new().append(true).create(true).open(path);
-        let mut file = file.expect("the file named by HYBRID_RUNNER_SKIPS can be written to");
-        let name = std::thread::current()
-            .name()
-            .unwrap_or("a story")
-            .to_owned();
-        writeln!(file, "{name}: {why}")
-            .expect("the file named by HYBRID_RUNNER_SKIPS can be written to");
-    }
-    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!ci, "skipped, which CI does not allow: {why}");
 }
 
 /// Files below a folder whose name ends so.

@@ -105,6 +105,10 @@ pub struct PluginWelcome {
     /// A secret store that takes values for a test: it also answers `put`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub put: bool,
+    /// What it answers besides the methods that every plugin has: `examine` of an executor, `identity` of a secret store.
+    /// What does not stand here is not asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
 }
 
 impl PluginWelcome {
@@ -115,7 +119,13 @@ impl PluginWelcome {
             software: software.into(),
             capabilities: None,
             put: false,
+            methods: Vec::new(),
         }
+    }
+
+    /// Whether the plugin answers this method, which not every plugin has.
+    pub fn answers(&self, method: &str) -> bool {
+        self.methods.iter().any(|answered| answered == method)
     }
 }
 
@@ -141,6 +151,7 @@ mod tests {
         (can.named_start, can.find) = (false, true);
         can.missing = vec!["stall_timeout".to_owned()];
         welcome.capabilities = Some(can);
+        welcome.methods = vec!["examine".to_owned()];
         let text = |value: serde_json::Result<String>| value.unwrap() + "\n";
         let all = text(serde_json::to_string(&hello)) + &text(serde_json::to_string(&welcome));
         insta::assert_snapshot!("hello", all);
@@ -152,6 +163,7 @@ mod tests {
                 ..PluginWelcome::new("")
             }
         );
+        assert!(!old.answers("examine") && welcome.answers("examine"));
         assert_eq!(hello.context().owner, context.owner);
     }
 }

@@ -38,14 +38,15 @@ pub use hello::{Contract, PluginHello, PluginWelcome, Room};
 pub use lines::Lines;
 pub use serve::{Input, Output, Plugin, PutValue, stdio};
 #[cfg(test)]
-pub(crate) use store::{GetParams, Got, Put, PutParams};
+pub(crate) use store::{GetParams, Got, Identified, Put, PutParams};
 pub use store::{RemoteStore, StoreService};
 
-/// Hears out a plugin that writes these bytes to its stdout, with a request, a watch and a log under way, as the runner does.
+/// Hears out a plugin that is asked to watch, for a log and for a list, and then writes these bytes to its stdout: how many
+/// levels, chunks and runs were understood.
 ///
 /// For tests that feed it anything at all: it ends, and does not panic.
 #[doc(hidden)]
-pub fn hear(bytes: &[u8]) {
+pub fn hear(bytes: &[u8]) -> [usize; 3] {
     use futures::StreamExt as _;
 
     use crate::executor::{Executor as _, Handle};
@@ -54,21 +55,52 @@ pub fn hear(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();
-    let Ok(runtime) = runtime else { return };
+    let Ok(runtime) = runtime else { return [0; 3] };
     runtime.block_on(async {
-        let transport = Lines::new(std::io::Cursor::new(bytes.to_vec()), tokio::io::sink());
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (input, output) = tokio::io::split(near);
         let service = std::sync::Arc::new(NoService);
+        let transport = Lines::new(input, output);
         let (session, driver) = Session::start(transport, service, Options::default());
         let executor = RemoteExecutor::with_secrets(session);
         let run = Handle::of(crate::RunId::generate());
-        let (mut levels, mut chunks) = (executor.watch(&run), executor.logs(&run, None));
-        futures::join!(
+        let (levels, chunks) = (executor.watch(&run), executor.logs(&run, None));
+        let (_, (), levels, chunks, runs) = futures::join!(
             driver,
-            async { while levels.next().await.is_some() {} },
-            async { while chunks.next().await.is_some() {} },
-            async { drop(executor.list().await) },
+            say(far, bytes),
+            levels
+                .filter(|level| std::future::ready(level.is_ok()))
+                .count(),
+            chunks
+                .filter(|chunk| std::future::ready(chunk.is_ok()))
+                .count(),
+            executor.list(),
         );
-    });
+        [levels, chunks, runs.map_or(0, |runs| runs.len())]
+    })
+}
+
+/// What a pipe holds.
+const PIPE: usize = 64 << 10;
+/// What [`hear`] asks.
+const QUESTIONS: usize = 3;
+
+/// Writes these bytes once it was asked, and listens to the end.
+async fn say(pipe: tokio::io::DuplexStream, bytes: &[u8]) {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+    let (input, mut output) = tokio::io::split(pipe);
+    let mut asked = BufReader::new(input).lines();
+    for _ in 0..QUESTIONS {
+        drop(asked.next_line().await);
+    }
+    let speak = async {
+        // Whoever closes in the middle of it has heard enough.
+        drop(output.write_all(bytes).await);
+        drop(output.shutdown().await);
+    };
+    let listen = async { while let Ok(Some(_)) = asked.next_line().await {} };
+    futures::join!(speak, listen);
 }
 
 #[cfg(test)]
@@ -76,10 +108,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// What plugins say, to be cut and mixed.
-    const SAID: [&str; 10] = [
-        r#"{"jsonrpc":"2.0","id":3,"result":{}}"#,
+    const SAID: [&str; 11] = [
+        r#"{"jsonrpc":"2.0","id":2,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":4,"result":{}}"#,
         r#"{"jsonrpc":"2.0","id":5,"result":{"runs":[]}}"#,
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"x","data":{"kind":"conflict","source":["y"]}}}"#,
+        r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32000,"message":"x","data":{"kind":"conflict","source":["y"]}}}"#,
         r#"{"jsonrpc":"2.0","method":"stream.data","params":{"stream":1,"item":{"attempt":1,"state":"running"}}}"#,
         r#"{"jsonrpc":"2.0","method":"stream.data","params":{"stream":3,"item":{"stream":"out","text":"a\n","next":"1"}}}"#,
         r#"{"jsonrpc":"2.0","method":"stream.end","params":{"stream":1}}"#,
@@ -98,6 +131,16 @@ mod tests {
             2 => proptest::collection::vec(any::<u8>(), 0..60),
             1 => Just("[".repeat(10_000).into_bytes()),
         ]
+    }
+
+    #[test]
+    fn what_a_plugin_says_of_a_run_is_understood() {
+        let said = include_bytes!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../fuzz/seeds/plugin_output/a_run"
+        ));
+        assert_eq!(super::hear(said), [2, 2, 1]);
+        assert_eq!(super::hear(b""), [0; 3]);
     }
 
     proptest! {

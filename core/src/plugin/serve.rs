@@ -134,6 +134,7 @@ impl PluginService {
                 let kind = self.plugin.executor.ok_or_else(|| self.no("executor"))?;
                 let executor = (kind.build)(&hello.context())?;
                 welcome.capabilities = Some(executor.capabilities().await?);
+                welcome.methods = vec!["examine".to_owned()];
                 Box::new(ExecutorService::new(executor))
             }
             Contract::Secrets => {
@@ -141,6 +142,7 @@ impl PluginService {
                 let store = (kind.build)(&hello.context())?;
                 let put = self.plugin.put.map(|put| (put, hello.context()));
                 welcome.put = put.is_some();
+                welcome.methods = vec!["identity".to_owned()];
                 Box::new(StoreService::new(store).with_put(put))
             }
         };

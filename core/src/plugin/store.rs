@@ -52,6 +52,14 @@ pub(crate) struct Got {
     pub(crate) version: Option<String>,
 }
 
+/// The answer to `identity`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Identified {
+    /// As whom the store sees the plugin, for people; absent where it knows nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
+}
+
 /// Parameters of `put`, which only a test asks for.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PutParams {
@@ -93,9 +101,15 @@ impl RemoteStore {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl SecretProvider for RemoteStore {
     async fn check(&self) -> Result<()> {
         self.0.call("check", &Nothing {}).await.map(|Nothing {}| ())
+    }
+
+    async fn identity(&self) -> Result<Option<String>> {
+        let identified: Identified = self.0.call("identity", &Nothing {}).await?;
+        Ok(identified.identity)
     }
 
     async fn get(&self, name: &SecretName) -> Result<Secret> {
@@ -152,6 +166,9 @@ impl Service for StoreService {
                 self.store.check().await?;
                 serde_json::value::to_raw_value(&Nothing {})
             }
+            "identity" => serde_json::value::to_raw_value(&Identified {
+                identity: self.store.identity().await?,
+            }),
             "get" => {
                 let params: GetParams = serde_json::from_str(raw.get()).map_err(|error| {
                     Error::invalid("the parameters of `get` do not fit").with_source(error)

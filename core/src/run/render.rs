@@ -4,12 +4,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::spec::RunSpec;
+use super::spec::{Limits, RunSpec};
 use crate::error::{Error, Result};
 use crate::secret::{SecretValue, Secrets, Template};
+use crate::unit::Period;
 
 /// The variable that holds the path of the private config file.
 pub const WORKFLOW_CONFIG: &str = "WORKFLOW_CONFIG";
+
+/// Stands for the path of the config file, where only the backend will know it.
+pub const CONFIG_PLACE: &str = "@WORKFLOW_CONFIG@";
 
 /// The longest value of one variable that Linux takes (`MAX_ARG_STRLEN`, name and `=` included).
 const MAX_VARIABLE: usize = 128 * 1024;
@@ -28,10 +32,15 @@ pub struct Rendered {
     pub config: Option<SecretValue>,
     /// Private files: the variable that gets the path, and the content.
     pub files: Vec<(String, SecretValue)>,
+    /// The working directory.
+    pub workdir: Option<String>,
+    /// The limits of its time.
+    pub limits: Limits,
 }
 
 impl Rendered {
-    /// As JSON for a program that hands it on: `argv`, `env`, `files` (`text` or `base64`), `config`. Everything in it may be secret.
+    /// As JSON for a program that hands it on: `argv`, `env`, `files` (`text` or `base64`), `config`, `workdir`, and `timeout`,
+    /// `stall_timeout`, `grace` in seconds (0: none). Everything in it may be secret.
     ///
     /// Refuses a variable or a config that is not text.
     pub fn to_job(&self) -> Result<Value> {
@@ -56,7 +65,13 @@ impl Rendered {
         }
         let argv: Vec<&String> = self.command.iter().chain(&self.args).flatten().collect();
         let config = self.config.as_ref().map(text).transpose()?;
-        Ok(serde_json::json!({ "argv": argv, "env": env, "files": files, "config": config }))
+        let seconds = |limit: Period| limit.get().as_secs_f64();
+        Ok(serde_json::json!({
+            "argv": argv, "env": env, "files": files, "config": config, "workdir": self.workdir,
+            "timeout": seconds(self.limits.timeout),
+            "stall_timeout": seconds(self.limits.stall_timeout),
+            "grace": seconds(self.limits.grace),
+        }))
     }
 }
 
@@ -111,6 +126,8 @@ pub fn render(spec: &RunSpec, secrets: &Secrets, config_path: &str) -> Result<Re
         env,
         config,
         files,
+        workdir: spec.workdir.clone(),
+        limits: spec.limits.clone(),
     })
 }
 

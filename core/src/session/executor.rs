@@ -104,6 +104,12 @@ pub(super) struct Listed {
     pub(super) runs: Vec<Handle>,
 }
 
+/// The answer to `examine`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Examined {
+    pub(super) findings: Vec<Finding>,
+}
+
 /// No parameters, or nothing to say.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Empty {}
@@ -165,6 +171,12 @@ impl RemoteExecutor {
         let params = FindParams { spec: spec.clone() };
         let found: Found = self.session.call("find", &params).await?;
         Ok(found.run)
+    }
+
+    /// What the doctor finds, as the other side tells it: if it is one that answers `examine`.
+    pub async fn findings(&self) -> Result<Vec<Finding>> {
+        let examined: Examined = self.session.call("examine", &Empty {}).await?;
+        Ok(examined.findings)
     }
 
     /// The session below.
@@ -319,6 +331,9 @@ impl Service for ExecutorService {
                 self.executor.check().await?;
                 answer(&Empty {})
             }
+            "examine" => answer(&Examined {
+                findings: self.executor.examine().await,
+            }),
             "start" => {
                 let start: StartParams = params(method, raw)?;
                 let secrets = read_secrets(start.secrets.as_deref())?;

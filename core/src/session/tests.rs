@@ -537,7 +537,8 @@ proptest::proptest! {
 /// Messages as they stand on the wire, pinned: a change here is a change of the protocol.
 mod messages {
     use super::super::executor::{
-        Empty, FindParams, Found, Listed, LogsParams, RunParams, StartParams, StopParams, WireValue,
+        Empty, Examined, FindParams, Found, Listed, LogsParams, RunParams, StartParams, StopParams,
+        WireValue,
     };
     use super::super::frame::{
         self, AckParams, DropParams, EndParams, OpenParams, ProgressParams, WireError,
@@ -747,7 +748,9 @@ mod messages {
     #[cfg(feature = "plugin")]
     #[test]
     fn the_schema_in_the_docs_is_that_of_the_types() {
-        use crate::plugin::{GetParams, Got, PluginHello, PluginWelcome, Put, PutParams};
+        use crate::plugin::{
+            GetParams, Got, Identified, PluginHello, PluginWelcome, Put, PutParams,
+        };
 
         let mut generator = schemars::SchemaGenerator::default();
         macro_rules! define {
@@ -766,8 +769,10 @@ mod messages {
             "remove.params" => RunParams, "remove.result" => Empty,
             "list.params" => Empty, "list.result" => Listed,
             "plugin hello.params" => PluginHello, "plugin hello.result" => PluginWelcome,
+            "plugin examine.params" => Empty, "plugin examine.result" => Examined,
             "plugin find.params" => FindParams, "plugin find.result" => Found,
             "plugin get.params" => GetParams, "plugin get.result" => Got,
+            "plugin identity.params" => Empty, "plugin identity.result" => Identified,
             "plugin put.params" => PutParams, "plugin put.result" => Put,
             "stream.open" => OpenParams, "stream.ack.params" => AckParams, "stream.drop.params" => DropParams,
             "stream.end.params" => EndParams, "$/progress.params" => ProgressParams<'_>, "error" => WireError,

@@ -8,6 +8,7 @@
 //! | `provider` | the contract of secret stores: a [`ProviderHarness`], [`PROVIDER_CASES`], and a [`FakeProvider`] |
 //! | `over_session` | any harness with a session in between |
 //! | `verdict` | what becomes of a promise when it is tried |
+//! | `skip` | tests that cannot be made where they are run |
 //!
 //! Your executor passes when this does:
 //!
@@ -40,6 +41,7 @@ mod macros;
 mod over_session;
 mod provider;
 mod script;
+mod skip;
 mod verdict;
 
 pub use executor::{
@@ -52,4 +54,5 @@ pub use provider::{
     provider_contract,
 };
 pub use script::{Script, Step, cksum};
+pub use skip::skipped;
 pub use verdict::{Failed, Verdict};

@@ -1,19 +1,15 @@
 //! A secret store of one's own: a JSON file with one object of strings, `{"/db/password": "…"}`.
 //!
-//! Shows all that a store needs: a section, the trait, told-apart errors, and the contract suite (`tests/contract.rs`).
-//! `../custom-runner` builds it in.
+//! Shows all that a store needs: a section, the trait, errors that are told apart, and the suite that certifies it
+//! (`tests/contract.rs`). `src/main.rs` serves it as a plugin; `../custom-runner` builds it in.
 
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use async_trait::async_trait;
-use hybrid_runner_core::kind::Kind;
-use hybrid_runner_core::{Error, Result, Secret, SecretProvider, schemars, secret::SecretName};
+use hybrid_runner_core::secret::SecretName;
+use hybrid_runner_core::{Error, ErrorKind, Result, Secret, SecretProvider, kind, schemars};
 
 /// What `kind = "json_file"` names.
-pub const KIND: Kind<dyn SecretProvider> = Kind {
+pub const KIND: kind::Kind<dyn SecretProvider> = kind::Kind {
     name: "json_file",
     summary: "the strings of a JSON object in a file",
     build: |context| Ok(Arc::new(context.settings::<JsonFile>("secrets")?)),
@@ -29,20 +25,15 @@ pub struct JsonFile {
 }
 
 impl JsonFile {
-    /// A store over this file. It is read at each request, so that a rotated value is seen.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
-    }
-
-    async fn read(&self) -> Result<BTreeMap<String, String>> {
+    /// Reads the file, at each request: a rotated value is seen.
+    pub async fn read(&self) -> Result<BTreeMap<String, String>> {
         let path = self.path.display();
         let text = tokio::fs::read(&self.path).await.map_err(|error| {
-            let what = format!("failed to read `{path}`");
-            match error.kind() {
-                ErrorKind::PermissionDenied => Error::denied(what),
-                _ => Error::unavailable(what),
-            }
-            .with_source(error)
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Unavailable,
+            };
+            Error::new(kind, format!("failed to read `{path}`")).with_source(error)
         })?;
         // The parser's own words could quote a value; they are left out.
         serde_json::from_slice(&text)
@@ -50,26 +41,17 @@ impl JsonFile {
     }
 }
 
-#[async_trait]
+#[async_trait::async_trait]
 impl SecretProvider for JsonFile {
     async fn check(&self) -> Result<()> {
         self.read().await.map(drop)
     }
 
     async fn get(&self, name: &SecretName) -> Result<Secret> {
-        if name.version.is_some() || name.stage.is_some() {
-            let what = format!(
-                "`{}` keeps no versions, and one of `{name}` was asked for",
-                self.path.display()
-            );
-            return Err(Error::not_found(what));
-        }
-        match self.read().await?.remove(&name.name) {
-            Some(value) => Ok(Secret::new(value)),
-            None => Err(Error::not_found(format!(
-                "no `{name}` in `{}`",
-                self.path.display()
-            ))),
-        }
+        // The file keeps no versions: one that is asked for is not there.
+        let present = name.version.is_none() && name.stage.is_none();
+        let value = self.read().await?.remove(&name.name).filter(|_| present);
+        let missing = || Error::not_found(format!("no `{name}` in `{}`", self.path.display()));
+        value.map(Secret::new).ok_or_else(missing)
     }
 }

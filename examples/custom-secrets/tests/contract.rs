@@ -34,7 +34,7 @@ impl ProviderHarness for Folder {
         let path = self.folder.path().join("secrets.json");
         let values = self.values.lock().unwrap().clone();
         std::fs::write(&path, serde_json::to_vec(&values).unwrap()).unwrap();
-        Arc::new(JsonFile::new(path))
+        Arc::new(JsonFile { path })
     }
 
     async fn put(&self, label: &str, value: &[u8]) -> Option<SecretName> {
@@ -46,9 +46,8 @@ impl ProviderHarness for Folder {
     }
 
     async fn unreachable(&self) -> Option<Arc<dyn SecretProvider>> {
-        Some(Arc::new(JsonFile::new(
-            self.folder.path().join("gone.json"),
-        )))
+        let path = self.folder.path().join("gone.json");
+        Some(Arc::new(JsonFile { path }))
     }
 }
 

@@ -24,6 +24,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
+use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::plugin::host::Submitted;
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
@@ -45,6 +46,7 @@ const UNKNOWN: &str = "nothing is known here of this run";
 pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn capabilities(&self) -> Result<Capabilities>;
     async fn check(&self) -> Result<()>;
+    async fn examine(&self) -> Vec<Finding>;
     /// Asks the backend once.
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, progress: &Progress) -> Submitted;
     /// By its mark: a strong read. Only asked if the capabilities say `find`.
@@ -227,6 +229,7 @@ fn level(run: RunId, state: State) -> Status {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Executor for Claims<B> {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.0.backend.capabilities().await
@@ -235,6 +238,13 @@ impl<B: Backend> Executor for Claims<B> {
     async fn check(&self) -> Result<()> {
         self.0.ledger.check().await?;
         self.0.backend.check().await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        match self.0.ledger.check().await {
+            Ok(()) => self.0.backend.examine().await,
+            Err(error) => vec![Finding::of_error(&error)],
+        }
     }
 
     async fn start(

@@ -1,9 +1,8 @@
 //! What the commands print.
 
 use base64::Engine as _;
-use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::error::{Error, Result};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 /// A name that the backend gave.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,32 +55,4 @@ impl Output {
             (None, None) => Ok(Vec::new()),
         }
     }
-}
-
-/// What a command printed; the parser's own words could quote a value, and are left out.
-pub(super) fn read<T: DeserializeOwned>(command: &str, printed: &[u8]) -> Result<T> {
-    serde_json::from_slice(printed).map_err(|error| {
-        Error::internal(format!(
-            "the command `{command}` did not print what it should (line {}, column {})",
-            error.line(),
-            error.column()
-        ))
-    })
-}
-
-/// The error that a command printed: `{"error": {"kind": "denied", "message": "…"}}`.
-pub(super) fn error(printed: &[u8]) -> Option<Error> {
-    #[derive(Deserialize)]
-    struct Printed {
-        error: Words,
-    }
-    #[derive(Deserialize)]
-    struct Words {
-        #[serde(default)]
-        kind: Option<ErrorKind>,
-        message: String,
-    }
-    let printed: Printed = serde_json::from_slice(printed).ok()?;
-    let kind = printed.error.kind.unwrap_or(ErrorKind::Internal);
-    Some(Error::new(kind, printed.error.message))
 }

@@ -5,6 +5,7 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Handle;
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::poll::{self, Output};
+use hybrid_runner_core::program;
 use serde_json::json;
 
 use super::script::Step;
@@ -39,6 +40,6 @@ impl Command {
         if settings.raw_logs {
             return Ok(printed);
         }
-        answers::read::<answers::Output>("logs", &printed)?.bytes()
+        program::read::<answers::Output>("logs", &printed)?.bytes()
     }
 }

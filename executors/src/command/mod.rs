@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`settings`] | the section `[executors.NAME]` |
-//! | `script` | one command: its stdin, its stdout, its time, its exit code |
+//! | `script` | one command: its arguments, its surroundings, its time |
 //! | `answers` | what the commands print |
 //! | `logs` | output, read again and again from where it was left |
 
@@ -23,15 +23,18 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
-use hybrid_runner_core::executor::{Capabilities, Executor, Handle, LogKeeping, Progress};
+use hybrid_runner_core::executor::{
+    Capabilities, Executor, Handle, LogKeeping, Progress, findings,
+};
+use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::host::{Submitted, Values};
 use hybrid_runner_core::run::{
-    Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
+    CONFIG_PLACE, Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
 };
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::unit::Period;
-use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use hybrid_runner_core::{LogChunk, LogCursor, RunId, poll, program};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -55,9 +58,6 @@ pub const KIND: Kind<dyn Executor> = Kind {
     },
     schema: || schemars::schema_for!(Commands),
 };
-
-/// Where the path of the config file is to stand: only the commands know it.
-const CONFIG_PATH: &str = "@WORKFLOW_CONFIG@";
 
 /// A backend behind commands. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Command {
         if spec.limits.stall_timeout.limit().is_some() && !can.limits {
             return Err(unsupported("`stall_timeout`"));
         }
-        let work = render(spec, secrets, CONFIG_PATH)?;
+        let work = render(spec, secrets, CONFIG_PLACE)?;
         Ok(json!({
             "run": spec.run,
             "name": spec.name,
@@ -152,7 +152,7 @@ impl Command {
                 let level = Status::new(run.run.attempt_number().max(1), lost);
                 return Ok(self.0.values.status(level));
             }
-            answer => answers::read("status", &answer?)?,
+            answer => program::read("status", &answer?)?,
         };
         let mut status = told.status(run.run)?;
         status.state = self.keep_time(run, &place, status.state).await?;
@@ -263,6 +263,10 @@ impl Backend for Command {
         self.0.scripts.run("check", &step, &request).await.map(drop)
     }
 
+    async fn examine(&self) -> Vec<Finding> {
+        findings(self.check().await, self.capabilities().await)
+    }
+
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, _: &Progress) -> Submitted {
         let request = match self.request(spec, secrets) {
             Ok(request) => request,
@@ -274,7 +278,7 @@ impl Backend for Command {
         }
         let step = Step::new(spec.run).name(spec.name.as_str());
         let answer = self.0.scripts.run("start", &step, &request).await;
-        let started = answer.and_then(|answer| answers::read::<Started>("start", &answer));
+        let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
             Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
             Err(error) if error.kind() == ErrorKind::Internal => {
@@ -289,13 +293,13 @@ impl Backend for Command {
             json!({ "run": spec.run, "name": spec.name, "settings": self.0.settings.settings });
         let step = Step::new(spec.run).name(spec.name.as_str());
         let answer = self.0.scripts.run("find", &step, &request).await?;
-        let found: Found = answers::read("find", &answer)?;
+        let found: Found = program::read("find", &answer)?;
         Ok(found.id.map(|id| self.handle(spec, &id.text())))
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
-        hybrid_runner_core::poll::watch(self.0.settings.interval.get(), move || {
+        poll::watch(self.0.settings.interval.get(), move || {
             let (this, run) = (this.clone(), run.clone());
             async move {
                 let status = this.status(&run).await;
@@ -306,10 +310,7 @@ impl Backend for Command {
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         if self.0.settings.logs.is_none() {
-            let levels = Backend::watch(self, run);
-            return levels
-                .filter_map(|level| async { level.err().map(Err) })
-                .boxed();
+            return poll::no_logs(Backend::watch(self, run));
         }
         let (this, run) = (self.clone(), run.clone());
         let masked = async move {

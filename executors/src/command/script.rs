@@ -1,9 +1,7 @@
-//! One command: its stdin, its stdout, its time, its exit code.
+//! One command: its arguments, its surroundings, its time.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use hybrid_runner_core::RunId;
@@ -11,8 +9,8 @@ use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Launch, PluginSettings};
+use hybrid_runner_core::program;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
@@ -20,10 +18,6 @@ use super::settings::{COMMANDS, Commands};
 
 /// Commands that run at the same time: a batch system dislikes more, and so does a small machine.
 const AT_ONCE: usize = 16;
-/// What a command may print.
-const MOST: u64 = 2 << 20;
-/// What is kept of its stderr.
-const MOST_WORDS: u64 = 8 << 10;
 
 /// The commands of a section, ready to be run.
 #[derive(Debug)]
@@ -139,14 +133,9 @@ impl Scripts {
     pub(super) async fn run(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
         let _place = self.places.acquire().await;
         let timed = tokio::time::timeout(self.timeout, self.run_now(name, step, request)).await;
-        // Nobody knows what it did.
         timed.unwrap_or_else(|_| {
-            let kind = match name {
-                "start" => ErrorKind::Internal,
-                _ => ErrorKind::Unavailable,
-            };
             let what = format!("the command `{name}` did not end within {:?}", self.timeout);
-            Err(Error::new(kind, what))
+            Err(Error::new(unclear(name), what))
         })
     }
 
@@ -158,82 +147,20 @@ impl Scripts {
         command
             .args(argv[1..].iter().map(|argument| step.fill(argument)))
             .env_clear()
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        let failed = |error| {
-            let what = format!("failed to run the command `{name}` (`{}`)", argv[0]);
-            Error::unavailable(what).with_source(error)
-        };
-        let mut child = command.spawn().map_err(failed)?;
-        let (mut stdin, stdout, stderr) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let input = request.to_string();
-        let write = async {
-            if let Some(mut stdin) = stdin.take() {
-                // Whoever does not read it has no need of it.
-                drop(stdin.write_all(input.as_bytes()).await);
-            }
-        };
-        let ((), printed, words) =
-            tokio::join!(write, read(stdout, MOST), read(stderr, MOST_WORDS),);
-        let status = child.wait().await.map_err(failed)?;
-        let printed = printed.map_err(|error| in_output(name, error))?;
-        judge(name, status, printed, &words.unwrap_or_default())
+        program::ask(name, command, request.to_string().as_bytes(), unclear(name)).await
     }
 }
 
-fn in_output(name: &str, error: std::io::Error) -> Error {
-    Error::internal(format!("failed to read what the command `{name}` printed")).with_source(error)
-}
-
-/// Reads to the end; more than `most` is an error, unless there is no more to be had from it.
-async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
-    let Some(pipe) = pipe else {
-        return Ok(Vec::new());
-    };
-    let mut bytes = Vec::new();
-    let mut pipe = pipe.take(most);
-    pipe.read_to_end(&mut bytes).await?;
-    // The rest is let go of, so that the writer is not stopped in its tracks.
-    let mut rest = pipe.into_inner();
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(bytes)
-}
-
-/// What an exit code says; the codes of our own commands are understood.
-fn judge(name: &str, status: ExitStatus, printed: Vec<u8>, words: &[u8]) -> Result<Vec<u8>> {
-    if let Some(error) = super::answers::error(&printed) {
-        return Err(error);
-    }
-    if status.success() {
-        return Ok(printed);
-    }
-    let kind = match status.code() {
-        Some(2) => ErrorKind::Invalid,
-        Some(3) => ErrorKind::Unavailable,
-        Some(4) => ErrorKind::Denied,
-        Some(5) => ErrorKind::NotFound,
-        _ if name == "start" => ErrorKind::Internal,
+/// What it means that a command did not say how it went: nobody knows what a `start` did.
+fn unclear(name: &str) -> ErrorKind {
+    match name {
+        "start" => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,
-    };
-    let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "an unknown end".to_owned(),
-    };
-    let error = Error::new(kind, format!("the command `{name}` ended with {how}"));
-    let words = String::from_utf8_lossy(words);
-    Err(match words.trim().lines().last() {
-        Some(last) => error.with_source(last.to_owned()),
-        None => error,
-    })
+    }
 }
 
 fn settings_of(command: &[String], settings: &Commands) -> Result<PluginSettings> {

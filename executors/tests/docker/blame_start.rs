@@ -323,7 +323,7 @@ impl Disk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
-        crate::place::skipped("only root can make a small disk");
+        hybrid_runner_core::testing::skipped("only root can make a small disk");
         None
     }
 

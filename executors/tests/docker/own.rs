@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hybrid_runner_core::testing::skipped;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{engine, skipped};
+use crate::place::engine;
 
 /// An engine that is removed, with all that it has, once it is dropped.
 pub(crate) struct Own {

@@ -12,7 +12,7 @@ use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::{References, Secrets};
-use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
+use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of, skipped};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Duration;
@@ -37,24 +37,6 @@ pub(crate) fn service(variable: &str, advice: &str) -> Option<String> {
         skipped(&format!("`{variable}` is not set ({advice})"));
     }
     value
-}
-
-/// Says that a test is skipped.
-#[expect(clippy::print_stdout, reason = "for people and for scripts/test")]
-pub(crate) fn skipped(why: &str) {
-    use std::io::Write as _;
-    println!("skipped: {why}");
-    if let Some(path) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
-        let thread = std::thread::current();
-        writeln!(file, "{}: {why}", thread.name().unwrap_or("a test")).unwrap();
-    }
-    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!ci, "skipped, which CI does not allow: {why}");
 }
 
 /// A place of its own in the engine: an owner, and a folder that its containers see.

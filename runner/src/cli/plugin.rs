@@ -280,6 +280,9 @@ fn in_words(can: &Capabilities) -> String {
         .map(|(fact, _)| *fact)
         .collect();
     let mut words = have.join(", ");
+    if words.is_empty() {
+        words.push_str("no more than the contract");
+    }
     if !can.missing.is_empty() {
         words.push_str("; without ");
         words.push_str(&can.missing.join(", "));

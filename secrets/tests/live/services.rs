@@ -1,6 +1,5 @@
 //! The stores that `scripts/services/secret-stores up` started.
 
-use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,23 +20,9 @@ pub(crate) fn of(store: &str) -> Option<Value> {
     all.as_ref().map(|all| all[store].clone())
 }
 
-/// Says that a test cannot be made here. With `CI=true` that is a failure.
-#[expect(clippy::print_stdout, reason = "for people and for scripts/test")]
+/// Says that a test cannot be made here.
 pub(crate) fn skipped() {
-    println!("skipped: {HOW}");
-    if let Some(path) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
-        writeln!(file, "{name}: {HOW}").unwrap();
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "skipped, which CI does not allow: {HOW}"
-    );
+    hybrid_runner_core::testing::skipped(HOW);
 }
 
 /// A word that no other test has.

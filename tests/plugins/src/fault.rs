@@ -12,6 +12,7 @@ use futures::stream::{self, BoxStream};
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
+use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::log::{LogChunk, LogCursor, LogItem};
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
 use hybrid_runner_core::secret::Secrets;
@@ -118,6 +119,7 @@ impl Odd {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Executor for Odd {
     async fn capabilities(&self) -> Result<Capabilities> {
         let mut can = self.inner.capabilities().await?;
@@ -132,6 +134,18 @@ impl Executor for Odd {
             drop(writeln!(std::io::stdout(), "checking…"));
         }
         self.inner.check().await
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        let mut findings = self.inner.examine().await;
+        if self.is(Fault::Leaks) {
+            let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+            let given = values
+                .values()
+                .map(|value| format!("it was given `{value}`"));
+            findings.extend(given.map(Finding::warning));
+        }
+        findings
     }
 
     async fn start(

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `fault` | wrong executors, each in one way |
 //! | `hostile` | programs that do not even keep to the protocol |
-//! | `mortal` | a transport that ends the process at its n-th message |
+//! | `mortal` | a transport that kills at its n-th message |
 
 mod fault;
 mod hostile;
@@ -17,7 +17,7 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::{Lines, Plugin, stdio};
-use hybrid_runner_core::secret::{SecretName, SecretValue};
+use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider, SecretValue};
 use hybrid_runner_core::testing::FakeBackend;
 use hybrid_runner_executors::local;
 
@@ -90,22 +90,49 @@ async fn main() -> Result<()> {
             .await;
     }
     match arguments.next() {
-        Some(counter) => plugin.serve_over(mortal::Mortal::new(lines, counter)).await,
+        Some(counter) => {
+            let who = arguments.next().unwrap_or_else(|| "plugin".to_owned());
+            let mortal = mortal::Mortal::new(lines, counter, &who)?;
+            plugin.serve_over(mortal).await
+        }
         None => plugin.serve_over(lines).await,
     }
 }
 
-/// The files of a folder as a secret store.
+/// The files of a folder as a secret store that knows who asks.
+#[derive(Debug)]
+struct Knowing(Arc<dyn SecretProvider>);
+
+const KNOWING: Kind<dyn SecretProvider> = Kind {
+    name: "knowing",
+    summary: "",
+    build: |context| {
+        let mut kinds = hybrid_runner_secrets::KINDS.iter();
+        let file = kinds.find(|kind| kind.name == "file");
+        let file = file.ok_or_else(|| Error::internal("no kind `file`"))?;
+        Ok(Arc::new(Knowing((file.build)(context)?)))
+    },
+    schema: || hybrid_runner_core::schemars::json_schema!({}),
+};
+
+#[async_trait::async_trait]
+impl SecretProvider for Knowing {
+    async fn check(&self) -> Result<()> {
+        self.0.check().await
+    }
+
+    async fn identity(&self) -> Result<Option<String>> {
+        Ok(Some("role ingestion".to_owned()))
+    }
+
+    async fn get(&self, name: &SecretName) -> Result<Secret> {
+        self.0.get(name).await
+    }
+}
+
 async fn serve_store() -> Result<()> {
-    let kind = hybrid_runner_secrets::KINDS
-        .iter()
-        .find(|kind| kind.name == "file");
-    let kind = kind.ok_or_else(|| Error::internal("no kind `file`"))?;
-    Plugin::new("odd-plugin (store)")
-        .secrets(*kind)
-        .put(put)
-        .serve()
-        .await
+    let plugin = Plugin::new("odd-plugin (store)").secrets(KNOWING);
+    plugin.put(put).serve().await
 }
 
 /// Writes a value into the folder, for a test.

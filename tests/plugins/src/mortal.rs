@@ -1,7 +1,8 @@
-//! A transport that ends the process at its n-th message, as `kill -9` does.
+//! A transport that kills at its n-th message, as `kill -9` does: its own process, the runner that started it, or both.
 //!
-//! How many are left stands in a file, so that the next process goes on counting and does not die again.
+//! How many are left stands in a file, so that the next process goes on counting and does not kill again.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,18 +10,33 @@ use std::task::{Context, Poll};
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::session::Transport;
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
 
 pub(crate) struct Mortal<T> {
     inner: T,
     counter: PathBuf,
+    /// In this order. A descriptor is of one process for ever, a number is not.
+    dying: Vec<OwnedFd>,
 }
 
 impl<T> Mortal<T> {
-    pub(crate) fn new(inner: T, counter: String) -> Self {
-        Self {
+    /// `who` is `plugin`, `runner` or `both`.
+    pub(crate) fn new(inner: T, counter: String, who: &str) -> Result<Self> {
+        let dying: Vec<Pid> = match who {
+            "plugin" => vec![getpid()],
+            "runner" => getppid().into_iter().collect(),
+            "both" => getppid().into_iter().chain([getpid()]).collect(),
+            other => return Err(Error::invalid(format!("nobody is called `{other}`"))),
+        };
+        let open = |process| {
+            pidfd_open(process, PidfdFlags::empty())
+                .map_err(|error| Error::unavailable("failed to open a process").with_source(error))
+        };
+        Ok(Self {
             inner,
             counter: counter.into(),
-        }
+            dying: dying.into_iter().map(open).collect::<Result<_>>()?,
+        })
     }
 
     fn one_less(&self) {
@@ -29,7 +45,7 @@ impl<T> Mortal<T> {
             return;
         };
         // Under another name first: whoever reads it meanwhile sees the one or the other. A file that cannot be written would
-        // let it die for ever; the test sees that.
+        // let it kill for ever; the test sees that.
         let fresh = self.counter.with_extension("new");
         if std::fs::write(&fresh, (left - 1).to_string()).is_ok()
             && std::fs::rename(&fresh, &self.counter).is_err()
@@ -37,9 +53,10 @@ impl<T> Mortal<T> {
             return;
         }
         if left == 1 {
-            let own = rustix::process::getpid();
-            let killed = rustix::process::kill_process(own, rustix::process::Signal::KILL);
-            assert!(killed.is_ok(), "a process can always kill itself");
+            for process in &self.dying {
+                // One that has ended already is as good as killed.
+                pidfd_send_signal(process, Signal::KILL).ok();
+            }
         }
     }
 }
@@ -49,7 +66,9 @@ impl<T: Transport> Stream for Mortal<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let message = std::task::ready!(self.inner.poll_next_unpin(cx));
-        self.one_less();
+        if message.is_some() {
+            self.one_less();
+        }
         Poll::Ready(message)
     }
 }

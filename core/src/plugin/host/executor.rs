@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
 use crate::finding::Finding;
 use crate::log::{LogChunk, LogCursor};
+use crate::poll::no_logs;
 use crate::run::{RunSpec, Status};
 use crate::secret::Secrets;
 use crate::session::RemoteExecutor;
@@ -195,7 +196,7 @@ impl PluginExecutor {
         let life = self.host.life().await?;
         let can = life.welcome.capabilities.as_ref();
         if can.is_some_and(|can| !can.offers("logs")) {
-            return Ok(nothing_until_the_end(self.watch(&run)));
+            return Ok(no_logs(self.watch(&run)));
         }
         let (id, masks) = (run.run, masks(&life));
         let this = self.clone();
@@ -216,15 +217,6 @@ impl PluginExecutor {
 fn masks(life: &Life) -> bool {
     let can = life.welcome.capabilities.as_ref();
     can.is_some_and(|can| can.masks)
-}
-
-/// The log of a backend that has none.
-fn nothing_until_the_end(
-    levels: BoxStream<'static, Result<Status>>,
-) -> BoxStream<'static, Result<LogChunk>> {
-    levels
-        .filter_map(|level| async { level.err().map(Err) })
-        .boxed()
 }
 
 fn start(
@@ -269,7 +261,20 @@ fn opened<T: Send + 'static>(
 #[deny(clippy::missing_trait_methods)]
 impl Executor for PluginExecutor {
     async fn examine(&self) -> Vec<Finding> {
-        findings(self.check().await, self.capabilities().await)
+        match self.host.welcome().await {
+            Ok(welcome) if welcome.answers("examine") => {}
+            Ok(_) => return findings(self.check().await, self.capabilities().await),
+            Err(error) => return vec![Finding::of_error(&error)],
+        }
+        let limit = self.host.timeouts().check.get();
+        let examine = |remote: RemoteExecutor| async move { remote.findings().await }.boxed();
+        match self.ask_again("examine", limit, examine).await {
+            Ok(findings) => findings
+                .into_iter()
+                .map(|one| self.values.finding(one))
+                .collect(),
+            Err(error) => vec![Finding::of_error(&error)],
+        }
     }
 
     async fn capabilities(&self) -> Result<Capabilities> {

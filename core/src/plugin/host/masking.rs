@@ -106,14 +106,18 @@ impl Masking {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// An error without any value; left as it is if it holds none.
+    /// An error without any value; left as it is if it holds none. What it means stays: its kind and its class.
     pub(super) fn error(&self, error: Error) -> Error {
         let report = error.report();
         let masked = self.text(&report);
         if masked == report {
             return error;
         }
-        Error::new(error.kind(), masked)
+        let masked = Error::new(error.kind(), masked);
+        match error.class() {
+            Some(class) => masked.with_class(class),
+            None => masked,
+        }
     }
 
     /// A level without any value.
@@ -142,5 +146,33 @@ impl Masking {
         }
         tracing::warn!(run = %handle.run, "the plugin put a value into the handle's state: the state is left out");
         Handle::of(handle.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::run::{Failure, FailureClass};
+
+    #[test]
+    fn an_error_keeps_its_kind_and_its_class_without_the_value() {
+        let masking = Masking::default();
+        masking.learn(
+            "a run".into(),
+            vec![SecretValue::new("kestrel-umbrella-4711")],
+        );
+        let error = Error::not_found("there is no image `kestrel-umbrella-4711:1`")
+            .with_class(FailureClass::Image)
+            .with_source(Error::not_found("no such image: kestrel-umbrella-4711:1"));
+        let masked = masking.error(error);
+        assert_eq!(masked.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            masked.report(),
+            "there is no image `***:1`: no such image: ***:1"
+        );
+        assert_eq!(Failure::of_start(&masked).class, FailureClass::Image);
+        let plain = masking.error(Error::denied("kestrel-umbrella-4711"));
+        assert_eq!((plain.class(), plain.message()), (None, "***"));
     }
 }

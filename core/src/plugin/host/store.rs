@@ -83,8 +83,13 @@ impl SecretProvider for PluginStore {
     }
 
     async fn identity(&self) -> Result<Option<String>> {
-        // The wire has no such question.
-        Ok(None)
+        if !self.host.welcome().await?.answers("identity") {
+            return Ok(None);
+        }
+        let limit = self.host.timeouts().check.get();
+        let ask = async |remote: RemoteStore| remote.identity().await;
+        let identity = self.ask("identity", limit, ask).await?;
+        Ok(identity.map(|who| self.host.masking().text(&who)))
     }
 
     async fn get(&self, name: &SecretName) -> Result<Secret> {

@@ -12,6 +12,7 @@ use super::masked_log;
 use super::masking::Masking;
 use crate::error::{Error, Result};
 use crate::executor::Handle;
+use crate::finding::Finding;
 use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor};
 use crate::run::Status;
@@ -110,6 +111,12 @@ impl Values {
     #[must_use]
     pub fn error(&self, error: Error) -> Error {
         self.masking.error(error)
+    }
+
+    /// A finding without any value.
+    pub fn finding(&self, mut finding: Finding) -> Finding {
+        finding.message = self.masking.text(&finding.message);
+        finding
     }
 
     /// A level without any value.

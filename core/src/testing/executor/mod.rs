@@ -239,6 +239,9 @@ macro_rules! __executor_cases {
             check in check:
                 check_answers_without_side_effects
                 check_says_what_is_missing;
+            examine in check:
+                the_doctor_answers_without_side_effects
+                the_doctor_says_what_is_missing;
             start in start:
                 starting_twice_starts_once
                 starting_at_the_same_time_starts_once

@@ -1,6 +1,6 @@
 //! What a pipe costs: prints the rows of `docs/performance.md` about plugins.
 //!
-//! `cargo run --release -p hybrid-runner-plugin-tests --bin measure-plugins`, beside a built `odd-plugin`.
+//! `scripts/bench plugins` builds it, and beside it `odd-plugin` and the example's `custom-executor-plugin`.
 
 #![expect(
     clippy::print_stdout,
@@ -8,6 +8,7 @@
     reason = "a measurement: it prints, and there is nothing to go on with when a step fails"
 )]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::testing::{FakeBackend, Script, Step};
 use hybrid_runner_core::{Error, Result, RunId};
 use hybrid_runner_executors::{local, plugin::Plugin};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const CALLS: usize = 2000;
@@ -30,17 +31,34 @@ const STARTS: usize = 15;
 const LOG: usize = 200 << 20;
 const RUNS: usize = 1000;
 
-fn context(folder: &std::path::Path) -> Context {
+fn context(folder: &Path) -> Context {
     let owner = Owner::of("measure", &"me".parse().unwrap());
     let name = "measured".parse().unwrap();
     Context::new(name, json!({}), folder, owner, 1 << 30)
 }
 
-fn plugin(folder: &std::path::Path, kind: &str) -> Result<Plugin> {
+fn plugin(folder: &Path, kind: &str) -> Result<Plugin> {
+    launched(folder, &json!({ "command": [beside("odd-plugin")?, kind] }))
+}
+
+/// The example in Rust. Nothing of its batch system is needed to be ready.
+fn example(folder: &Path) -> Result<Plugin> {
+    let settings = json!({ "program": "/bin/true", "folder": folder });
+    let program = beside("custom-executor-plugin")?;
+    launched(
+        folder,
+        &json!({ "command": [program], "settings": settings }),
+    )
+}
+
+/// A program that was built into the same folder.
+fn beside(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(|error| Error::internal(error.to_string()))?;
-    let odd = own.with_file_name("odd-plugin");
-    let settings = json!({ "command": [odd, kind] });
-    let settings: PluginSettings = serde_json::from_value(settings).unwrap();
+    Ok(own.with_file_name(name))
+}
+
+fn launched(folder: &Path, settings: &Value) -> Result<Plugin> {
+    let settings: PluginSettings = serde_json::from_value(settings.clone()).unwrap();
     let context = context(folder);
     let launch = Launch::new(Contract::Executor, &context, &settings, |name| {
         std::env::var_os(name)
@@ -115,13 +133,13 @@ async fn main() -> Result<()> {
 
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let fresh = plugin(&folder, "local")?;
+        let fresh = example(&folder)?;
         let began = Instant::now();
         fresh.host().welcome().await?;
         starts.push(began.elapsed());
     }
     println!(
-        "| start to ready, p50 of {STARTS} | – | {:?} |",
+        "| start of the example in Rust to ready, p50 of {STARTS} | – | {:?} |",
         median(starts)
     );
 

@@ -66,7 +66,7 @@ async fn the_fake_keeps_the_contract_through_the_pipe() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_in_python_keeps_the_contract() {
-    if has("python3", "the_example_in_python_keeps_the_contract") {
+    if has(&["python3"]) {
         let place = Place::new();
         let executor = example("custom-executor-python/executor.py");
         certified(
@@ -78,8 +78,7 @@ async fn the_example_in_python_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_in_node_keeps_the_contract() {
-    let test = "the_example_in_node_keeps_the_contract";
-    if has("node", test) && has("python3", test) {
+    if has(&["node", "python3"]) {
         let place = Place::new();
         let executor = example("custom-executor-node/executor.mjs");
         certified(&told(900, report(program(&place, &[&executor]))).await, 70);
@@ -88,7 +87,7 @@ async fn the_example_in_node_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_commands_keep_the_contract() {
-    if has("python3", "four_commands_keep_the_contract") {
+    if has(&["python3"]) {
         let place = Place::new();
         let (python, batch) = (python(), example("custom-executor-command/batch"));
         let settings = json!({

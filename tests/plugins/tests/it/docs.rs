@@ -1,5 +1,6 @@
 //! `docs/plugins.md` says what is so: its messages are exchanged, its sections are read, its code is that of the examples.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use hybrid_runner::config::{Inputs, load};
@@ -11,7 +12,7 @@ use tokio::process::Command;
 use super::{ODD, Place, root, told};
 
 /// Members whose value is the reader's own; only their type is compared.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "software",
     "message",
     "next",
@@ -21,6 +22,7 @@ const FREE: [&str; 9] = [
     "contained",
     "spool",
     "time",
+    "identity",
 ];
 
 /// The fenced blocks of the page that are opened by this line.
@@ -48,7 +50,8 @@ fn fits(key: &str, expected: &Value, came: &Value) -> bool {
             .iter()
             .all(|(key, value)| came.get(key).is_some_and(|came| fits(key, value, came))),
         (Value::Array(expected), Value::Array(came)) => {
-            expected.len() == came.len()
+            // How much a doctor finds depends on the machine.
+            (expected.len() == came.len() || key == "findings" && expected.len() < came.len())
                 && expected
                     .iter()
                     .zip(came)
@@ -137,11 +140,23 @@ fn the_code_of_the_page_is_that_of_the_example() {
     for block in blocks("```python") {
         assert!(example.contains(&block), "not in the example:\n{block}");
     }
-    let runner =
-        std::fs::read_to_string(root().join("examples/custom-runner/src/main.rs")).unwrap();
+    let rust = ["custom-runner/src/main.rs", "custom-executor/src/lib.rs"];
+    let rust =
+        rust.map(|path| std::fs::read_to_string(root().join("examples").join(path)).unwrap());
     for block in blocks("```rust") {
-        assert!(runner.contains(&block), "not in the example:\n{block}");
+        let is_there = rust.iter().any(|text| text.contains(&block));
+        assert!(is_there, "not in the examples:\n{block}");
     }
+}
+
+/// Lines of Rust in a folder, without comments and blank ones.
+fn code(folder: &Path) -> usize {
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    let lines = |file: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        text.lines().filter(is_code).count()
+    };
+    std::fs::read_dir(folder).unwrap().map(lines).sum()
 }
 
 #[test]
@@ -154,11 +169,12 @@ fn the_examples_stay_small() {
     };
     assert!(lines("custom-executor-python/hybrid_runner.py") <= 250);
     assert!(lines("custom-executor-python/executor.py") <= 60);
-    let code = |path: &str| {
-        let text = std::fs::read_to_string(root().join("examples").join(path)).unwrap();
-        let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
-        text.lines().filter(is_code).count()
-    };
-    assert!(code("custom-secrets/src/lib.rs") <= 60);
-    assert!(code("custom-runner/src/main.rs") <= 10);
+    for (example, most) in [
+        ("custom-executor", 60),
+        ("custom-secrets", 60),
+        ("custom-runner", 10),
+    ] {
+        let code = code(&root().join("examples").join(example).join("src"));
+        assert!((1..=most).contains(&code), "{example}: {code} lines");
+    }
 }

@@ -6,9 +6,11 @@ mod broken;
 mod contract;
 mod deaths;
 mod docs;
+mod doctor;
 mod guard;
 mod hostile;
 mod unnamed;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +23,7 @@ use hybrid_runner_core::log::{LogChunk, LogItem};
 use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings};
 use hybrid_runner_core::run::Outcome;
+use hybrid_runner_core::testing::skipped;
 use hybrid_runner_executors::plugin::Plugin;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -99,24 +102,16 @@ fn python() -> String {
     String::from_utf8(asked.stdout).unwrap().trim().to_owned()
 }
 
-/// Whether a program is there; if not, says that the test is skipped.
-#[expect(clippy::print_stderr, reason = "the place where a test's reader looks")]
-fn has(program: &str, test: &str) -> bool {
+/// Whether the programs are there; if not, the test is skipped, which CI does not allow.
+fn has(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
-        return true;
+    let is_there =
+        |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if let Some(missing) = programs.iter().find(|program| !is_there(program)) {
+        skipped(&format!("there is no `{missing}`"));
+        return false;
     }
-    eprintln!("skipped: no `{program}` for `{test}`");
-    if let Some(skips) = std::env::var_os("HYBRID_RUNNER_SKIPS") {
-        use std::io::Write as _;
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(skips)
-            .unwrap();
-        writeln!(file, "{test}: no `{program}`").unwrap();
-    }
-    false
+    true
 }
 
 /// How a run ends, asked again as long as there is an error.

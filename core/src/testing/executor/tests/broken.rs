@@ -12,7 +12,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{Capabilities, Executor, Handle, Progress};
+use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
+use crate::finding::Finding;
 use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor, LogItem, Stream};
 use crate::run::{Failure, FailureClass, Limits, Outcome, Resources, RunSpec, State, Status};
@@ -89,12 +90,16 @@ const BROKEN: &[(Fault, &[&str])] = &[
     ),
     (
         Fault::CheckMakesARun,
-        &["check_answers_without_side_effects"],
+        &[
+            "check_answers_without_side_effects",
+            "the_doctor_answers_without_side_effects",
+        ],
     ),
     (
         Fault::ErrorsAreSwallowed,
         &[
             "check_says_what_is_missing",
+            "the_doctor_says_what_is_missing",
             "a_backend_that_does_not_answer_is_an_error",
         ],
     ),
@@ -554,6 +559,13 @@ impl Executor for Broken {
             Err(_) if self.has(Fault::ErrorsAreSwallowed) => Ok(()),
             checked => checked,
         }
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        if self.has(Fault::ErrorsAreSwallowed) {
+            return vec![Finding::ok("reachable")];
+        }
+        findings(self.check().await, self.capabilities().await)
     }
 
     async fn start(

@@ -1,0 +1,202 @@
+//! Programs that answer: a question on their stdin, the answer on their stdout. For backends that have a command line.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a program may print.
+const MOST: u64 = 2 << 20;
+/// What is kept of its stderr.
+const MOST_WORDS: u64 = 8 << 10;
+
+/// Runs a program with `input` on its stdin, and returns what it prints on its stdout, at most 2 MiB. `what` names the question
+/// in errors.
+///
+/// # Errors
+///
+/// A program that prints `{"error": {"kind": "denied", "message": "…"}}` answers with that error. Else its exit code tells:
+/// 2 invalid, 3 unavailable, 4 denied, 5 not found, and the last line of its stderr is the cause. Any other failure is
+/// `otherwise`: [`ErrorKind::Internal`] where nobody knows what was done, [`ErrorKind::Unavailable`] where asking again is
+/// fine.
+///
+/// # Cancel safety
+///
+/// Dropped midway, the program is killed.
+pub async fn ask(
+    what: &str,
+    mut command: Command,
+    input: &[u8],
+    otherwise: ErrorKind,
+) -> Result<Vec<u8>> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // What a terminal sends to our group is not meant for it.
+        .process_group(0)
+        .kill_on_drop(true);
+    let program = command.as_std().get_program().to_owned();
+    let failed = |error| {
+        let program = program.to_string_lossy();
+        let message = format!("failed to run the command `{what}` (`{program}`)");
+        Error::unavailable(message).with_source(error)
+    };
+    let mut child = command.spawn().map_err(failed)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // Whoever does not read it has no need of it.
+            drop(stdin.write_all(input).await);
+        }
+    };
+    let ((), printed, words) =
+        tokio::join!(write, read_all(stdout, MOST), read_all(stderr, MOST_WORDS));
+    let status = child.wait().await.map_err(failed)?;
+    let printed = printed.map_err(|error| {
+        let message = format!("failed to read what the command `{what}` printed");
+        Error::internal(message).with_source(error)
+    })?;
+    judge(what, status, printed, &words.unwrap_or_default(), otherwise)
+}
+
+/// Reads the JSON that a program printed. The parser's own words could quote a value, and are left out.
+pub fn read<T: DeserializeOwned>(what: &str, printed: &[u8]) -> Result<T> {
+    serde_json::from_slice(printed).map_err(|error| {
+        Error::internal(format!(
+            "the command `{what}` did not print what it should (line {}, column {})",
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+/// Reads to the end, and keeps at most so much.
+async fn read_all(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
+    let Some(pipe) = pipe else {
+        return Ok(Vec::new());
+    };
+    let mut bytes = Vec::new();
+    let mut pipe = pipe.take(most);
+    pipe.read_to_end(&mut bytes).await?;
+    // The rest is let go of, so that the writer is not stopped in its tracks.
+    tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await?;
+    Ok(bytes)
+}
+
+/// What an end says; the exit codes of our own commands are understood.
+fn judge(
+    what: &str,
+    status: ExitStatus,
+    printed: Vec<u8>,
+    words: &[u8],
+    otherwise: ErrorKind,
+) -> Result<Vec<u8>> {
+    if let Some(error) = printed_error(&printed) {
+        return Err(error);
+    }
+    if status.success() {
+        return Ok(printed);
+    }
+    let kind = match status.code() {
+        Some(2) => ErrorKind::Invalid,
+        Some(3) => ErrorKind::Unavailable,
+        Some(4) => ErrorKind::Denied,
+        Some(5) => ErrorKind::NotFound,
+        _ => otherwise,
+    };
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown end".to_owned(),
+    };
+    let error = Error::new(kind, format!("the command `{what}` ended with {how}"));
+    let words = String::from_utf8_lossy(words);
+    Err(match words.trim().lines().last() {
+        Some(last) => error.with_source(last.to_owned()),
+        None => error,
+    })
+}
+
+fn printed_error(printed: &[u8]) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Printed {
+        error: Told,
+    }
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(default)]
+        kind: Option<ErrorKind>,
+        message: String,
+    }
+    let Told { kind, message } = serde_json::from_slice::<Printed>(printed).ok()?.error;
+    Some(Error::new(kind.unwrap_or(ErrorKind::Internal), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sh(script: &str, input: &[u8]) -> Result<Vec<u8>> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        let limit = std::time::Duration::from_secs(30);
+        let asked = ask("status", command, input, ErrorKind::Unavailable);
+        tokio::time::timeout(limit, asked).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_goes_in_comes_out_however_long_it_is() {
+        let long = vec![b'x'; 1 << 20];
+        assert_eq!(sh("cat; cat >&2 /dev/null", &long).await.unwrap(), long);
+        let flood = sh(
+            "head -c 5000000 /dev/zero; head -c 5000000 >&2 /dev/zero",
+            b"",
+        );
+        assert_eq!(flood.await.unwrap().len() as u64, MOST);
+        assert_eq!(sh("exec <&-; echo {}", &long).await.unwrap(), b"{}\n");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_what_the_program_says() {
+        for (script, kind, report) in [
+            (
+                r#"echo '{"error":{"kind":"not_found","message":"no job 7"}}'; exit 1"#,
+                ErrorKind::NotFound,
+                "no job 7",
+            ),
+            (
+                "echo first >&2; echo last >&2; exit 4",
+                ErrorKind::Denied,
+                "the command `status` ended with exit code 4: last",
+            ),
+            (
+                "kill -9 $$",
+                ErrorKind::Unavailable,
+                "the command `status` ended with signal 9",
+            ),
+        ] {
+            let error = sh(script, b"").await.unwrap_err();
+            assert_eq!((error.kind(), &*error.report()), (kind, report), "{script}");
+        }
+        let missing = Command::new("/no/such/program");
+        let error = ask("status", missing, b"", ErrorKind::Internal)
+            .await
+            .unwrap_err();
+        assert!(
+            error.is_transient() && error.message().contains("`/no/such/program`"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn what_was_printed_is_not_quoted() {
+        let error = read::<u64>("get", br#""hunter22""#).unwrap_err();
+        assert!(!error.report().contains("hunter22"), "{error:?}");
+    }
+}

@@ -81,7 +81,7 @@ pub enum GapReason {
     Limit,
     /// The disk was full.
     DiskFull,
-    /// The engine, node or helper that held it died.
+    /// The engine, node or helper that held it died or was killed.
     Crashed,
     /// The stored log was damaged.
     Damaged,
@@ -94,8 +94,8 @@ impl GapReason {
             Self::Rotated => "the backend dropped it before it could be read",
             Self::Limit => "the limit of the log was reached",
             Self::DiskFull => "the disk was full",
-            Self::Crashed => "the engine that held it died",
-            Self::Damaged => "the stored log is damaged",
+            Self::Crashed => "what held it died or was killed; its last words may be among it",
+            Self::Damaged => "the stored log cannot be read",
         }
     }
 }

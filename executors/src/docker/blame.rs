@@ -18,13 +18,18 @@ enum Where {
     Image(&'static str),
 }
 
-/// What the engine says, in small letters, and what that is about.
+/// What the engine says, in small letters and with ` … ` between what must all be there, and what that is about.
 const KNOWN: &[(&str, Where)] = &[
     ("minimum memory limit", MEMORY),
     ("memory limit too low", MEMORY),
     ("oom-killed", MEMORY),
     ("range of cpus", CPU),
     ("cpu cfs", CPU),
+    ("cpu.cfs", CPU),
+    ("cpu.max", CPU),
+    // Before the sign of a working directory, which it may hold, too.
+    ("error mounting", Where::Section("mounts")),
+    ("cannot be mounted", Where::Section("mounts")),
     ("working directory", Where::Workflow("workdir")),
     ("cannot mkdir", Where::Workflow("workdir")),
     ("not a directory", Where::Workflow("workdir")),
@@ -33,7 +38,8 @@ const KNOWN: &[(&str, Where)] = &[
     ("duplicate mount point", Where::Section("mounts")),
     ("invalid mount", Where::Section("mounts")),
     ("invalid volume", Where::Section("mounts")),
-    ("network", Where::Section("network")),
+    ("network … not found", Where::Section("network")),
+    ("no such network", Where::Section("network")),
     ("runtime name", Where::Section("runtime")),
     ("unknown runtime", Where::Section("runtime")),
     ("no status provided on response", Where::Section("runtime")),
@@ -66,7 +72,8 @@ impl Shared {
         }
         let words = error.causes().unwrap_or_default();
         let lower = words.to_lowercase();
-        let known = KNOWN.iter().find(|(sign, _)| lower.contains(sign));
+        let is_there = |sign: &str| sign.split(" … ").all(|part| lower.contains(part));
+        let known = KNOWN.iter().find(|(sign, _)| is_there(sign));
         let (class, advice) = match known {
             Some((_, about)) => self.about(*about),
             None if error.kind() == ErrorKind::Denied => (FailureClass::Denied, String::new()),

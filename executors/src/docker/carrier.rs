@@ -4,6 +4,8 @@
 //! for every archive. So it is done once, and each container only mounts the volume. Runners that share an engine take
 //! turns at it: what one has laid, and perhaps started already, is not written again by another.
 
+use std::collections::HashMap;
+
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
@@ -11,6 +13,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt as _;
 use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::executor::Progress;
 use hybrid_runner_core::fault;
 use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +31,8 @@ const PRIVATE_MODE: u32 = 0o1777;
 
 /// A turn that takes longer was left behind by a crash.
 const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// Tells people whose a container is that lays init into a volume.
+const LAYING: &str = "io.hybrid-runner.laying";
 /// Between two tries to get a turn.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,12 +49,14 @@ pub(super) fn name() -> String {
 impl Shared {
     /// The volume's name, once it holds the whole of init. Looked into once in the life of this process, and again
     /// after [`Shared::distrust_carrier`].
-    pub(super) async fn carrier(&self, image: &str) -> Result<String> {
+    pub(super) async fn carrier(&self, image: &str, progress: &Progress) -> Result<String> {
         let mut trusted = self.carrier.lock().await;
         if let Some(name) = trusted.as_ref() {
             return Ok(name.clone());
         }
         let name = name();
+        // Where another start was killed at this, it takes as long as that is waited for.
+        progress.report("preparing the engine for the first container");
         self.lay(&name, image).await?;
         Ok(trusted.insert(name).clone())
     }
@@ -166,6 +173,7 @@ impl Shared {
 fn mounting(volume: &str, image: &str) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(image.to_owned()),
+        labels: Some(HashMap::from([(LAYING.to_owned(), volume.to_owned())])),
         entrypoint: Some(vec![INIT.to_owned()]),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),

@@ -8,10 +8,14 @@ use hybrid_runner_core::unit::ByteSize;
 
 use super::Shared;
 use super::config::{LogDriver, PullPolicy};
+use super::engine::found;
 use super::facts::Facts;
 
 /// The oldest API that this was tried with: Docker 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
+/// What the engine lets a container have, at the least: thousandths of a core, bytes.
+const LEAST_CPU: u64 = 10;
+const LEAST_MEMORY: u64 = 6 << 20;
 /// Less free space than this, and pulls and logs will soon fail.
 const LITTLE_SPACE: u64 = 5 << 30;
 
@@ -29,8 +33,65 @@ impl Shared {
                 "the log driver `json_file` replaces bytes that are not UTF-8; `local` does not",
             ));
         }
+        findings.extend(self.wishes(&info));
+        findings.extend(self.network().await);
         findings.extend(self.image_finding().await);
         findings
+    }
+
+    /// What the section asks for and the engine's host does not have.
+    fn wishes(&self, info: &SystemInfo) -> Vec<Finding> {
+        let given = &self.settings.given;
+        let mut wrong = Vec::new();
+        if let Some(refused) = other_architecture(info) {
+            wrong.push(refused);
+        }
+        let known = info.runtimes.as_ref();
+        if let Some(name) = &given.runtime
+            && known.is_some_and(|known| !known.contains_key(name))
+        {
+            let known: Vec<_> = known.into_iter().flat_map(|known| known.keys()).collect();
+            wrong.push(format!(
+                "the engine has no runtime `{name}`: correct `runtime`; it has {known:?}"
+            ));
+        }
+        let cores = info.ncpu.and_then(|cores| u64::try_from(cores).ok());
+        if let (Some(cpu), Some(cores)) = (given.limits.cpu, cores)
+            && (cpu.millis() > cores * 1000 || cpu.millis() < LEAST_CPU)
+        {
+            wrong.push(format!(
+                "the engine refuses `limits.cpu`: its host has {cores} cores, and 10m is the least"
+            ));
+        }
+        if given
+            .limits
+            .memory
+            .is_some_and(|memory| memory.get() < LEAST_MEMORY)
+        {
+            wrong.push("the engine refuses `limits.memory`: 6Mi is the least".to_owned());
+        }
+        wrong.into_iter().map(Finding::failed).collect()
+    }
+
+    /// Whether the section's network is there.
+    async fn network(&self) -> Option<Finding> {
+        let name = self.settings.given.network.as_deref()?;
+        let modes = ["none", "host", "bridge", "default"];
+        if modes.contains(&name) || name.starts_with("container:") {
+            return None;
+        }
+        let asked = match self.engine.ask() {
+            Ok(docker) => found(docker.inspect_network(name, None).await)
+                .map_err(|error| self.engine.failed("look for the network", error)),
+            Err(error) => Err(error),
+        };
+        Some(match asked {
+            Ok(Some(_)) => Finding::ok(format!("the network `{name}` is there")),
+            Ok(None) => Finding::failed(format!(
+                "the engine has no network `{name}`: make it (`docker network create {name}`), or correct `network`"
+            )),
+            Err(error) => Finding::of_error(&error),
+        })
     }
 
     async fn version(&self, info: &SystemInfo) -> Finding {
@@ -91,6 +152,15 @@ impl Shared {
             Err(error) => Finding::of_error(&error),
         })
     }
+}
+
+/// Why init, which is made for this machine, cannot run where the engine is.
+pub(super) fn other_architecture(info: &SystemInfo) -> Option<String> {
+    let theirs = info.architecture.as_deref()?;
+    let ours = std::env::consts::ARCH;
+    (theirs != ours).then(|| {
+        format!("the engine's host is `{theirs}`, and this build is made for `{ours}`: use the build for `{theirs}`")
+    })
 }
 
 fn number(api: &str) -> Option<(u32, u32)> {

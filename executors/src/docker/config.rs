@@ -203,6 +203,17 @@ impl Settings {
         }) {
             return Err(wrong("labels", format!("`{label}` cannot be a label here")));
         }
+        if let Some(name) = config.env.iter().find(|name| !is_variable(name)) {
+            return Err(wrong(
+                "env",
+                format!(
+                    "`{name}` is no name of a variable: give names alone, the values are the runner's"
+                ),
+            ));
+        }
+        if config.limits.pids == Some(0) {
+            return Err(wrong("limits", "`pids = 0` lets nothing run".to_owned()));
+        }
         let log =
             log_options(&config.log, context.spool_per_run).map_err(|why| wrong("log", why))?;
         let env = config
@@ -246,6 +257,10 @@ impl MountConfig {
     }
 }
 
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace)
+}
+
 fn reference(text: &str) -> Result<Reference, String> {
     let reference = text
         .strip_prefix("secret:")
@@ -262,7 +277,7 @@ fn host(config: &DockerConfig, variable: impl Fn(&str) -> Option<String>) -> Res
         .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
     match host.split_once("://") {
         Some(("unix", path)) if path.starts_with('/') => Ok(Host::Unix(path.to_owned())),
-        Some(("tcp" | "http" | "https", address)) if !address.is_empty() => {
+        Some(("tcp" | "http" | "https", address)) if names_port(address) => {
             let tls = config.tls.clone().or_else(|| {
                 variable("DOCKER_TLS_VERIFY").filter(|verify| !verify.is_empty())?;
                 let folder = PathBuf::from(variable("DOCKER_CERT_PATH")?);
@@ -282,6 +297,11 @@ fn host(config: &DockerConfig, variable: impl Fn(&str) -> Option<String>) -> Res
             "`{host}` is no engine that can be reached: write `unix:///path/docker.sock` or `tcp://host:port`"
         )),
     }
+}
+
+fn names_port(address: &str) -> bool {
+    let port = address.trim_end_matches('/').rsplit_once(':');
+    port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn log_options(log: &LogConfig, per_run: u64) -> Result<LogOptions, String> {

@@ -116,10 +116,14 @@ impl Engine {
                 let what = format!("{what} at `{}`", self.address());
                 let error = Error::unavailable(what.as_str()).with_source(other);
                 let words = error.causes().unwrap_or_default();
-                match distrust(&words) {
-                    Some(advice) => Error::denied(format!("{what}: {advice}")).with_source(words),
-                    None => error,
+                if let Some(advice) = distrust(&words) {
+                    return Error::denied(format!("{what}: {advice}")).with_source(words);
                 }
+                if words.contains("onnection refused") {
+                    let what = format!("{what}: nobody listens there; start the engine, or correct `host`");
+                    return Error::unavailable(what).with_source("connection refused".to_owned());
+                }
+                error
             }
         }
     }
@@ -128,6 +132,11 @@ impl Engine {
 /// What the engine answered, by its status and, where that says little, by its words.
 fn answered(what: String, status: u16, words: &str) -> Error {
     let words = words.trim().to_owned();
+    if words.starts_with('<') {
+        return Error::invalid(format!(
+            "{what}: a web page came instead of an answer (status {status}): correct `host`, that is no Docker Engine"
+        ));
+    }
     if words.contains("no space left on device") || words.contains("disk quota exceeded") {
         return Error::internal(format!("{what}: the engine's disk is full"))
             .with_class(FailureClass::Storage)

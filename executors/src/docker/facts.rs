@@ -3,9 +3,10 @@
 use bollard::models::SystemInfo;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::Capabilities;
-use hybrid_runner_core::run::Amounts;
+use hybrid_runner_core::run::{Amounts, FailureClass};
 
 use super::Shared;
+use super::check::other_architecture;
 use super::config::LogDriver;
 
 /// What the engine says about itself.
@@ -16,6 +17,8 @@ pub(super) struct Facts {
     cpu: bool,
     pids: bool,
     pub(super) live_restore: bool,
+    /// Why nothing of ours can run there.
+    other_architecture: Option<String>,
 }
 
 impl Facts {
@@ -25,6 +28,7 @@ impl Facts {
             cpu: info.cpu_cfs_quota.unwrap_or_default(),
             pids: info.pids_limit.unwrap_or_default(),
             live_restore: info.live_restore_enabled.unwrap_or_default(),
+            other_architecture: other_architecture(info),
         }
     }
 
@@ -76,6 +80,14 @@ impl Shared {
                 .push("the log driver `json_file` replaces bytes that are not UTF-8".to_owned());
         }
         Ok(capabilities)
+    }
+
+    /// An engine of another architecture cannot run init.
+    pub(super) async fn refuse_architecture(&self) -> Result<()> {
+        match &self.facts().await?.other_architecture {
+            None => Ok(()),
+            Some(why) => Err(Error::unsupported(why.as_str()).with_class(FailureClass::Backend)),
+        }
     }
 
     /// Refuses limits that cannot be enforced here, unless they are to be ignored.

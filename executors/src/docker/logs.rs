@@ -22,7 +22,7 @@ use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::place::{Anchor, Counter, Place};
-use super::records::{Record, Records, Wanted, is_gone};
+use super::records::{Record, Records, Wanted, is_gone, is_unreadable};
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
 /// records from the search.
@@ -37,6 +37,8 @@ const SEARCH: Duration = Duration::from_secs(5);
 const NOTE: &[u8] = b"hybrid-runner: ";
 /// Before a stream that broke is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Before a log of a run that lives, which the engine could not read, is asked for again.
+const UNREADABLE: Duration = Duration::from_secs(2);
 
 /// The log of a run from a cursor on.
 pub(super) fn follow(
@@ -261,6 +263,7 @@ impl Follower {
             Then::End => return self.ended(reading.pass).await,
             // Whoever removes a container had all that they wanted of it.
             Then::Broken(error) if is_gone(&error) => self.finish(),
+            Then::Broken(error) if is_unreadable(&error) => self.skip(reading.pass, &error).await,
             // What came before it is delivered first.
             Then::Broken(error) => self.broken = Some(error),
         }
@@ -346,6 +349,17 @@ impl Follower {
         }
         self.place.add(record.stream, record.content.len());
         joined.push(&record, [before, self.place], self.run, &mut self.queue);
+    }
+
+    /// The engine is there and cannot read the log, or no more of it: the run is not held up by that.
+    async fn skip(&mut self, pass: Pass, error: &Error) {
+        tracing::warn!(run = %self.run, error = error.report(), "a log cannot be read");
+        self.gap(None, GapReason::Damaged);
+        if pass.is_last {
+            self.finish();
+        } else {
+            sleep(UNREADABLE).await;
+        }
     }
 
     /// The place was not found where it was looked for: the whole log is searched.

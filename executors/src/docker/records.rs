@@ -10,6 +10,7 @@ use hybrid_runner_core::log::Stream;
 use jiff::Timestamp;
 
 use super::Shared;
+use super::engine::Engine;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,15 +49,10 @@ impl Shared {
             .since(wanted.since)
             .tail(&tail)
             .build();
-        let address = self.engine.address();
         let outputs = self.engine.order()?.logs(container, Some(options));
         let engine = std::sync::Arc::clone(&self.engine);
         let records = outputs.map(move |output| match output {
-            Ok(output) => record(output).ok_or_else(|| {
-                Error::internal(format!(
-                    "the engine at `{address}` gave a log record without a time"
-                ))
-            }),
+            Ok(output) => record(output).map_err(|message| without_time(&engine, &message)),
             Err(error) => Err(engine.failed("read the log of the container", error)),
         });
         Ok(records.boxed())
@@ -68,24 +64,58 @@ pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
 }
 
-/// `2026-11-28T11:25:09.957462890Z content`, by the engine's promise.
-fn record(output: LogOutput) -> Option<Record> {
+/// Whether the engine is there and cannot read a log that it should have.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    error.kind() == ErrorKind::Internal
+}
+
+/// The first byte of what the engine itself has to say among the output, and how long its head is.
+const SYSTEM: u8 = 3;
+const HEAD: usize = 8;
+
+/// What has no time is the engine's own word about why it cannot go on, or a record that broke off with the connection.
+fn without_time(engine: &Engine, message: &[u8]) -> Error {
+    if message.first() != Some(&SYSTEM) {
+        return Error::unavailable(format!(
+            "the engine at `{}` broke off in the middle of a log",
+            engine.address()
+        ));
+    }
+    let words = String::from_utf8_lossy(message.get(HEAD..).unwrap_or_default());
+    Error::internal(format!(
+        "the engine at `{}` cannot read the log of the container",
+        engine.address()
+    ))
+    .with_source(words.trim().to_owned())
+}
+
+/// `2026-11-28T11:25:09.957462890Z content`, by the engine's promise; else the message as it came.
+fn record(output: LogOutput) -> Result<Record, Bytes> {
     let (stream, message) = match output {
         LogOutput::StdOut { message } => (Stream::Out, message),
         LogOutput::StdErr { message } => (Stream::Err, message),
         LogOutput::StdIn { message } | LogOutput::Console { message } => (Stream::Both, message),
     };
-    let space = message.iter().take(64).position(|byte| *byte == b' ')?;
-    let time: Timestamp = std::str::from_utf8(&message[..space]).ok()?.parse().ok()?;
-    Some(Record {
+    let Some((time, space)) = time(&message) else {
+        return Err(message);
+    };
+    Ok(Record {
         stream,
-        time: i64::try_from(time.as_nanosecond()).ok()?,
+        time,
         content: message.slice(space + 1..),
     })
 }
 
+/// The time that a message begins with, and where it ends.
+fn time(message: &[u8]) -> Option<(i64, usize)> {
+    let space = message.iter().take(64).position(|byte| *byte == b' ')?;
+    let time: Timestamp = std::str::from_utf8(&message[..space]).ok()?.parse().ok()?;
+    Some((i64::try_from(time.as_nanosecond()).ok()?, space))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::config::Host;
     use super::*;
 
     #[test]
@@ -95,11 +125,27 @@ mod tests {
         assert_eq!(record.stream, Stream::Err);
         assert_eq!(record.time, 1_795_865_109_957_462_890);
         assert_eq!(&record.content[..], b" two  spaces\xff\n");
-        assert_eq!(
-            super::record(LogOutput::StdOut {
-                message: Bytes::from_static(b"nonsense")
-            }),
-            None
+    }
+
+    #[test]
+    fn what_the_engine_says_itself_is_told_from_a_record_that_broke_off() {
+        let engine = Engine::new(Host::Unix("/a".to_owned()));
+        let broken = |message: &'static [u8]| {
+            let message = Bytes::from_static(message);
+            without_time(
+                &engine,
+                &record(LogOutput::Console { message }).unwrap_err(),
+            )
+        };
+        let told = broken(b"\x03\0\0\0\0\0\0\x13error grabbing logs: no space left\n");
+        assert!(is_unreadable(&told));
+        assert!(
+            told.report()
+                .ends_with(": error grabbing logs: no space left"),
+            "{told:?}"
         );
+        for half in [&b"\x01\0\0\0\0\0"[..], b"nonsense"] {
+            assert_eq!(broken(half).kind(), ErrorKind::Unavailable);
+        }
     }
 }

@@ -111,13 +111,14 @@ struct Starting<'a> {
 impl Starting<'_> {
     /// One try from the image to the end; `false`: something that it needs is gone, and it must be begun anew.
     async fn begin(&self, plan: &mut Plan) -> Result<bool> {
+        self.shared.refuse_architecture().await?;
         self.shared.refuse_limits(plan.limits()).await?;
         let image = self.shared.image(&plan.image, self.progress).await?;
         plan.complete(&image.config)?;
         if let Some(note) = image.note {
             plan.note(note);
         }
-        let carrier = self.shared.carrier(&plan.image).await?;
+        let carrier = self.shared.carrier(&plan.image, self.progress).await?;
         let Some(container) = self.make(plan, &carrier).await? else {
             return Ok(false);
         };

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::Shared;
 use super::engine::{found, is_status};
 use super::look::{Container, Phase, Seen};
+use super::records::is_unreadable;
 
 /// How long a container may take to hear a signal: its init has perhaps not begun to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,7 +78,10 @@ async fn carry_out(shared: &Shared, run: RunId, grace: Duration) -> Result<bool>
         }
         Seen::Claimed(container) if container.phase.is_alive() => {
             // Until it has begun, init may not hear yet.
-            let hears = shared.is_begun(run, &container).await?;
+            let hears = match shared.is_begun(run, &container).await {
+                Err(error) if is_unreadable(&error) => true,
+                begun => begun?,
+            };
             Ok(signal(shared, &container, grace).await? && hears)
         }
         Seen::Nothing | Seen::Stopped | Seen::Claimed(_) => Ok(true),

@@ -12,7 +12,7 @@ use super::Shared;
 use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
-use super::records::{Wanted, is_gone};
+use super::records::{Wanted, is_gone, is_unreadable};
 use super::status::{self, Level};
 
 /// So many of the last records are looked through for the last words of init, which output of the other stream may
@@ -83,10 +83,12 @@ impl Shared {
             }
             Seen::Preparing(_) => Level::Starting,
             Seen::Claimed(container) if container.phase.is_alive() => {
-                if self.is_begun(run, &container).await? {
-                    Level::Running(container)
-                } else {
-                    Level::Starting
+                match self.is_begun(run, &container).await {
+                    Ok(true) => Level::Running(container),
+                    // Only the work, or a full disk, can have spoilt its log.
+                    Err(error) if is_unreadable(&error) => Level::Running(container),
+                    Ok(false) => Level::Starting,
+                    Err(error) => return Err(error),
                 }
             }
             Seen::Claimed(container) => {
@@ -141,7 +143,7 @@ impl Shared {
             let mut seen = 0;
             while let Some(record) = records.next().await {
                 match record {
-                    Err(error) if is_gone(&error) => return Ok(None),
+                    Err(error) if is_gone(&error) || is_unreadable(&error) => return Ok(None),
                     record => lines.strip(record?),
                 };
                 seen += 1;

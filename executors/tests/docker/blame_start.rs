@@ -239,6 +239,21 @@ async fn what_the_section_names_and_the_engine_does_not_have_is_named() {
             "/nowhere/at/all",
         ),
         (
+            json!({ "mounts": [{ "source": "/etc/hostname", "target": "/etc" }] }),
+            FailureClass::Backend,
+            "not a directory",
+        ),
+        (
+            json!({ "mounts": [{ "source": "/etc", "target": "/proc" }] }),
+            FailureClass::Backend,
+            "/proc",
+        ),
+        (
+            json!({ "limits": { "cpu": "1m" } }),
+            FailureClass::Spec,
+            "cpu",
+        ),
+        (
             json!({ "user": "nobody-knows-me" }),
             FailureClass::Backend,
             "nobody-knows-me",
@@ -308,6 +323,23 @@ async fn an_engine_without_room_is_a_matter_of_storage() {
         &["disk is full"],
         "no space left on device",
     );
+}
+
+#[tokio::test]
+async fn a_run_that_fills_the_engines_disk_ends_by_its_own_code_and_shows_a_gap() {
+    let Some(disk) = Disk::small() else { return };
+    let root = format!("--data-root={}", disk.path());
+    let Some(own) = Own::up(&[&root]).await else {
+        return;
+    };
+    let bench = Bench::at(own.host.clone(), json!({}), References::none());
+    let fills = "dd if=/dev/zero of=/x bs=1M count=100; i=0; while [ $i -lt 20000 ]; do echo log$i; i=$((i+1)); done; exit 6";
+    let run = bench.begin(fills).await;
+    let failure = bench.failure(&run).await;
+    assert_eq!(failure.exit_code, Some(6), "{failure:?}");
+    let log = bench.log(&run, None).await;
+    assert_eq!(log.gaps().len(), 1, "{:?}", log.0.last());
+    bench.remove(&run).await;
 }
 
 /// A file system in memory, of 40 MiB.
@@ -400,7 +432,11 @@ async fn an_engine_that_is_not_there_is_told_with_its_address() {
     ];
     assert_unreachable("unix:///nowhere/docker.sock", ErrorKind::Unavailable, &says).await;
     // Nobody listens on this port of the machine.
-    let says = ["tcp://127.0.0.1:9", "onnection refused"];
+    let says = [
+        "tcp://127.0.0.1:9",
+        "nobody listens there",
+        "connection refused",
+    ];
     assert_unreachable("tcp://127.0.0.1:9", ErrorKind::Unavailable, &says).await;
 }
 
@@ -410,7 +446,7 @@ async fn an_engine_that_has_left_its_socket_is_told_with_its_address() {
     let socket = folder.path().join("docker.sock");
     drop(UnixListener::bind(&socket).unwrap());
     let host = format!("unix://{}", socket.display());
-    let says = [host.as_str(), "onnection refused"];
+    let says = [host.as_str(), "start the engine", "connection refused"];
     assert_unreachable(&host, ErrorKind::Unavailable, &says).await;
 }
 

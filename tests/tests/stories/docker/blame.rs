@@ -150,7 +150,19 @@ async fn check_tells_what_stands_between_a_runner_and_its_containers() {
             ),
             (
                 "kind = \"docker\"\nhost = \"tcp://127.0.0.1:9\"\n".to_owned(),
-                vec!["127.0.0.1:9"],
+                vec!["127.0.0.1:9", "nobody listens there"],
+            ),
+            (
+                docker.section().replace("\"none\"", "\"nobody\""),
+                vec!["no network `nobody`", "docker network create"],
+            ),
+            (
+                format!("{}runtime = \"nobody\"\n", docker.section()),
+                vec!["no runtime `nobody`", "runc"],
+            ),
+            (
+                format!("{}limits = {{ cpu = \"1000\" }}\n", docker.section()),
+                vec!["limits.cpu", "cores"],
             ),
         ];
         for (section, says) in cases {

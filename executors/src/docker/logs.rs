@@ -156,7 +156,8 @@ impl Follower {
                 return Ok(None);
             }
             if self.reading.is_none() {
-                self.begin().await?;
+                // In a box of its own, as are the other questions: a follower mostly waits, which takes little room.
+                Box::pin(self.begin()).await?;
             } else {
                 self.step().await?;
             }
@@ -255,12 +256,12 @@ impl Follower {
         }
         joined.flush(self.run, &mut self.queue);
         if reading.is_back {
-            return self.look_back().await;
+            return Box::pin(self.look_back()).await;
         }
         match then {
             Then::More => self.reading = Some(reading),
-            Then::Silence => return self.look_everywhere().await,
-            Then::End => return self.ended(reading.pass).await,
+            Then::Silence => return Box::pin(self.look_everywhere()).await,
+            Then::End => return Box::pin(self.ended(reading.pass)).await,
             // Whoever removes a container had all that they wanted of it.
             Then::Broken(error) if is_gone(&error) => self.finish(),
             Then::Broken(error) if is_unreadable(&error) => self.skip(reading.pass, &error).await,
@@ -383,7 +384,7 @@ impl Follower {
     async fn ended(&mut self, pass: Pass) -> Result<()> {
         if let Seeking::Behind(anchor) = pass.seeking {
             if !pass.is_whole {
-                return self.look_everywhere().await;
+                return Box::pin(self.look_everywhere()).await;
             }
             // It is not in the log any more, so that something is missing behind it, too.
             self.gap(None, GapReason::Rotated);

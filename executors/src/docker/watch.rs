@@ -48,7 +48,9 @@ impl Watcher {
             if self.rank.is_some() {
                 self.wait().await;
             }
-            let status = status::of(self.run, &self.shared.level(self.run).await?);
+            // In a box of its own, as a watcher mostly waits: the question takes much more room than that.
+            let level = Box::pin(self.shared.level(self.run)).await?;
+            let status = status::of(self.run, &level);
             let rank = status.state.rank();
             if self.rank.is_none_or(|last| rank > last) {
                 self.rank = Some(rank);

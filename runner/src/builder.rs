@@ -1,5 +1,6 @@
 //! A binary of one's own: all that `hybrid-runner` is, and kinds of executors and secret stores that others wrote.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -121,6 +122,10 @@ async fn watch_signals(interrupt: Arc<Interrupt>) {
     };
     interrupt.raise(SIGNAL_BASE + first);
     let second = next(&mut term, &mut int).await;
+    if let Some(left) = interrupt.leaves() {
+        // Nobody reads it: nothing is left to say it to.
+        drop(writeln!(std::io::stderr().lock(), "{left}"));
+    }
     leave(SIGNAL_BASE + second);
 }
 

@@ -6,8 +6,8 @@
 //! ```toml
 //! [policy]                          # a list that is absent allows everything, an empty one nothing
 //! executors = ["here"]              # names out of [executors]
-//! images    = ["openmetadata/*"]    # what the workflow asks for; without an image the executor's own is used
-//! commands  = ["metadata", "/opt/jobs/*"]   # the first word of `command`
+//! images    = ["openmetadata/*"]    # what the workflow asks for; the executor's own, of its section, needs no entry
+//! commands  = ["metadata", "/opt/jobs/*"]   # the first word of `command`; "": none, so the image's own entry point
 //! secrets   = ["prod:/ingestion/*"] # store:/path
 //! ```
 //!
@@ -50,9 +50,12 @@ impl Policy {
             allow("images", self.images.as_deref(), "image", image)?;
         }
         // Without a command the image's own runs: that is the command `""`.
-        let command = spec.command.iter().flatten().next();
-        let command = command.map_or("", String::as_str);
-        allow("commands", self.commands.as_deref(), "command", command)?;
+        let commands = self.commands.as_deref();
+        match spec.command.iter().flatten().next() {
+            Some(command) => allow("commands", commands, "command", command)?,
+            None if commands.is_none_or(|globs| is_allowed(globs, "")) => {}
+            None => return Err(own_entry_point()),
+        }
         if self.secrets.is_none() {
             return Ok(());
         }
@@ -75,20 +78,7 @@ fn place_of(reference: &Reference, default_store: Option<&SectionName>) -> Strin
 }
 
 fn allow(list: &str, globs: Option<&[String]>, what: &str, text: &str) -> Result<(), Failure> {
-    let Some(globs) = globs else {
-        return Ok(());
-    };
-    let winding = text
-        .split(['/', ':'])
-        .any(|part| matches!(part, "." | ".."));
-    let fits = |glob: &String| {
-        if winding {
-            glob == "*" || glob == text
-        } else {
-            matches(glob, text)
-        }
-    };
-    if globs.iter().any(fits) {
+    if globs.is_none_or(|globs| is_allowed(globs, text)) {
         return Ok(());
     }
     // A string of JSON is a string of TOML too.
@@ -100,6 +90,30 @@ fn allow(list: &str, globs: Option<&[String]>, what: &str, text: &str) -> Result
             shorten(text)
         ),
     ))
+}
+
+/// Whether one of the globs is for this text.
+fn is_allowed(globs: &[String], text: &str) -> bool {
+    let winding = text
+        .split(['/', ':'])
+        .any(|part| matches!(part, "." | ".."));
+    globs.iter().any(|glob| {
+        if winding {
+            glob == "*" || glob == text
+        } else {
+            matches(glob, text)
+        }
+    })
+}
+
+/// A workflow without `command`, where the image's own entry point is not allowed.
+fn own_entry_point() -> Failure {
+    Failure::new(
+        FailureClass::Policy,
+        "the policy of this runner does not allow the image's own entry point: name a `command` in the workflow that it allows; \
+         or its operator can allow the entry point of every image that may run, with the line `commands = [\"\"]` under `[policy]` \
+         (beside what that list holds already; the empty text stands for a workflow without `command`)",
+    )
 }
 
 /// Whether a glob matches a whole text: `*` any characters, `?` one.
@@ -261,6 +275,16 @@ mod tests {
             ..Policy::default()
         };
         check(&own, &spec(Some("i"), &[]), &[]).unwrap();
+        let refusal = check(&policy, &spec(Some("i"), &[]), &[]).unwrap_err();
+        assert_eq!(refusal.class, FailureClass::Policy);
+        for words in [
+            "image's own entry point",
+            "`command`",
+            r#"`commands = [""]`"#,
+        ] {
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+        }
+        assert!(!refusal.message.contains("``"), "{}", refusal.message);
     }
 
     #[test]

@@ -287,6 +287,13 @@ async fn exec_says_what_it_cannot_run() {
         "name: a\ncommand: ['true']\nenv: { A: 'secret:/gone' }\n",
     );
     user.run(&["exec", &secret]).await.expect(1, "(secret)");
+    let shown = user.file(
+        "shown.yaml",
+        "name: a\ncommand: ['true']\nargs: ['-p${secret:/prod/pw}']\n",
+    );
+    for words in [&["validate", &shown][..], &["exec", &shown]] {
+        user.run(words).await.expect(2, "shown.yaml:3:");
+    }
     user.run(&["exec", &secret, "--dry-run"])
         .await
         .expect(1, "SECRET_GONE");

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::status::FailureClass;
 use crate::error::{Error, Result};
-use crate::id::{AgentId, RunId, SectionName, WorkflowName};
+use crate::id::{AgentId, RunId, SectionName, WorkflowName, shorten};
 use crate::incarnation::Incarnation;
 use crate::secret::{Reference, Template, references_in};
 use crate::unit::{ByteSize, Cpu, Period};
@@ -131,8 +131,18 @@ impl RunSpec {
         Ok(found)
     }
 
-    /// Refuses what no backend can run: no command and no image, impossible names of variables.
+    /// Refuses what no backend can run: no command and no image, impossible names of variables; and references where
+    /// they would not be resolved.
     pub fn validate(&self) -> Result<()> {
+        if self
+            .image
+            .as_ref()
+            .is_some_and(|image| image.trim().is_empty())
+        {
+            return Err(Error::invalid(
+                "`image` is empty: name one, or leave the line out for the image of the executor",
+            ));
+        }
         if self.image.is_none() && self.command.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid(
                 "nothing to run: give `command`, or an `image` that has one",
@@ -168,7 +178,26 @@ impl RunSpec {
                 ));
             }
         }
+        self.keep_references_out_of_arguments()?;
         self.references().map(drop)
+    }
+
+    /// What is not resolved would reach the workload as it is written, in place of the value.
+    fn keep_references_out_of_arguments(&self) -> Result<()> {
+        for (field, texts) in [("command", &self.command), ("args", &self.args)] {
+            let Some(reference) = texts
+                .iter()
+                .flatten()
+                .find_map(|text| Template::hidden_in(text))
+            else {
+                continue;
+            };
+            return Err(Error::invalid(format!(
+                "`{field}` has the secret reference `{}`; references belong into `env`, `config` or `files`: arguments can be seen by others",
+                shorten(reference)
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -276,5 +305,68 @@ impl Retries {
             } else {
                 self.on.contains(&class)
             }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> RunSpec {
+        RunSpec::new(RunId::generate(), "a".parse().unwrap(), ["true"])
+    }
+
+    #[test]
+    fn a_reference_in_an_argument_is_refused_with_its_field_and_where_it_belongs() {
+        for text in [
+            "secret:/prod/pw",
+            "${secret:/prod/pw}",
+            "--password=${secret:vault:/prod/pw#key}",
+            "secret:vault:/prod/pw",
+            "${secret:/never-closed",
+            "secret:arn:aws:secretsmanager:eu-west-1:1:secret:pw",
+        ] {
+            let mut in_args = spec();
+            in_args.args = Some(vec!["-p".to_owned(), text.to_owned()]);
+            let refusal = in_args.validate().unwrap_err().report();
+            assert!(
+                refusal.contains("`args` has") && refusal.contains("`env`"),
+                "{refusal}"
+            );
+            let mut in_command = spec();
+            in_command.command = Some(vec![text.to_owned()]);
+            let refusal = in_command.validate().unwrap_err().report();
+            assert!(refusal.contains("`command` has"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_makes_of_a_variable_named_secret_is_no_reference() {
+        for text in [
+            "echo ${secret:-none} ${secret:0:4} ${secret:?missing}",
+            "kubectl create secret:x",
+            "secret:plain",
+            "secret://host",
+            "curl http://secret:/x",
+        ] {
+            let mut spec = spec();
+            spec.args = Some(vec![text.to_owned()]);
+            spec.validate()
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    #[test]
+    fn an_empty_image_is_refused_with_or_without_a_command() {
+        for image in ["", "  "] {
+            let mut spec = spec();
+            spec.image = Some(image.to_owned());
+            assert!(
+                spec.validate()
+                    .unwrap_err()
+                    .message()
+                    .contains("`image` is empty")
+            );
+        }
     }
 }

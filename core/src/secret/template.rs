@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::reference::malformed;
 use super::{Reference, SecretValue, Secrets};
 use crate::error::{Error, Result};
+use crate::id::SectionName;
 
 /// A string of `env` or `config`: a whole `secret:REF`, or text with `${secret:REF}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +18,12 @@ enum Piece {
 }
 
 const OPEN: &str = "${secret:";
+const WHOLE: &str = "secret:";
 
 impl Template {
     /// Reads a string. Text without references is a template too.
     pub fn parse(text: &str) -> Result<Self> {
-        if let Some(reference) = text.strip_prefix("secret:") {
+        if let Some(reference) = text.strip_prefix(WHOLE) {
             return Ok(Self(vec![Piece::Secret(Reference::read(reference)?)]));
         }
         let mut pieces = Vec::new();
@@ -75,8 +77,36 @@ impl Template {
 
     /// Whether a string merely contains `secret:/` without being a reference: probably a slip.
     pub fn looks_like_a_slip(text: &str) -> bool {
-        !text.starts_with("secret:") && text.replace(OPEN, "").contains("secret:/")
+        !text.starts_with(WHOLE) && text.replace(OPEN, "").contains("secret:/")
     }
+
+    /// The first reference in a text where none is resolved.
+    ///
+    /// Only one with a path or an ARN is taken for one: a shell has its own use for `${secret:-none}`.
+    pub fn hidden_in(text: &str) -> Option<&str> {
+        let whole = text.starts_with(WHOLE).then_some(text);
+        let inside = text.match_indices(OPEN).map(|(at, _)| {
+            let end = text[at..].find('}').map_or(text.len(), |end| at + end + 1);
+            &text[at..end]
+        });
+        whole
+            .into_iter()
+            .chain(inside)
+            .find(|written| names_a_place(written))
+    }
+}
+
+/// Whether what is written as a reference has a path or is an ARN, well-formed or not.
+fn names_a_place(written: &str) -> bool {
+    let name = written
+        .strip_prefix(OPEN)
+        .or_else(|| written.strip_prefix(WHOLE))
+        .unwrap_or(written);
+    let path = match name.split_once(":/") {
+        Some((store, path)) if store.parse::<SectionName>().is_ok() => Some(path),
+        _ => name.strip_prefix('/'),
+    };
+    path.is_some_and(|path| !path.is_empty() && !path.starts_with('/')) || name.starts_with("arn:")
 }
 
 /// The references in all strings of a JSON value, keys excluded.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hybrid_runner_core::executor::{Executor, Progress};
-use hybrid_runner_core::id::{AgentId, Owner, SectionName};
+use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::workflow::Workflow;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::args::Exec;
 use super::exit::{Exit, Failure, local};
-use super::follow;
+use super::follow::{self, Place};
 use super::output::Output;
 use super::runs;
 use super::scratch::Scratch;
@@ -23,7 +23,7 @@ use super::{Done, Interrupt, offline};
 use crate::app::parts;
 use crate::config::{Built, Config, Inputs, Section};
 use crate::kinds::Kinds;
-use crate::supervisor::Runner;
+use crate::supervisor::{Parts, Runner};
 use crate::workflow_file;
 
 /// How long the runner may take to put its things away.
@@ -53,21 +53,23 @@ pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &
     let scratch = Scratch::new(args.data_dir, "exec")?;
     add_demo_store(&mut config, scratch.path())?;
     // Others who do the same beside us, or were killed at it, are not to be taken up as ours.
-    let place = format!("exec {}", scratch.path().display());
-    let built = config.build(scratch.path(), &Owner::of(&place, &agent))?;
+    let owner = Owner::of(&format!("exec {}", scratch.path().display()), &agent);
+    let built = config.build(scratch.path(), &owner)?;
     if args.dry_run {
         return dry_run(&spec, &built, output).await;
     }
-    run_once(
-        &config,
-        built,
-        agent,
-        scratch.path(),
-        spec,
-        output,
-        interrupt,
-    )
-    .await
+    let parts = parts(&config, built, agent, scratch.path())?;
+    let section = spec
+        .executor
+        .clone()
+        .unwrap_or_else(|| parts.default_executor.clone());
+    let settings = config.executors.get(&section);
+    let place = Place {
+        kind: settings.map_or_else(String::new, |settings| settings.kind.clone()),
+        section,
+        owner,
+    };
+    run_once(parts, place, spec, output, interrupt).await
 }
 
 /// The workflow in a file; whatever is wrong with it is a matter of usage.
@@ -156,25 +158,22 @@ async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
 }
 
 async fn run_once(
-    config: &Config,
-    built: Built,
-    agent: AgentId,
-    data_dir: &Path,
+    parts: Parts,
+    place: Place,
     mut spec: RunSpec,
     output: Output,
     interrupt: &Interrupt,
 ) -> Done {
-    let (runner, driver) = Runner::open(parts(config, built, agent, data_dir)?)
-        .await
-        .map_err(local)?;
+    let (runner, driver) = Runner::open(parts).await.map_err(local)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(driver);
     spec.first_sent = Some(runner.incarnation().await?);
     let progress = Progress::to(move |message| output.note(message));
     let handle = runner.start(&spec, &Secrets::none(), &progress).await?;
-    let status = follow::local(&runner, &handle, &spec, output, interrupt).await?;
+    let status = follow::local(&runner, &handle, &spec, &place, output, interrupt).await?;
     if let Some(outcome) = status.outcome() {
         runner.remove(&handle).await?;
+        interrupt.would_leave(None);
         runs::finish(&follow::as_run(&spec, &status), output)?;
         runner.drain();
         if timeout(GOODBYE, tasks.join_next()).await.is_err() {

@@ -1,7 +1,7 @@
 //! How a command ends: exit codes by name, and errors that carry one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hybrid_runner_core::{Error, ErrorKind, Outcome};
 use tokio::sync::Notify;
@@ -118,6 +118,7 @@ pub struct Interrupt {
     code: AtomicU8,
     minds_hangups: AtomicBool,
     hangup: Arc<Notify>,
+    leaves: Mutex<Option<String>>,
 }
 
 impl Interrupt {
@@ -134,6 +135,17 @@ impl Interrupt {
         } else {
             self.raise(code);
         }
+    }
+
+    /// What a second signal would leave behind from now on.
+    pub(crate) fn would_leave(&self, what: Option<String>) {
+        *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// What is left behind if the process ends now.
+    pub fn leaves(&self) -> Option<String> {
+        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves.clone()
     }
 
     /// From now on a hang-up means that the configuration is read again.

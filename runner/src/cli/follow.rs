@@ -1,18 +1,21 @@
 //! Following a run: its log to stdout, its states to stderr.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_core::Outcome;
 use hybrid_runner_core::executor::{Executor, Handle};
+use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::run::{RunSpec, Status};
+use hybrid_runner_core::{Outcome, RunId};
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Interrupt;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::runs::Run;
+use crate::supervisor::Runner;
 
 /// After the end of a run, its log may take this long to come to its own.
 const LOG_AFTER_END: Duration = Duration::from_secs(30);
@@ -20,33 +23,80 @@ const LOG_AFTER_END: Duration = Duration::from_secs(30);
 /// Before a stream that broke is asked for again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long the backend of a run that is to stop may be away.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Where a run of this process lives, as its executor calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The section of its executor.
+    pub(crate) section: SectionName,
+    /// The kind of that section.
+    pub(crate) kind: String,
+    /// Whose things the executor believes its to be.
+    pub(crate) owner: Owner,
+}
+
+impl Place {
+    /// An attempt, by the name under which people find it in the backend.
+    fn called(&self, run: RunId, attempt: u32) -> String {
+        let attempt = run.attempt(attempt.max(1));
+        let (section, owner) = (&self.section, &self.owner);
+        if self.kind == "docker" {
+            return format!("container `hr-{owner}-{attempt}` of executor `{section}`");
+        }
+        format!("attempt `{attempt}` of executor `{section}`, owner `{owner}`")
+    }
+
+    /// What a second signal leaves.
+    fn left(&self, run: RunId, attempt: u32) -> String {
+        let called = self.called(run, attempt);
+        format!("left the run: {called} goes on if it was begun, and nobody will remove it")
+    }
+}
+
 /// Follows a run of a runner in this process to its end. The first signal stops the run.
 pub(crate) async fn local(
-    executor: &dyn Executor,
+    runner: &Runner,
     run: &Handle,
     spec: &RunSpec,
+    place: &Place,
     output: Output,
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
-    let log = print_log(executor, run, output);
+    let attempt = AtomicU32::new(1);
+    let log = print_log(runner, run, output);
     tokio::pin!(log);
     let mut log_done = None;
     let status = {
-        let end = watch_to_end(executor, run, output);
+        let seen = |now: u32| {
+            attempt.store(now, Ordering::Relaxed);
+            interrupt.would_leave(Some(place.left(spec.run, now)));
+        };
+        seen(1);
+        let end = watch_to_end(runner, run, output, seen);
         let stop = async {
             interrupt.raised().await;
             output.note("stopping the run; a second Ctrl-C leaves it");
-            if let Err(error) = executor.stop(run, spec.limits.grace.get()).await {
+            if let Err(error) = runner.stop(run, spec.limits.grace.get()).await {
                 output.error(&format!("failed to stop the run: {}", error.report()));
             }
-            std::future::pending::<()>().await;
+            let why = silence(runner, &place.section).await;
+            let called = place.called(spec.run, attempt.load(Ordering::Relaxed));
+            Failure::new(
+                interrupt.exit().unwrap_or(Exit::Unreachable),
+                format!(
+                    "the backend does not answer, so the run could not be stopped: {called} goes on if it was begun, \
+                     and nobody will remove it: {why}"
+                ),
+            )
         };
         tokio::pin!(end, stop);
         loop {
             tokio::select! {
                 status = &mut end => break status?,
                 done = &mut log, if log_done.is_none() => log_done = Some(done),
-                () = &mut stop => {}
+                failure = &mut stop => return Err(failure),
             }
         }
     };
@@ -58,6 +108,19 @@ pub(crate) async fn local(
         }),
     };
     done.map(|()| status)
+}
+
+/// Waits until an executor has not answered for a while; its last words.
+async fn silence(runner: &Runner, section: &SectionName) -> String {
+    let mut since = None;
+    loop {
+        match runner.snapshot().executors.remove(section).flatten() {
+            None => since = None,
+            Some(why) if since.get_or_insert_with(Instant::now).elapsed() >= SILENCE => return why,
+            Some(_) => {}
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 async fn print_log(executor: &dyn Executor, run: &Handle, output: Output) -> Result<(), Failure> {
@@ -86,6 +149,7 @@ async fn watch_to_end(
     executor: &dyn Executor,
     run: &Handle,
     output: Output,
+    seen: impl Fn(u32),
 ) -> Result<Status, Failure> {
     let mut shown = String::new();
     loop {
@@ -94,6 +158,7 @@ async fn watch_to_end(
             match level {
                 Ok(status) if status.is_finished() => return Ok(status),
                 Ok(status) => {
+                    seen(status.attempt);
                     let text = in_words(&status);
                     if text != shown {
                         output.note(&text);

@@ -89,8 +89,17 @@ impl Run {
         Some(format!("{:.1} s", to.duration_since(from).as_secs_f64()))
     }
 
-    /// The last line of a followed run.
+    /// A failure's cause in the backend's own words, as a line.
+    fn source(&self) -> Option<String> {
+        let source = self.raw["failure"]["source"].as_str()?;
+        Some(field("source", source))
+    }
+
+    /// The end of a followed run: its cause, if a backend told one, and the line that has the class, which is the last.
     pub(crate) fn describe(&self, output: Output) {
+        if let Some(source) = self.source() {
+            output.end(&source, false);
+        }
         let took = self
             .took()
             .map(|took| format!(" after {took}"))
@@ -264,13 +273,20 @@ pub(crate) async fn show(args: Show, output: Output) -> Done {
             )
         }),
     ));
-    lines.push(("source", failure["source"].as_str().map(str::to_owned)));
     for (name, value) in lines {
         if let Some(value) = value {
-            output.line(format!("{name:<11} {value}"))?;
+            output.line(field(name, &value))?;
         }
     }
+    if let Some(source) = run.source() {
+        output.line(source)?;
+    }
     Ok(Exit::Done)
+}
+
+/// A fact about a run in a line of its own.
+fn field(name: &str, value: &str) -> String {
+    format!("{name:<11} {value}")
 }
 
 /// `logs`
@@ -355,12 +371,16 @@ pub(crate) async fn follow(
                 #[cfg(feature = "server")]
                 OnSignal::Stop => {
                     output.note("stopping the run; a second Ctrl-C leaves it");
+                    interrupt.would_leave(Some(format!(
+                        "left the run: what its executor has under the id {run} goes on, and nobody will remove it"
+                    )));
                     client.post::<Run>(&format!("{}/stop", path(run)?), &json!({})).await?;
                     end.await?
                 }
             }
         }
     };
+    interrupt.would_leave(None);
     Ok(interrupt.exit().unwrap_or(finish(&ended, output)?))
 }
 

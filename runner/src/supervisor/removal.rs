@@ -6,7 +6,7 @@ use std::time::Duration;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::{Executor, Handle, RunId, fault};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
 use super::record::{Phase, Record};
@@ -15,6 +15,9 @@ use super::shared::{Shared, shut_down};
 
 /// How long `remove` waits for the backend. The removal is written down before, and goes on after.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Before it is told again that a removal fails.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
 /// Removes a run that has ended. Refused as `Conflict` if it has not.
 pub(super) async fn remove(shared: &Arc<Shared>, run: RunId, entry: Entry) -> Result<()> {
@@ -108,6 +111,7 @@ async fn clean_attempt(
     handle: &Handle,
 ) {
     let mut backoff = Backoff::new();
+    let mut seldom = Seldom::default();
     loop {
         let Err(error) = executor.remove(handle).await else {
             return;
@@ -116,10 +120,43 @@ async fn clean_attempt(
             ErrorKind::Unavailable => shared.health.failed(&view.executor, &error),
             // It lives on after its run's end: it is put down first.
             ErrorKind::Conflict => drop(executor.stop(handle, Duration::ZERO).await),
-            _ => {
+            _ if seldom.is_due() => {
                 tracing::warn!(run = %handle.run, error = error.report(), "failed to remove an attempt; trying again");
             }
+            _ => {}
         }
         sleep(backoff.next()).await;
+    }
+}
+
+/// Lets what is tried again and again be told at once, and then now and then.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let due = self.0.is_none_or(|told| told.elapsed() >= TOLD_AGAIN);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_again_and_again_is_told_at_once_and_then_each_half_minute() {
+        let mut seldom = Seldom::default();
+        let mut told = Vec::new();
+        for second in 0..=65 {
+            if seldom.is_due() {
+                told.push(second);
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, [0, 30, 60]);
     }
 }

@@ -25,6 +25,15 @@ pub(super) fn culprit(text: &str, workflow: &Workflow) -> Option<Place> {
         return None;
     };
     let field = |name: &str| fields.iter().find(|(key, _)| key.value == name);
+    let empty =
+        |value: &&Spanned<Tree>| matches!(&value.value, Tree::Text(text) if text.trim().is_empty());
+    if let Some(image) = field("image").map(|(_, image)| image).filter(empty) {
+        return place_of(image.referenced);
+    }
+    let mut arguments = ["command", "args"].into_iter().filter_map(field);
+    if let Some(place) = arguments.find_map(|(_, list)| misplaced(list)) {
+        return Some(place);
+    }
     let entries = ["env", "files"].into_iter().filter_map(field);
     for (_, entries) in entries {
         let Tree::Members(entries) = &entries.value else {
@@ -68,6 +77,18 @@ fn malformed(value: &Spanned<Tree>) -> Option<Place> {
         Tree::Items(items) => items.iter().find_map(malformed),
         Tree::Other => None,
     }
+}
+
+/// The place of the first argument that has a reference.
+fn misplaced(list: &Spanned<Tree>) -> Option<Place> {
+    let Tree::Items(items) = &list.value else {
+        return None;
+    };
+    let has_one = |item: &&Spanned<Tree>| matches!(&item.value, Tree::Text(text) if Template::hidden_in(text).is_some());
+    items
+        .iter()
+        .find(has_one)
+        .and_then(|item| place_of(item.referenced))
 }
 
 impl<'de> Deserialize<'de> for Tree {

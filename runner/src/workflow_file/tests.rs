@@ -188,6 +188,17 @@ fn each_error_has_its_line() {
             "never closed",
         ),
         (
+            "name: a\ncommand: [x]\nargs:\n- -p\n- ${secret:/prod/pw}\n",
+            5,
+            "`args` has the secret reference `${secret:/prod/pw}`; references belong into `env`",
+        ),
+        (
+            "name: a\ncommand:\n- x\n- secret:/x\n",
+            4,
+            "`command` has the secret reference `secret:/x`",
+        ),
+        ("name: a\ncommand: [x]\nimage: ''\n", 3, "`image` is empty"),
+        (
             "name: a\ncommand: [x]\nenv:\n  A: b\n  WORKFLOW_B: c\n",
             5,
             "set by the runner",

@@ -119,6 +119,7 @@ impl Job {
             match error.kind() {
                 ErrorKind::Unavailable => {
                     info!(run = %self.run.id, runner = %context.seat.agent, error = %error.report(), "not taken yet");
+                    self.waits_because(context, &error).await;
                     tokio::select! {
                         () = ended => {}
                         () = tokio::time::sleep(backoff.wait()) => {}
@@ -132,10 +133,30 @@ impl Job {
         }
     }
 
+    /// Lets people see why the runner does not take the run yet: its disk is full, say.
+    async fn waits_because(&mut self, context: &Context, error: &Error) {
+        let message = Some(error.report());
+        if self.run.status.message == message {
+            return;
+        }
+        self.run.status.message = message;
+        let (seq, status) = (self.run.seq, self.run.status.clone());
+        let written = context
+            .app
+            .db
+            .write(move |tx| runs::advance(tx, seq, &status));
+        match written.await {
+            Ok(_) => context.app.watchers.tell(seq),
+            // It is only told: the run waits all the same.
+            Err(error) => info!(run = %self.run.id, %error, "failed to store why it waits"),
+        }
+    }
+
     /// Stores that the runner refused the run.
     async fn failed(self, context: &Context, error: &Error) -> Followed {
         let failure = Failure::of_start(error);
         let mut status = self.run.status.clone();
+        status.message = None;
         status.state = State::Finished(Outcome::Failed(failure));
         let seq = self.run.seq;
         let mut backoff = Backoff::new();

@@ -284,7 +284,7 @@ impl Executor for Busy {
 }
 
 #[tokio::test]
-async fn a_run_that_was_sent_and_not_taken_is_stopped_and_not_lost() {
+async fn a_run_that_was_sent_and_not_taken_says_why_is_stopped_and_not_lost() {
     let work = async {
         let dir = tempfile::tempdir().unwrap();
         let mut tasks = JoinSet::new();
@@ -295,6 +295,15 @@ async fn a_run_that_was_sent_and_not_taken_is_stopped_and_not_lost() {
         let run = RunId::generate();
         let path = format!("/api/v1/runs/{run}");
         submit(&router, &client, run).await;
+        // Why it waits is told meanwhile.
+        loop {
+            let shown = ask(&router, &client, "GET", &path, None).await.1;
+            assert!(shown.contains(r#""state":"queued""#), "{shown}");
+            if shown.contains("no free slot") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let asked = ask(&router, &client, "POST", &format!("{path}/stop"), None).await;
         assert_eq!(asked.0, 202, "{}", asked.1);
         let ended = ask(&router, &client, "GET", &format!("{path}?wait=20s"), None).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hybrid_runner_tests::processes::{self, until};
-use hybrid_runner_tests::program::{Ended, Start};
+use hybrid_runner_tests::program::{Ended, Program, Start};
 use hybrid_runner_tests::{Binary, Runner, Server, Story, Workflow};
 use rustix::process::Signal;
 
@@ -193,6 +193,55 @@ async fn an_interrupted_exec_stops_its_run() {
         exec.signal(Signal::INT);
         assert_eq!(exec.end(SOON).await.code(), Some(130));
         processes::gone(&mark, SOON).await;
+    })
+    .await;
+}
+
+/// An `exec` whose engine is not there, once it has said so.
+async fn exec_without_its_backend(story: &Story) -> Program {
+    let config = story.write(
+        "away.toml",
+        "[executors.here]\nkind = \"docker\"\nhost = \"unix:///no/such.sock\"\nimage = \"x\"\n",
+    );
+    let file = story.write("away.yaml", story.sh("away", "true").to_yaml());
+    let (config, file) = (config.display().to_string(), file.display().to_string());
+    let exec = story
+        .start("exec", Binary::Product, &["exec", &file, "-c", &config])
+        .spawn();
+    exec.says("executor `here` does not answer", SOON).await;
+    exec
+}
+
+#[tokio::test]
+async fn an_interrupted_exec_ends_although_its_backend_is_away_and_says_what_may_be_left() {
+    Story::told(90, async |story| {
+        let mut exec = exec_without_its_backend(&story).await;
+        exec.signal(Signal::INT);
+        assert_eq!(exec.end(SOON).await.code(), Some(130));
+        let said = exec.errors();
+        for words in [
+            "the backend does not answer, so the run could not be stopped",
+            "container `hr-",
+            "nobody will remove it",
+            "/no/such.sock",
+        ] {
+            assert!(said.contains(words), "no `{words}` in {said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_interrupt_of_exec_leaves_the_run_at_once_and_says_what_is_left() {
+    Story::told(90, async |story| {
+        let mut exec = exec_without_its_backend(&story).await;
+        exec.signal(Signal::INT);
+        exec.says("a second Ctrl-C leaves it", SOON).await;
+        exec.signal(Signal::INT);
+        assert_eq!(exec.end(SOON).await.code(), Some(130));
+        let said = exec.errors();
+        assert!(said.contains("left the run: container `hr-"), "{said}");
+        assert!(!said.contains("could not be stopped"), "{said}");
     })
     .await;
 }

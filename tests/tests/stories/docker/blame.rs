@@ -1,8 +1,14 @@
 //! Whose fault it is, as people read it: in a run's failure, on `exec`, and in the findings of `check`.
 
+use std::time::Duration;
+
 use hybrid_runner_tests::docker::BUSYBOX;
-use hybrid_runner_tests::{Docker, Runner, Server, Story, Workflow, skipped};
+use hybrid_runner_tests::processes::until;
+use hybrid_runner_tests::{Binary, Docker, Runner, Server, Story, Workflow, skipped};
 use reqwest::Method;
+use rustix::process::Signal;
+
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn each_way_to_fail_in_an_engine_has_its_class_and_says_what_to_do() {
@@ -101,6 +107,78 @@ async fn exec_runs_in_a_container_exits_like_it_and_leaves_nothing() {
         }
         // It waits for nobody's acknowledgement.
         assert_eq!(docker.containers().await, [] as [serde_json::Value; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn exec_shows_what_the_engine_itself_said_above_the_end_of_the_run() {
+    Story::told(60, async |story| {
+        let Some(docker) = Docker::of(&story) else {
+            return;
+        };
+        let config = format!(
+            "[executors.here]\n{}limits = {{ cpu = \"0.001\" }}\n",
+            docker.section()
+        );
+        let config = story.write("little.toml", config).display().to_string();
+        let file = story.write("little.yaml", story.sh("little", "true").to_yaml());
+        let file = file.display().to_string();
+        let ended = story.command(&["exec", &file, "-c", &config]).await;
+        ended.expect(1);
+        let mut lines = ended.err.lines().rev();
+        let (end, source) = (
+            lines.next().unwrap_or_default(),
+            lines.next().unwrap_or_default(),
+        );
+        assert!(
+            end.contains("failed (") && source.starts_with("source      "),
+            "{}",
+            ended.err
+        );
+        assert!(source.contains("cpu"), "{source}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_interrupt_of_exec_names_the_container_that_it_leaves() {
+    Story::told(60, async |story| {
+        let Some(docker) = Docker::of(&story) else {
+            return;
+        };
+        let config = format!("[executors.here]\n{}", docker.section());
+        let config = story.write("left.toml", config).display().to_string();
+        let workflow = story
+            .sh("left", "trap '' TERM; echo up; while :; do sleep 1; done")
+            .with("grace", "10m");
+        let file = story
+            .write("left.yaml", workflow.to_yaml())
+            .display()
+            .to_string();
+        let mut exec = story
+            .start("exec", Binary::Product, &["exec", &file, "-c", &config])
+            .spawn();
+        until("the run is up", SOON, || {
+            exec.output().contains("up").then_some(())
+        })
+        .await;
+        exec.signal(Signal::INT);
+        exec.says("a second Ctrl-C leaves it", SOON).await;
+        exec.signal(Signal::INT);
+        assert_eq!(exec.end(SOON).await.code(), Some(130));
+        let said = exec.errors();
+        assert!(said.contains("nobody will remove it"), "{said}");
+        let left = docker.containers().await;
+        let name = left[0]["Names"][0]
+            .as_str()
+            .unwrap()
+            .trim_start_matches('/')
+            .to_owned();
+        assert!(
+            said.contains(&format!("container `{name}`")),
+            "no `{name}` in {said}"
+        );
     })
     .await;
 }

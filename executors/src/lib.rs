@@ -31,6 +31,8 @@ mod helper;
 pub mod local;
 #[cfg(feature = "plugin")]
 pub mod plugin;
+#[cfg(any(feature = "docker", feature = "local"))]
+mod private;
 #[cfg(any(feature = "docker", feature = "local", feature = "plugin"))]
 mod settings;
 #[cfg(any(feature = "docker", feature = "local"))]

@@ -88,6 +88,7 @@ pub(crate) fn follow(
         queue: VecDeque::new(),
         failures: 0,
         has_gap: false,
+        has_ended_well: false,
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
@@ -108,6 +109,8 @@ struct Follower {
     failures: u32,
     /// Whether the last chunk is a gap.
     has_gap: bool,
+    /// Whether the last pass followed to an end of its own, as it does behind the last word of a container.
+    has_ended_well: bool,
     is_done: bool,
 }
 
@@ -191,10 +194,7 @@ impl Follower {
             }
             Stand::Waiting => self.source.changed().await,
             Stand::Empty => self.is_done = true,
-            Stand::Gone => {
-                self.gap(GapReason::Rotated);
-                self.finish();
-            }
+            Stand::Gone => self.finish_without_a_log(),
             Stand::Begun { pod, is_over } => self.open(&pod, is_over, back).await?,
         }
         Ok(())
@@ -256,8 +256,7 @@ impl Follower {
         if self.failures > ATTEMPTS {
             if is_over && is_status(error, 400) {
                 // The node does not have it any more.
-                self.gap(GapReason::Rotated);
-                self.finish();
+                self.finish_without_a_log();
                 return Ok(());
             }
             return Err(told);
@@ -290,6 +289,7 @@ impl Follower {
             Came::Silence => self.begin(Back::All).await?,
             Came::Broken => {
                 self.failures += 1;
+                self.has_ended_well = false;
                 if self.failures > ATTEMPTS {
                     return Err(Error::unavailable(format!(
                         "the log of run `{}` breaks off again and again",
@@ -355,6 +355,7 @@ impl Follower {
             anchor,
         };
         self.has_gap = false;
+        self.has_ended_well = false;
         let item = LogItem::Data {
             stream: Stream::Both,
             time: time.and_then(|time| Timestamp::from_nanosecond(i128::from(time)).ok()),
@@ -367,6 +368,11 @@ impl Follower {
     /// The end of a pass.
     async fn ended(&mut self, reading: Reading) -> Result<()> {
         if let Seeking::Behind(anchor) = reading.seeking {
+            if reading.is_last && self.has_ended_well {
+                // The node has put the log away meanwhile; it was read to its end.
+                self.finish();
+                return Ok(());
+            }
             if !reading.is_whole {
                 return self.begin(Back::All).await;
             }
@@ -382,6 +388,7 @@ impl Follower {
             self.finish();
             return Ok(());
         }
+        self.has_ended_well = reading.follows;
         match self.source.stand().await? {
             // Removed under our eyes: what the kubelet had was given.
             Stand::Unknown | Stand::Gone | Stand::Empty => {
@@ -416,6 +423,14 @@ impl Follower {
         let item = LogItem::Gap { bytes: None, why };
         let next = self.place.cursor(self.run);
         self.queue.push_back(LogChunk { item, next });
+    }
+
+    /// The run has ended, and its log is gone: what was not read of it is missing, if anything was left.
+    fn finish_without_a_log(&mut self) {
+        if !self.has_ended_well {
+            self.gap(GapReason::Rotated);
+        }
+        self.finish();
     }
 
     /// Nothing more comes.

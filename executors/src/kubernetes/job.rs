@@ -1,12 +1,15 @@
 //! What we want to know of a Job, and the marks that we leave on it.
 
+use std::time::Duration;
+
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::run::Failure;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use std::time::Duration;
 
 use crate::cluster::board::Object;
 use crate::cluster::names;
+use crate::cluster::seen::time;
 
 /// Annotation: a stop was asked for. It forbids a start for ever.
 pub(super) const STOPPED: &str = "hybrid-runner.io/stopped";
@@ -22,6 +25,7 @@ pub(super) const TIMEOUT: &str = "hybrid-runner.io/timeout-ms";
 pub(super) struct JobSeen {
     pub(super) uid: String,
     pub(super) version: String,
+    pub(super) created: Option<Timestamp>,
     /// Not let go yet, or held again by a stop.
     pub(super) is_suspended: bool,
     pub(super) is_stopped: bool,
@@ -47,6 +51,7 @@ impl JobSeen {
         Self {
             uid: job.metadata.uid.clone().unwrap_or_default(),
             version: job.metadata.resource_version.clone().unwrap_or_default(),
+            created: time(job.metadata.creation_timestamp.as_ref()),
             is_suspended: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
             is_stopped: annotations.contains_key(STOPPED),
             failed: failed.and_then(|text| serde_json::from_str(text).ok()),

@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::Result;
-use hybrid_runner_core::run::Failure;
+use hybrid_runner_core::run::{Failure, State};
 use hybrid_runner_core::{RunId, Status};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::Shared;
 use super::job::{FAILED, JobSeen};
@@ -21,12 +23,20 @@ use crate::cluster::events::last_warning;
 use crate::cluster::pod::seconds;
 use crate::cluster::seen::{Container, PodSeen};
 
+/// A Job gets its pod at once; one that is older and has none, for a reason.
+const YOUNG: SignedDuration = SignedDuration::from_secs(2);
+/// Between two looks at the events of a Job without a pod, at first and at most.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
+
 pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Result<Status>> {
     let watcher = Watcher {
         shared,
         run,
         ear: None,
         told: None,
+        is_unexplained: false,
+        patience: PATIENCE,
     };
     stream::try_unfold(watcher, |mut watcher| async move {
         Ok(watcher.next().await?.map(|status| (status, watcher)))
@@ -40,6 +50,10 @@ struct Watcher {
     ear: Option<Ear<JobSeen>>,
     /// The last level that was told.
     told: Option<Status>,
+    /// Whether the Job has no pod, which only events can explain.
+    is_unexplained: bool,
+    /// Before they are looked at again.
+    patience: Duration,
 }
 
 impl Watcher {
@@ -57,7 +71,10 @@ impl Watcher {
                 continue;
             }
             if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
-                self.shared.keep_time(&seen, pod).await?;
+                if let Err(error) = self.shared.keep_time(&seen, pod).await {
+                    // The pod's first deadline holds until then; how the run stands is known all the same.
+                    tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
+                }
             }
             let mut status = status::of(self.run, &level, &seen);
             self.explain(&mut status, &seen).await;
@@ -77,17 +94,31 @@ impl Watcher {
                 self.shared.look(self.run).await
             }
             Some(ear) => {
-                ear.changed().await;
+                if self.is_unexplained {
+                    // Nothing rings for an event.
+                    drop(timeout(self.patience, ear.changed()).await);
+                    self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+                } else {
+                    ear.changed().await;
+                }
                 self.shared.glance(self.run).await
             }
         }
     }
 
-    /// A Job without a pod says nothing of why; events do.
-    async fn explain(&self, status: &mut Status, seen: &Seen<JobSeen>) {
-        let Some(job) = &seen.object else { return };
-        let waits = status.state.rank() == 1 && status.message.is_none();
-        if !waits || job.is_suspended || !seen.pods.is_empty() || self.told.is_none() {
+    /// A Job without a pod does not say why; events do, after a while.
+    async fn explain(&mut self, status: &mut Status, seen: &Seen<JobSeen>) {
+        let job = seen.object.as_ref();
+        self.is_unexplained = status.state == State::Starting
+            && seen.pods.is_empty()
+            && job.is_some_and(|job| !job.is_suspended);
+        let Some(job) = job.filter(|_| self.is_unexplained) else {
+            return;
+        };
+        let age = job
+            .created
+            .map(|created| Timestamp::now().duration_since(created));
+        if age.is_none_or(|age| age < YOUNG) {
             return;
         }
         if let Ok(connected) = self.shared.cluster.connected().await {

@@ -79,13 +79,13 @@ fn held_up(reason: &str, message: &str) -> Delay {
                 "the image would run as root, or does not say as whom; set `user` in the section to the number of a user",
             )
         }
-        "CreateContainerConfigError" => hopeless(
-            FailureClass::Spec,
-            "the container cannot be made as it is described",
-        ),
-        "CreateContainerError" | "RunContainerError" | "StartError" => {
-            Delay::Hopeless(not_started(message))
-        }
+        "CreateContainerError" | "RunContainerError" | "StartError" => match not_started(message) {
+            // The node tries again, and may have been busy.
+            failure if failure.class == FailureClass::Backend => {
+                Delay::Waits(lines_of(&said_as(reason, message)))
+            }
+            failure => Delay::Hopeless(failure),
+        },
         _ => Delay::Waits(lines_of(&said_as(reason, message))),
     }
 }

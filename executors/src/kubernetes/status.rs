@@ -45,10 +45,13 @@ pub(super) fn level(seen: &Seen<JobSeen>) -> Level {
 }
 
 fn of_pod(job: &JobSeen, pod: &PodSeen) -> Level {
-    let lives = pod.has_begun() && !pod.is_over();
-    if let Some(failure) = job.failed.as_ref().filter(|_| !lives) {
-        // Its pod, if there still is one, is on its way out.
-        return Level::Over(Outcome::Failed(failure.clone()));
+    match &job.failed {
+        // Said when no pod is left that could still begin.
+        Some(failure) if pod.is_over() => {
+            return Level::Over(Outcome::Failed(failure.clone()));
+        }
+        Some(failure) if !pod.has_begun() => return Level::Starting(Some(failure.message.clone())),
+        _ => {}
     }
     if pod.is_over() {
         return Level::Over(blame::outcome(pod, job.is_stopped));

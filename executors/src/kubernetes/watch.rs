@@ -70,11 +70,11 @@ impl Watcher {
                 self.ear = None;
                 continue;
             }
-            if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
-                if let Err(error) = self.shared.keep_time(&seen, pod).await {
-                    // The pod's first deadline holds until then; how the run stands is known all the same.
-                    tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
-                }
+            if let (Level::Running, Some(pod)) = (&level, seen.pod())
+                && let Err(error) = self.shared.keep_time(&seen, pod).await
+            {
+                // The pod's first deadline holds until then; how the run stands is known all the same.
+                tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
             }
             let mut status = status::of(self.run, &level, &seen);
             self.explain(&mut status, &seen).await;

@@ -20,9 +20,10 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::bench::{Bench, until, within};
-use crate::place::LABEL;
 
 const LIMIT: Duration = Duration::from_mins(2);
+/// Says whose an object is.
+const LABEL: &str = "hybrid-runner.io/owner";
 const SCENARIO: &str = "SCENARIO";
 /// The section of the executor, as JSON.
 const SECTION: &str = "SCENARIO_SECTION";
@@ -102,7 +103,8 @@ async fn play_through(
         .pop()
         .unwrap()
         .unwrap();
-    here.remove(&run).await.unwrap();
+    let removed = here.remove(&run).await;
+    assert!(removed.is_ok(), "{removed:?} after {last:?}");
     last.outcome().unwrap().clone()
 }
 

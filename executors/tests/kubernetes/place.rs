@@ -24,8 +24,6 @@ use tokio::time::Duration;
 /// The image of shell scripts.
 pub(crate) const BUSYBOX: &str = "hybrid-runner-test/busybox:1";
 const VARIABLE: &str = "HYBRID_RUNNER_TEST_KUBECONFIG";
-/// Says whose an object is.
-pub(crate) const LABEL: &str = "hybrid-runner.io/owner";
 /// The rights that we tell people to give.
 pub(crate) const RBAC: &str = include_str!("../../../deploy/rbac/kubernetes.yaml");
 /// The account in it.

@@ -104,6 +104,11 @@ fn what_may_pass_is_waited_for() {
     for (reason, message) in [
         ("ContainerCreating", ""),
         ("ErrImagePull", "dial tcp: i/o timeout"),
+        ("CreateContainerError", "context deadline exceeded"),
+        (
+            "CreateContainerConfigError",
+            "failed to sync secret cache: timed out waiting for the condition",
+        ),
         ("ImagePullBackOff", "Back-off pulling image \"a\""),
     ] {
         let delay = delay(&waiting(reason, message));

@@ -9,6 +9,8 @@
 //! | the pod's own, or longer | the deadline: the pod's own grace is the longest there is |
 //! | shorter, more than a few seconds | the deadline, and a deletion with exactly that grace |
 //! | next to nothing | the deadline; what does not end by itself within seconds is deleted |
+//!
+//! A pod that no node has is deleted at once, one that has not begun if its node does not end it within seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,11 +95,8 @@ async fn mark(shared: &Shared, run: RunId, job: &JobSeen, has_pod: bool) -> Resu
 }
 
 async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -> Result<()> {
-    if !pod.has_begun() {
-        return delete(shared, pod, Duration::ZERO).await;
-    }
-    if pod.going.is_some() {
-        // Only a shorter grace than that which it has changes anything.
+    if pod.accepted.is_none() || pod.going.is_some() {
+        // No node has it, or it is on its way out: then only a shorter grace changes anything.
         return delete(shared, pod, grace).await;
     }
     if pod.deadline != Some(NOW) {
@@ -105,10 +104,12 @@ async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -
         fault::step("kubernetes.stop.asked");
     }
     let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
-    if grace >= own {
+    if pod.has_begun() && grace >= own {
         return Ok(());
     }
-    if grace <= HEARD && has_ended(shared, run, HEARD).await? {
+    // A node that is pulling an image does not hear of deadlines; and a pod may have begun without its status saying so yet.
+    let soon = grace <= HEARD || !pod.has_begun();
+    if soon && has_ended(shared, run, HEARD).await? {
         return Ok(());
     }
     let left = if grace <= HEARD {

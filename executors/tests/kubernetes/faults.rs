@@ -234,7 +234,7 @@ async fn a_run_that_ends_survives_a_death_at_each_step() {
 
 #[tokio::test]
 async fn a_stop_survives_a_death_at_each_step() {
-    killed_at_each_step(Scenario::IsStopped, 7).await;
+    killed_at_each_step(Scenario::IsStopped, 6).await;
 }
 
 #[tokio::test]

@@ -157,7 +157,11 @@ async fn delete(shared: &Shared, pod: &PodSeen, grace: Duration) -> Result<()> {
 /// Forgets a run that has ended.
 pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
     let _alone = shared.turns.take(run).await;
-    let seen = shared.look(run).await?;
+    let mut seen = shared.glance(run).await?;
+    if !matches!(level(&seen), Level::Over(_)) {
+        // An end is for ever; anything else may be old.
+        seen = shared.look(run).await?;
+    }
     let Some(job) = &seen.object else {
         shared.board.forget(run);
         return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! The cluster is the database: names and labels say what is ours, and everything here works from the id of a run alone. A
 //! Job is made suspended, gets a Secret of its own if there are values to hand over, and is let go: from then on the cluster runs
-//! it without us, once. What is not about Jobs is in [`cluster`](crate::cluster).
+//! it without us, once. What is not about Jobs is in `executors/src/cluster`.
 //!
 //! | file | holds |
 //! |---|---|

@@ -167,3 +167,36 @@ impl Log {
         gaps
     }
 }
+
+/// The whole log and the end of a run, by asking again from where it broke off, as a runner does.
+pub(crate) async fn read_and_watch(executor: &dyn Executor, run: &Handle) -> (Log, Status) {
+    let pause = || tokio::time::sleep(Duration::from_millis(100));
+    let reading = async {
+        let mut log = Log::default();
+        loop {
+            let from = log.0.last().map(|chunk| chunk.next.clone());
+            let mut chunks = executor.logs(run, from);
+            loop {
+                match chunks.next().await {
+                    None => return log,
+                    Some(Ok(chunk)) => log.0.push(chunk),
+                    Some(Err(error)) => {
+                        assert!(error.is_transient(), "{error:?}");
+                        break;
+                    }
+                }
+            }
+            pause().await;
+        }
+    };
+    let watching = async {
+        loop {
+            let levels = executor.watch(run).collect::<Vec<_>>().await;
+            if let Some(Ok(status)) = levels.into_iter().next_back() {
+                return status;
+            }
+            pause().await;
+        }
+    };
+    tokio::join!(reading, watching)
+}

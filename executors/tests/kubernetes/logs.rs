@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
-use crate::bench::{Bench, Log, until, within};
+use crate::bench::{Bench, Log, read_and_watch, until, within};
 use crate::tunnel::Tunnel;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -133,41 +133,15 @@ async fn connections_that_break_lose_and_repeat_nothing() {
     let run = bench
         .begin("i=0; while [ $i -lt 80 ]; do i=$((i+1)); echo line $i; sleep 0.1; done")
         .await;
-    let mut log = Log::default();
-    let reading = async {
-        loop {
-            let from = log.0.last().map(|chunk| chunk.next.clone());
-            let mut chunks = broken.logs(&run, from);
-            loop {
-                match chunks.next().await {
-                    None => return,
-                    Some(Ok(chunk)) => log.0.push(chunk),
-                    Some(Err(error)) => {
-                        assert!(error.is_transient(), "{error:?}");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        break;
-                    }
-                }
-            }
-        }
-    };
-    let watching = async {
-        loop {
-            let levels = broken.watch(&run).collect::<Vec<_>>().await;
-            if let Some(Ok(status)) = levels.into_iter().next_back() {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
     let breaking = async {
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_millis(1500)).await;
             tunnel.cut(Duration::from_millis(700)).await;
         }
     };
-    let all = async { tokio::join!(reading, watching, breaking) };
-    let ((), status, ()) = within(PATIENCE * 2, "the end of log and run", all).await;
+    let both = read_and_watch(&*broken, &run);
+    let all = async { tokio::join!(both, breaking) };
+    let ((log, status), ()) = within(PATIENCE * 2, "the end of log and run", all).await;
     assert_eq!(status.outcome(), Some(&Outcome::Succeeded));
     let expected = (1..=80).fold(String::new(), |text, n| text + &format!("line {n}\n"));
     assert_eq!(log.text(), expected);

@@ -9,6 +9,7 @@
 //! | `logs` | the output from every place in it, through broken connections |
 //! | `rights` | what is missing in the Role is named |
 //! | `secrets` | no value stands anywhere but in the run's Secret, and not after it |
+//! | `deaths` | programs of the cluster are killed under a run |
 //! | `faults` | we are killed at each step |
 //! | `place`, `bench`, `tunnel` | a namespace; what most tests ask; a way to the API server that can be cut |
 #![cfg(feature = "kubernetes")]
@@ -17,6 +18,7 @@
 mod bench;
 mod blame;
 mod contract;
+mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;
 mod logs;

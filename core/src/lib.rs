@@ -6,6 +6,7 @@
 //! | [`id`], [`mod@unit`] | identifiers, durations and sizes as people write them |
 //! | [`workflow`], [`run`] | the workflow file, the run made of it, its status and outcome |
 //! | [`executor`], [`log`] | the contract of everything that runs work, and of its output |
+//! | [`masked`] | output without the values of its run, for backends that do not mask (feature `masking`) |
 //! | [`finding`] | what the doctor finds |
 //! | [`secret`] | references, values, and the contract of secret stores |
 //! | [`incarnation`] | how a runner tells whether it is the one that was asked before |
@@ -26,6 +27,8 @@ pub mod id;
 pub mod incarnation;
 pub mod kind;
 pub mod log;
+#[cfg(feature = "masking")]
+pub mod masked;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 pub mod poll;

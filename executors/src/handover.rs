@@ -7,9 +7,10 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::run::{Rendered, RunSpec, render};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::unit::Period;
-use hybrid_runner_helper::mask;
 use hybrid_runner_helper::payload::{Payload, PrivateFile};
 use hybrid_runner_helper::payload::{Private, encode};
+
+use crate::private::{config_name, file_name};
 
 /// Only the workload's user may read them.
 const MODE: u32 = 0o600;
@@ -83,31 +84,13 @@ fn files(rendered: &Rendered, config_name: &str) -> Vec<PrivateFile> {
     });
     let others = rendered.files.iter().enumerate();
     let others = others.map(|(at, (variable, content))| PrivateFile {
-        name: file_name(variable, at),
+        name: file_name(variable, at).into_bytes(),
         // Into the workload's private file.
         content: content.expose().into(),
         mode: MODE,
         env: Some(variable.clone().into()),
     });
     config.chain(others).collect()
-}
-
-/// Some programs go by the ending: a value is written as JSON, a string as it is, which a YAML reader takes too.
-fn config_name(spec: &RunSpec) -> &'static str {
-    match &spec.config {
-        Some(serde_json::Value::String(_)) => "config.yaml",
-        _ => "config.json",
-    }
-}
-
-/// The variable's name if a file can be called so (and not like the config: there is no dot in it).
-fn file_name(variable: &str, at: usize) -> Vec<u8> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if variable.chars().all(plain) && variable.len() < 128 {
-        variable.into()
-    } else {
-        format!("file-{at}").into()
-    }
 }
 
 /// The runner's variables that are passed on, then the run's own, which win.
@@ -130,18 +113,4 @@ fn environment(
         .iter()
         .map(|(name, value)| (name.clone().into_bytes(), Private::from(value.expose())));
     passed.chain(own).collect()
-}
-
-/// Values that would be seen in the log; an empty one hides nothing.
-pub(crate) fn short_values(secrets: &Secrets) -> impl Iterator<Item = String> {
-    // Looked at for their length alone.
-    let short = secrets.iter().filter(|(_, value)| {
-        mask::too_short(value.expose()) && !value.expose().trim_ascii().is_empty()
-    });
-    short.map(|(reference, _)| {
-        format!(
-            "the value of secret `{reference}` is too short to be masked (under {} characters)",
-            mask::MIN_NEEDLE
-        )
-    })
 }

@@ -3,6 +3,7 @@
 //! | kind and feature | runs |
 //! |---|---|
 //! | [`docker`] | containers of a Docker Engine |
+//! | [`kubernetes`] | Jobs of a Kubernetes cluster |
 //! | [`local`] | processes on this machine |
 //! | [`plugin`] | a program of yours that speaks the contract |
 //! | [`command`] | four commands of yours; needs the feature `plugin` |
@@ -17,6 +18,8 @@ use hybrid_runner_core::kind::{self, Context, Kind};
 
 #[cfg(feature = "plugin")]
 mod claims;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 #[cfg(feature = "plugin")]
 pub mod command;
 #[cfg(feature = "docker")]
@@ -27,19 +30,30 @@ mod ending;
 mod handover;
 #[cfg(any(feature = "docker", feature = "local"))]
 mod helper;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "plugin")]
 pub mod plugin;
-#[cfg(any(feature = "docker", feature = "local", feature = "plugin"))]
+#[cfg(any(feature = "docker", feature = "kubernetes", feature = "local"))]
+mod private;
+#[cfg(any(
+    feature = "docker",
+    feature = "kubernetes",
+    feature = "local",
+    feature = "plugin"
+))]
 mod settings;
-#[cfg(any(feature = "docker", feature = "local"))]
+#[cfg(any(feature = "docker", feature = "kubernetes", feature = "local"))]
 mod turns;
 
 /// The executors in this build.
 pub const KINDS: &[Kind<dyn Executor>] = &[
     #[cfg(feature = "docker")]
     docker::KIND,
+    #[cfg(feature = "kubernetes")]
+    kubernetes::KIND,
     #[cfg(feature = "local")]
     local::KIND,
     #[cfg(feature = "plugin")]

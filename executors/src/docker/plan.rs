@@ -51,7 +51,7 @@ impl Plan {
         let (mut payload, command) =
             handover::payload(spec, secrets, private, nonce, &settings.env)?;
         payload.inherit = true;
-        payload.notes.extend(handover::short_values(secrets));
+        payload.notes.extend(crate::private::short_values(secrets));
         handover::encoded(&Payload {
             argv: vec![b"?".to_vec()],
             ..payload.clone()

@@ -23,7 +23,6 @@ use tokio::time::Instant;
 use super::folder::{Folder, Level, SPEC, WORK, now};
 use super::plan::Plan;
 use super::{Shared, blocking};
-use crate::handover;
 
 /// A helper answers within milliseconds; a machine that is this slow is out of order.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,7 +133,7 @@ impl Claim {
                 .as_deref()
                 .map(image_note)
                 .into_iter()
-                .chain(handover::short_values(secrets))
+                .chain(crate::private::short_values(secrets))
                 .collect(),
             plan,
         })

@@ -314,6 +314,21 @@ fn each_example_can_be_used() {
     assert!(seen >= 3);
 }
 
+#[cfg(feature = "kubernetes")]
+#[test]
+fn the_cluster_of_the_example_is_built_and_not_reached() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
+    let inputs = Inputs {
+        file: Some(folder.join("kubernetes.toml")),
+        ..Inputs::default()
+    };
+    let config = load(&inputs).unwrap().config;
+    let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let built = config.build(dir.path(), &owner);
+    built.unwrap_or_else(|error| panic!("{error}"));
+}
+
 #[test]
 fn what_stores_keep_to_themselves_is_never_shown() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 //! | `launch` | what is started, and how: program, folder, environment, first exchange |
 //! | `life` | one process from its start to its end |
 //! | `stderr` | its standard error, into our log |
-//! | [`Values`], `masking`, `masked_log` | values of live runs in what it says, and in the output of runs |
+//! | [`Values`], `masking` | values of live runs in what it says, and in the output of runs |
 //! | [`trace`] | its messages, for whoever looks for a fault |
 //! | `executor`, `store` | the two contracts through it |
 //!
@@ -19,7 +19,6 @@
 mod executor;
 mod launch;
 mod life;
-mod masked_log;
 mod masking;
 pub mod settings;
 mod stderr;

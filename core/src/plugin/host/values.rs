@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 
-use super::masked_log;
 use super::masking::Masking;
 use crate::error::{Error, Result};
 use crate::executor::Handle;
 use crate::finding::Finding;
 use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor};
+use crate::masked;
 use crate::run::Status;
 use crate::secret::Secrets;
 
@@ -95,10 +95,10 @@ impl Values {
                 "the log of `{run}` is held back: the runner was restarted, the values that the run was given are not known any more, and its backend does not mask them"
             )));
         }
-        let ours = from.as_ref().is_some_and(masked_log::is_ours);
+        let ours = from.as_ref().is_some_and(masked::is_ours);
         Ok(match patterns {
             None if !ours => open(from),
-            patterns => masked_log::masked(run, patterns, from, open),
+            patterns => masked::masked(run, patterns, from, open),
         })
     }
 

@@ -1,7 +1,8 @@
-//! The output of a run without the values that it was given, although they may lie across chunks.
+//! The output of a run without the values that it was given, although they may lie across chunks: for backends that do not
+//! mask before we read.
 //!
 //! What may still become a value is held back, and a cursor must not lie behind it. So while something is held back,
-//! a chunk's cursor is `~<out>.<err>.<both>~<cursor>`: the plugin's last cursor at which nothing was, and how much of each
+//! a chunk's cursor is `~<out>.<err>.<both>~<cursor>`: the backend's last cursor at which nothing was, and how much of each
 //! stream was handed on since. Whoever comes back with it reads from there and skips that much.
 
 use bytes::Bytes;
@@ -17,11 +18,11 @@ use crate::log::{LogChunk, LogCursor, LogItem, MAX_CHUNK, Stream};
 const MARK: char = '~';
 
 /// Whether a cursor was made here.
-pub(super) fn is_ours(cursor: &LogCursor) -> bool {
+pub fn is_ours(cursor: &LogCursor) -> bool {
     cursor.as_str().starts_with(MARK)
 }
 
-/// A place in the masked log: a cursor of the plugin, and what was handed on behind it.
+/// A place in the masked log: a cursor of the backend, and what was handed on behind it.
 #[derive(Debug, Clone, Default)]
 struct Place {
     base: Option<LogCursor>,
@@ -61,7 +62,7 @@ impl Place {
         let [out, err, both] = self.skip;
         let text = format!("{MARK}{out}.{err}.{both}{MARK}{base}");
         text.parse().map_err(|error: Error| {
-            Error::internal("a log cursor of the plugin is longer than 448 characters")
+            Error::internal("a log cursor of the backend is longer than 448 characters")
                 .with_source(error)
         })
     }
@@ -78,7 +79,7 @@ fn index(stream: Stream) -> usize {
 const STREAMS: [Stream; 3] = [Stream::Out, Stream::Err, Stream::Both];
 
 /// Reads a run's output through `open`, masked.
-pub(super) fn masked(
+pub fn masked(
     run: RunId,
     patterns: Option<Patterns>,
     from: Option<LogCursor>,

@@ -1,0 +1,151 @@
+use super::*;
+
+fn pod(phase: Phase, main: Container) -> PodSeen {
+    PodSeen {
+        name: "pod".into(),
+        uid: "uid".into(),
+        phase,
+        going: None,
+        reason: None,
+        message: None,
+        unschedulable: None,
+        disruption: None,
+        accepted: None,
+        deadline: None,
+        grace: 30,
+        main,
+        before: None,
+    }
+}
+
+fn over(exit_code: i32, reason: &str, message: &str) -> Container {
+    Container::Over(Over {
+        exit_code,
+        reason: reason.into(),
+        message: (!message.is_empty()).then(|| message.into()),
+        started: None,
+        finished: None,
+    })
+}
+
+fn waiting(reason: &str, message: &str) -> PodSeen {
+    let main = Container::Waiting {
+        reason: reason.into(),
+        message: message.into(),
+    };
+    pod(Phase::Pending, main)
+}
+
+fn class(outcome: &Outcome) -> FailureClass {
+    match outcome {
+        Outcome::Failed(failure) => failure.class,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_end_of_the_work_is_told_as_it_was() {
+    let end = |code, reason| outcome(&pod(Phase::Failed, over(code, reason, "")), false);
+    assert_eq!(class(&end(7, "Error")), FailureClass::Exit);
+    assert_eq!(class(&end(137, "OOMKilled")), FailureClass::Oom);
+    assert_eq!(class(&end(137, "Error")), FailureClass::Exit);
+    let done = pod(Phase::Succeeded, over(0, "Completed", ""));
+    assert_eq!(outcome(&done, true), Outcome::Succeeded);
+}
+
+#[test]
+fn a_pod_that_was_put_away_is_no_fault_of_the_work() {
+    for (reason, expected) in [
+        ("Evicted", FailureClass::Evicted),
+        ("OutOfcpu", FailureClass::Evicted),
+        ("NodeLost", FailureClass::Evicted),
+        ("DeadlineExceeded", FailureClass::Timeout),
+        ("Unheard", FailureClass::Backend),
+    ] {
+        let mut pod = pod(Phase::Failed, over(143, "Error", ""));
+        pod.reason = Some(reason.into());
+        assert_eq!(class(&outcome(&pod, false)), expected, "{reason}");
+    }
+    let mut pod = pod(Phase::Failed, over(143, "Error", ""));
+    pod.reason = Some("DeadlineExceeded".into());
+    assert_eq!(outcome(&pod, true), Outcome::Stopped { by: None });
+    pod.reason = None;
+    pod.disruption = Some(("EvictionByEvictionAPI".into(), "drained".into()));
+    assert_eq!(class(&outcome(&pod, false)), FailureClass::Evicted);
+}
+
+#[test]
+fn a_pod_that_somebody_deleted_was_killed_unless_it_was_us() {
+    let mut pod = pod(Phase::Failed, over(143, "Error", ""));
+    pod.going = Some("2026-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(class(&outcome(&pod, false)), FailureClass::Killed);
+    assert_eq!(outcome(&pod, true), Outcome::Stopped { by: None });
+}
+
+#[test]
+fn what_cannot_be_begun_says_what_to_correct() {
+    for (words, expected) in [
+        (
+            "exec: \"/no/such\": stat /no/such: no such file or directory",
+            FailureClass::Spec,
+        ),
+        ("exec: \"x\": permission denied", FailureClass::Denied),
+        ("exec /x: exec format error", FailureClass::Spec),
+        ("no space left on device", FailureClass::Storage),
+        ("something else", FailureClass::Backend),
+    ] {
+        let pod = pod(Phase::Failed, over(128, "StartError", words));
+        assert_eq!(class(&outcome(&pod, false)), expected, "{words}");
+    }
+}
+
+#[test]
+fn what_may_pass_is_waited_for() {
+    for (reason, message) in [
+        ("ContainerCreating", ""),
+        ("ErrImagePull", "dial tcp: i/o timeout"),
+        ("CreateContainerError", "context deadline exceeded"),
+        (
+            "CreateContainerConfigError",
+            "failed to sync secret cache: timed out waiting for the condition",
+        ),
+        ("ImagePullBackOff", "Back-off pulling image \"a\""),
+    ] {
+        let delay = delay(&waiting(reason, message));
+        assert!(matches!(delay, Delay::Waits(_)), "{delay:?}");
+    }
+    let mut unplaced = pod(Phase::Pending, Container::Unknown);
+    unplaced.unschedulable = Some("0/1 nodes are available: 1 Insufficient memory.".into());
+    let Delay::Waits(why) = delay(&unplaced) else {
+        panic!()
+    };
+    assert!(why.contains("Insufficient memory"), "{why}");
+}
+
+#[test]
+fn what_cannot_pass_is_not_waited_for() {
+    for (reason, message, expected) in [
+        ("InvalidImageName", "", FailureClass::Image),
+        ("ErrImageNeverPull", "", FailureClass::Image),
+        (
+            "ErrImagePull",
+            "failed to resolve reference \"a:1\": a:1: not found",
+            FailureClass::Image,
+        ),
+        (
+            "ImagePullBackOff",
+            "pull access denied",
+            FailureClass::Image,
+        ),
+        (
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+            FailureClass::Spec,
+        ),
+    ] {
+        let Delay::Hopeless(failure) = delay(&waiting(reason, message)) else {
+            panic!("{reason}")
+        };
+        assert_eq!(failure.class, expected, "{reason}");
+    }
+}

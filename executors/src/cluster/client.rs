@@ -1,0 +1,151 @@
+//! The connection to one cluster, made at its first use.
+
+use std::time::Duration;
+
+use hybrid_runner_core::error::{Error, Result};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tokio::sync::OnceCell;
+
+use super::access::Access;
+use super::proxy;
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a log or a watch may be silent before it is asked for again: what died without a word is found by then. Longer
+/// than a watch lives.
+const SILENCE: Duration = Duration::from_secs(320);
+/// A host that is there accepts a connection within this.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// One cluster, as one user.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    access: Access,
+    connected: OnceCell<Connected>,
+}
+
+/// A connection.
+pub(crate) struct Connected {
+    /// For questions and orders, which are answered at once.
+    quick: Client,
+    /// For what goes on.
+    patient: Client,
+    pub(crate) namespace: String,
+    /// The API server, for messages.
+    pub(crate) server: String,
+    /// Who we are, as it was configured, for messages.
+    pub(crate) identity: String,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connected")
+            .field("server", &self.server)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connected {
+    /// Objects of a kind, for questions and orders.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.quick.clone(), &self.namespace)
+    }
+
+    /// Objects of a kind, to be watched or followed.
+    pub(crate) fn following<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.patient.clone(), &self.namespace)
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.quick
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(access: Access) -> Self {
+        Self {
+            access,
+            connected: OnceCell::new(),
+        }
+    }
+
+    /// The connection. Made once; what fails is tried anew by the next who asks.
+    pub(crate) async fn connected(&self) -> Result<&Connected> {
+        self.connected.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connected> {
+        let (mut config, identity) = self.load().await?;
+        let server = config.cluster_url.to_string();
+        // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
+        config.proxy_url = proxy::to(&config.cluster_url, self.access.proxy.as_deref())?;
+        config.connect_timeout = Some(CONNECT);
+        config.reset_reader_on_write = true;
+        config.default_retry = false;
+        if let Some(path) = &self.access.ca {
+            config.root_cert_file = Some(path.clone());
+            config.root_cert = None;
+        }
+        let namespace = self.access.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = |patience| {
+            let mut config = config.clone();
+            config.read_timeout = Some(patience);
+            Client::try_from(config).map_err(|error| {
+                Error::invalid(format!("the configuration for `{server}` cannot be used"))
+                    .with_source(error)
+            })
+        };
+        Ok(Connected {
+            quick: client(PATIENCE)?,
+            patient: client(SILENCE)?,
+            namespace,
+            identity,
+            server: server.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The kubeconfig of the section, else what the platform has.
+    async fn load(&self) -> Result<(Config, String)> {
+        let access = &self.access;
+        let options = KubeConfigOptions {
+            context: access.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let named = access.context.as_ref();
+        let named = named.map_or_else(String::new, |name| format!(", context `{name}`"));
+        if let Some(path) = &access.kubeconfig {
+            let wrong = |error| {
+                let message = format!("the kubeconfig `{}` cannot be used", path.display());
+                Error::invalid(message).with_source(error)
+            };
+            let file = Kubeconfig::read_from(path).map_err(wrong)?;
+            let config = Config::from_custom_kubeconfig(file, &options).await;
+            let identity = format!("the user of `{}`{named}", path.display());
+            return Ok((config.map_err(wrong)?, identity));
+        }
+        if access.context.is_some() {
+            let config = Config::from_kubeconfig(&options).await;
+            let config = config.map_err(|error| {
+                Error::invalid("the kubeconfig cannot be used").with_source(error)
+            })?;
+            return Ok((config, format!("the user of the kubeconfig{named}")));
+        }
+        let config = Config::infer().await.map_err(|error| {
+            Error::invalid(
+                "there is neither a kubeconfig nor the account of a pod; set `kubeconfig`",
+            )
+            .with_source(error)
+        })?;
+        let identity = "the user of the kubeconfig, or this pod's account".to_owned();
+        Ok((config, identity))
+    }
+}

@@ -1,0 +1,142 @@
+//! Answers of the API server in words of the contract.
+
+use std::error::Error as StdError;
+
+use hybrid_runner_core::error::{Error, ErrorKind};
+use hybrid_runner_core::run::FailureClass;
+use kube::core::Status;
+
+use super::client::Connected;
+
+/// An error of a request: what was tried, and the API server's own words. Never by `Debug`, which may show a whole answer.
+pub(crate) fn failed(connected: &Connected, what: &str, error: &kube::Error) -> Error {
+    let what = format!("failed to {what}");
+    match error {
+        kube::Error::Api(status) => answered(connected, what, status),
+        kube::Error::Auth(_) => Error::denied(format!(
+            "{what}: there are no credentials for {}",
+            connected.identity
+        ))
+        .with_source(causes(error)),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+            Error::internal(format!("{what}: the answer is not understood"))
+        }
+        kube::Error::BuildRequest(_) => Error::invalid(what).with_source(causes(error)),
+        _ => Error::unavailable(format!("{what} at `{}`", connected.server))
+            .with_source(causes(error)),
+    }
+}
+
+fn answered(connected: &Connected, what: String, status: &Status) -> Error {
+    let words = status.message.clone();
+    let denied = |advice: &str| {
+        Error::denied(format!("{what}: {}{advice}", connected.identity)).with_source(words.clone())
+    };
+    match status.code {
+        401 => denied(" is not accepted; see that the token is right and not expired"),
+        403 if words.contains("exceeded quota") => {
+            Error::denied(format!("{what}: a quota of the namespace is used up"))
+                .with_class(FailureClass::Quota)
+                .with_source(words)
+        }
+        403 => match Rule::missing(&words) {
+            Some(rule) => denied(&format!(
+                " may not; add to its Role in `{}`: {rule}",
+                connected.namespace
+            )),
+            // An admission plugin, or the namespace is on its way out.
+            None => Error::denied(format!("{what}: the cluster forbids it"))
+                .with_class(FailureClass::Policy)
+                .with_source(words),
+        },
+        _ if words.contains("admission webhook") && words.contains("denied the request") => {
+            Error::denied(format!("{what}: an admission webhook forbids it"))
+                .with_class(FailureClass::Policy)
+                .with_source(words)
+        }
+        404 => Error::not_found(what).with_source(words),
+        409 => Error::conflict(what).with_source(words),
+        408 | 429 | 500..=599 => Error::unavailable(what).with_source(words),
+        _ => Error::new(ErrorKind::Invalid, what)
+            .with_class(FailureClass::Spec)
+            .with_source(words),
+    }
+}
+
+/// A right that a Role can give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) group: String,
+    /// With the subresource, as `pods/log`.
+    pub(crate) resource: String,
+    pub(crate) verb: String,
+}
+
+impl Rule {
+    /// The right that these words of the API server say is missing.
+    pub(crate) fn missing(words: &str) -> Option<Self> {
+        let (_, rest) = words.split_once(" cannot ")?;
+        let (verb, rest) = rest.split_once(" resource \"")?;
+        let (resource, rest) = rest.split_once("\" in API group \"")?;
+        let (group, _) = rest.split_once('"')?;
+        Some(Self {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            verb: verb.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{{apiGroups: [\"{}\"], resources: [\"{}\"], verbs: [\"{}\"]}}",
+            self.group, self.resource, self.verb
+        )
+    }
+}
+
+/// Whether the API server answered with this status.
+pub(crate) fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// An answer that may be "there is none".
+pub(crate) fn found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_status(&error, 404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The causes of an error in words, each once.
+pub(crate) fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !text.is_empty() && !words.iter().any(|said| said.contains(&text)) {
+            words.push(text);
+        }
+        next = cause.source();
+    }
+    words.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_rule_is_read_from_the_words_of_the_api_server() {
+        let words = r#"pods "a" is forbidden: User "system:serviceaccount:ns:runner" cannot get resource "pods/log" in API group "" in the namespace "ns""#;
+        let rule = Rule::missing(words).unwrap();
+        assert_eq!(
+            rule.to_string(),
+            r#"{apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}"#
+        );
+        assert_eq!(Rule::missing("exceeded quota: q"), None);
+    }
+}

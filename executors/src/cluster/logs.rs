@@ -1,0 +1,467 @@
+//! The output of a run as a stream: what is there, then what comes, until the run has ended.
+//!
+//! The API server is asked to follow; when its stream breaks, it is asked again from the last line that was delivered (see
+//! [`place`](super::place)). Once the container has ended, one more pass from there takes what is left: the end of that is the log's.
+//!
+//! | what happens | what comes of it |
+//! |---|---|
+//! | the connection, the API server or the kubelet dies | read on from the anchor; nothing twice, nothing lost |
+//! | the log is rotated while it is followed | nothing: the kubelet goes on in the new file |
+//! | it is rotated while nobody reads | the API gives the newest file alone: one gap, then what is later |
+//! | the pod is deleted | what was not read by then is one gap |
+//!
+//! A log that was rotated before it was read for the first time begins later and says nothing: the API does not tell.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::io::{AsyncBufRead, AsyncBufReadExt as _};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, MAX_CHUNK, Stream};
+use hybrid_runner_core::{LogCursor, RunId};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::LogParams;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::client::Connected;
+use super::error::{failed, is_status};
+use super::place::{Anchor, Counter, Place, pod_tag};
+use super::pod::MAIN;
+use super::records::{Lines, Piece};
+use super::seen::PodSeen;
+
+/// A pass that goes on without a break begins so many seconds before the anchor.
+const STEP: i64 = 2;
+/// One that comes back after a break: as far as the clock of a node may have stepped back.
+const BACK: i64 = 60;
+/// What is there arrives without a pause: a place that was not among it is not there.
+const SEARCH: Duration = Duration::from_secs(5);
+/// A stream that has not ended so long after its container did is not going to.
+const LINGER: Duration = Duration::from_secs(10);
+/// Before a log that broke off is asked for again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// So often in a row, before whoever reads is told.
+const ATTEMPTS: u32 = 5;
+
+/// How a run stands, for whoever reads its log.
+#[derive(Debug)]
+pub(crate) enum Stand {
+    /// The cluster does not know it.
+    Unknown,
+    /// There is nothing to be read yet.
+    Waiting,
+    /// There is a pod that has begun. Is its container over?
+    Begun { pod: Box<PodSeen>, is_over: bool },
+    /// It has ended without having begun.
+    Empty,
+    /// It has ended, and its pod is gone.
+    Gone,
+}
+
+/// Where a follower learns how its run stands.
+#[async_trait]
+pub(crate) trait Source: Send + Sync + 'static {
+    async fn stand(&mut self) -> Result<Stand>;
+    /// Waits until it may stand otherwise.
+    async fn changed(&mut self);
+    async fn connected(&self) -> Result<&Connected>;
+}
+
+/// The log of a run from a cursor on.
+pub(crate) fn follow(
+    source: impl Source,
+    run: RunId,
+    from: Option<LogCursor>,
+) -> BoxStream<'static, Result<LogChunk>> {
+    let follower = Follower {
+        source: Box::new(source),
+        run,
+        from,
+        place: Place::Start,
+        reading: None,
+        queue: VecDeque::new(),
+        failures: 0,
+        has_gap: false,
+        has_ended_well: false,
+        is_done: false,
+    };
+    stream::try_unfold(follower, |mut follower| async move {
+        Ok(follower.next().await?.map(|chunk| (chunk, follower)))
+    })
+    .boxed()
+}
+
+struct Follower {
+    source: Box<dyn Source>,
+    run: RunId,
+    /// Taken once.
+    from: Option<LogCursor>,
+    place: Place,
+    reading: Option<Reading>,
+    queue: VecDeque<LogChunk>,
+    /// In a row.
+    failures: u32,
+    /// Whether the last chunk is a gap.
+    has_gap: bool,
+    /// Whether the last pass followed to an end of its own, as it does behind the last word of a container.
+    has_ended_well: bool,
+    is_done: bool,
+}
+
+/// One pass over a log.
+struct Reading {
+    reader: Pin<Box<dyn AsyncBufRead + Send>>,
+    pod: u64,
+    lines: Lines,
+    counter: Counter,
+    seeking: Seeking,
+    /// It does not end before the container does.
+    follows: bool,
+    /// It was asked for after the container had ended: its end is the log's.
+    is_last: bool,
+    /// It goes over all that there is: what it does not find is not there.
+    is_whole: bool,
+    /// When it counts as dead, once the container is known to have ended.
+    ends_by: Option<Instant>,
+}
+
+/// Which pieces are to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeking {
+    /// All that come.
+    Found,
+    /// Those behind this one.
+    Behind(Anchor),
+    /// It is not there any more: those that are later.
+    Later(i64),
+}
+
+/// How far back a pass begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// To go on without a break.
+    Little,
+    /// After a break.
+    Far,
+    /// At the beginning of what there is.
+    All,
+}
+
+/// What a pass brought.
+enum Came {
+    Bytes(Bytes),
+    End,
+    Broken,
+    /// The run may stand otherwise.
+    Change,
+    /// It is overdue, or what it seeks is not there.
+    Silence,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Option<LogChunk>> {
+        if let Some(cursor) = self.from.take() {
+            self.place = Place::parse(&cursor, self.run)?;
+        }
+        loop {
+            if let Some(chunk) = self.queue.pop_front() {
+                return Ok(Some(chunk));
+            }
+            if self.is_done || self.place == Place::End {
+                return Ok(None);
+            }
+            match self.reading.take() {
+                None => self.begin(Back::Far).await?,
+                Some(reading) => self.step(reading).await?,
+            }
+        }
+    }
+
+    /// Begins to read, or waits until there is something to read.
+    async fn begin(&mut self, back: Back) -> Result<()> {
+        match self.source.stand().await? {
+            Stand::Unknown => {
+                return Err(Error::not_found(format!(
+                    "the cluster has no log of run `{}`",
+                    self.run
+                )));
+            }
+            Stand::Waiting => self.source.changed().await,
+            Stand::Empty => self.is_done = true,
+            Stand::Gone => self.finish_without_a_log(),
+            Stand::Begun { pod, is_over } => self.open(&pod, is_over, back).await?,
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, pod: &PodSeen, is_over: bool, back: Back) -> Result<()> {
+        let tag = pod_tag(&pod.uid);
+        if self.place.pod().is_some_and(|before| before != tag) {
+            // The cluster made another pod of the run: what was left of the log of the first is gone.
+            self.place = Place::Later { pod: tag, time: 0 };
+            self.gap(GapReason::Rotated);
+        }
+        let since = self.place.time().and_then(|time| match back {
+            Back::All => None,
+            Back::Little => Some(time / 1_000_000_000 - STEP),
+            Back::Far => Some(time / 1_000_000_000 - BACK),
+        });
+        let wanted = LogParams {
+            container: Some(MAIN.to_owned()),
+            follow: !is_over && back != Back::All,
+            timestamps: true,
+            since_time: since.and_then(|since| Timestamp::from_second(since).ok()),
+            ..LogParams::default()
+        };
+        let connected = self.source.connected().await?;
+        let opened = connected
+            .following::<Pod>()
+            .log_stream(&pod.name, &wanted)
+            .await;
+        match opened {
+            Ok(reader) => {
+                self.reading = Some(Reading {
+                    reader: Box::pin(reader),
+                    pod: tag,
+                    lines: Lines::default(),
+                    counter: Counter::default(),
+                    seeking: match self.place {
+                        Place::Behind { anchor, .. } => Seeking::Behind(anchor),
+                        Place::Later { time, .. } => Seeking::Later(time),
+                        Place::Start | Place::End => Seeking::Found,
+                    },
+                    follows: wanted.follow,
+                    is_last: is_over,
+                    is_whole: since.is_none(),
+                    ends_by: None,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let told = failed(connected, "read the log of the run", &error);
+                self.not_opened(&error, told, is_over).await
+            }
+        }
+    }
+
+    /// The pod is gone, or the kubelet is away, or it has no log.
+    async fn not_opened(&mut self, error: &kube::Error, told: Error, is_over: bool) -> Result<()> {
+        self.failures += 1;
+        if self.failures > ATTEMPTS {
+            if is_over && is_status(error, 400) {
+                // The node does not have it any more.
+                self.finish_without_a_log();
+                return Ok(());
+            }
+            return Err(told);
+        }
+        if matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
+            return Err(told);
+        }
+        sleep(PAUSE * self.failures).await;
+        Ok(())
+    }
+
+    /// Takes what comes next in a pass.
+    async fn step(&mut self, mut reading: Reading) -> Result<()> {
+        match self.take(&mut reading).await {
+            Came::Bytes(bytes) => {
+                self.failures = 0;
+                self.deliver(&mut reading, bytes);
+                self.reading = Some(reading);
+            }
+            Came::Change => {
+                if let Stand::Begun { is_over: false, .. } | Stand::Waiting =
+                    self.source.stand().await?
+                {
+                } else {
+                    reading.ends_by.get_or_insert(Instant::now() + LINGER);
+                }
+                self.reading = Some(reading);
+            }
+            Came::Silence if reading.seeking == Seeking::Found => self.begin(Back::Little).await?,
+            Came::Silence => self.begin(Back::All).await?,
+            Came::Broken => {
+                self.failures += 1;
+                self.has_ended_well = false;
+                if self.failures > ATTEMPTS {
+                    return Err(Error::unavailable(format!(
+                        "the log of run `{}` breaks off again and again",
+                        self.run
+                    )));
+                }
+                sleep(PAUSE).await;
+                self.begin(Back::Little).await?;
+            }
+            Came::End => self.ended(reading).await?,
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, reading: &mut Reading) -> Came {
+        let is_sought = reading.follows && matches!(reading.seeking, Seeking::Behind(_));
+        let overdue = match reading.ends_by {
+            _ if is_sought => Some(Instant::now() + SEARCH),
+            ends_by => ends_by,
+        };
+        let is_watched = !reading.is_last && reading.ends_by.is_none();
+        let came = tokio::select! {
+            biased;
+            came = reading.reader.fill_buf() => match came {
+                Ok([]) => Came::End,
+                Ok(bytes) => Came::Bytes(Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_CHUNK)])),
+                Err(error) => {
+                    tracing::debug!(run = %self.run, %error, "the log broke off");
+                    Came::Broken
+                }
+            },
+            () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Came::Silence,
+            () = self.source.changed(), if is_watched => Came::Change,
+        };
+        if let Came::Bytes(bytes) = &came {
+            reading.reader.consume_unpin(bytes.len());
+        }
+        came
+    }
+
+    /// Brings what is to be delivered into the queue.
+    fn deliver(&mut self, reading: &mut Reading, bytes: Bytes) {
+        let mut pieces = Vec::new();
+        reading.lines.push(bytes, &mut pieces);
+        let mut joined = BytesMut::new();
+        let mut time = None;
+        for mut piece in pieces {
+            if !is_wanted(reading, &mut piece) {
+                continue;
+            }
+            time.get_or_insert(piece.time);
+            joined.extend_from_slice(&piece.bytes);
+        }
+        // The counter has the whole of the last piece, wanted or not.
+        let Some(anchor) = reading.counter.last() else {
+            return;
+        };
+        if joined.is_empty() {
+            return;
+        }
+        self.place = Place::Behind {
+            pod: reading.pod,
+            anchor,
+        };
+        self.has_gap = false;
+        self.has_ended_well = false;
+        let item = LogItem::Data {
+            stream: Stream::Both,
+            time: time.and_then(|time| Timestamp::from_nanosecond(i128::from(time)).ok()),
+            bytes: joined.freeze(),
+        };
+        let next = self.place.cursor(self.run);
+        self.queue.push_back(LogChunk { item, next });
+    }
+
+    /// The end of a pass.
+    async fn ended(&mut self, reading: Reading) -> Result<()> {
+        if let Seeking::Behind(anchor) = reading.seeking {
+            if reading.is_last && self.has_ended_well {
+                // The node has put the log away meanwhile; it was read to its end.
+                self.finish();
+                return Ok(());
+            }
+            if !reading.is_whole {
+                return self.begin(Back::All).await;
+            }
+            // It is not in the log any more, so that something is missing behind it, too.
+            self.place = Place::Later {
+                pod: reading.pod,
+                time: anchor.time,
+            };
+            self.gap(GapReason::Rotated);
+            return self.begin(Back::All).await;
+        }
+        if reading.is_last {
+            self.finish();
+            return Ok(());
+        }
+        self.has_ended_well = reading.follows;
+        match self.source.stand().await? {
+            // Removed under our eyes: what the kubelet had was given.
+            Stand::Unknown | Stand::Gone | Stand::Empty => {
+                self.finish();
+                Ok(())
+            }
+            Stand::Waiting => {
+                self.source.changed().await;
+                Ok(())
+            }
+            Stand::Begun { pod, is_over } => {
+                if !is_over {
+                    // The stream has ended, and the run not yet, as far as is known.
+                    let wait = sleep(PAUSE);
+                    futures::future::select(wait.boxed(), self.source.changed()).await;
+                    if let Stand::Begun { pod, is_over } = self.source.stand().await? {
+                        return self.open(&pod, is_over, Back::Little).await;
+                    }
+                    return Ok(());
+                }
+                self.open(&pod, true, Back::Little).await
+            }
+        }
+    }
+
+    /// Something is missing here: said once.
+    fn gap(&mut self, why: GapReason) {
+        if self.has_gap {
+            return;
+        }
+        self.has_gap = true;
+        let item = LogItem::Gap { bytes: None, why };
+        let next = self.place.cursor(self.run);
+        self.queue.push_back(LogChunk { item, next });
+    }
+
+    /// The run has ended, and its log is gone: what was not read of it is missing, if anything was left.
+    fn finish_without_a_log(&mut self) {
+        if !self.has_ended_well {
+            self.gap(GapReason::Rotated);
+        }
+        self.finish();
+    }
+
+    /// Nothing more comes.
+    fn finish(&mut self) {
+        self.is_done = true;
+        if let Some(last) = self.queue.back_mut() {
+            last.next = Place::End.cursor(self.run);
+        }
+    }
+}
+
+/// Whether a piece is to be delivered; takes off what was delivered before.
+fn is_wanted(reading: &mut Reading, piece: &mut Piece) -> bool {
+    match reading.seeking {
+        Seeking::Found => {}
+        Seeking::Later(time) => {
+            if piece.time <= time {
+                reading.counter.next(piece);
+                return false;
+            }
+            reading.seeking = Seeking::Found;
+        }
+        Seeking::Behind(anchor) => {
+            let found = reading.counter.find(piece, anchor);
+            reading.counter.next(piece);
+            let Some(before) = found else { return false };
+            reading.seeking = Seeking::Found;
+            piece.bytes = piece.bytes.split_off(before);
+            return !piece.bytes.is_empty();
+        }
+    }
+    reading.counter.next(piece);
+    true
+}

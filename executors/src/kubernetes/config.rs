@@ -1,0 +1,198 @@
+//! The section of a Kubernetes executor: `[executors.NAME] kind = "kubernetes"`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hybrid_runner_core::error::Result;
+use hybrid_runner_core::kind::Context;
+use hybrid_runner_core::run::Resources;
+use hybrid_runner_core::unit::Period;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::cluster::access::Access;
+use crate::cluster::names::PREFIX;
+use crate::cluster::pod::PodSettings;
+use crate::settings;
+
+/// The settings of a Kubernetes executor, as they are written. All have defaults.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct KubernetesConfig {
+    /// The namespace of the Jobs: `namespace = "ingestion"`. Absent: that of the runner's own pod, or of the kubeconfig.
+    pub namespace: Option<String>,
+    /// A kubeconfig: `kubeconfig = "/etc/hybrid-runner/kubeconfig"`. Absent: the variable `KUBECONFIG`, `~/.kube/config`, or
+    /// the account of the runner's own pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it: `context = "production"`. Absent: its current one.
+    pub context: Option<String>,
+    /// A PEM file of the authority that signed the API server's certificate: `ca = "ca.pem"`. Absent: that of the kubeconfig.
+    pub ca: Option<PathBuf>,
+    /// The way there: `proxy = "http://proxy:3128"`, or `"none"`. Absent: the usual variables.
+    pub proxy: Option<String>,
+    /// The image of workflows that name none: `image = "openmetadata/ingestion-base:1.13.3"`.
+    pub image: Option<String>,
+    /// When nodes pull images: `pull = "missing"`, `"always"` or `"never"`. Absent: always for `:latest`, else missing.
+    pub pull: Option<PullPolicy>,
+    /// Secrets of the namespace with passwords of registries: `pull_secrets = ["registry"]`.
+    pub pull_secrets: Vec<String>,
+    /// The account of the pods: `service_account = "ingestion"`. Absent: the namespace's default.
+    pub service_account: Option<String>,
+    /// Whether the work gets that account's token: `mount_token = true`. Absent: it does not.
+    pub mount_token: bool,
+    /// The number of the user that the work is: `user = 1000`. Absent: as the image says, which must be a number.
+    pub user: Option<i64>,
+    /// The number of its group, to which volumes belong too: `group = 1000`.
+    pub group: Option<i64>,
+    /// Whether pods keep the profile `restricted` of the pod security standards: `restricted = false`. Absent: they do.
+    pub restricted: Option<bool>,
+    /// Whether the image's file system is read-only: `read_only = true`. `/tmp` can still be written.
+    pub read_only: bool,
+    /// Of workflows that ask for none: `resources = { requests = { cpu = "500m" }, limits = { memory = "4Gi" } }`.
+    pub resources: Resources,
+    /// Labels of the nodes that may be taken: `node_selector = { pool = "batch" }`.
+    pub node_selector: BTreeMap<String, String>,
+    /// `priority_class = "low"`.
+    pub priority_class: Option<String>,
+    /// Labels for all Jobs and pods: `labels = { team = "data" }`.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations for all Jobs: `annotations = { "example.com/owner" = "data" }`.
+    pub annotations: BTreeMap<String, String>,
+    /// Variables of the runner that a workload also gets, readable in the pod's description: `env = ["no_proxy"]`.
+    pub env: Vec<String>,
+    /// How long a Job that has ended stays if nobody removes it, at least a week: `ttl = "8d"`.
+    pub ttl: Option<Period>,
+    /// A partial Job, merged into each: `template = { spec = { template = { spec = { tolerations = [{ operator = "Exists" }] } } } }`.
+    /// Lists of things with a `name` are merged by it; the container of the work is called `main`.
+    pub template: Map<String, Value>,
+    /// What a workflow may ask for in vain: `ignore = ["pids", "stall_timeout"]`.
+    pub ignore: Vec<Ignorable>,
+}
+
+/// When nodes pull images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PullPolicy {
+    /// Where the node does not have them.
+    Missing,
+    /// Before each start.
+    Always,
+    /// Never: an image that is missing fails the run.
+    Never,
+}
+
+/// What a workflow may ask for although a pod cannot have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ignorable {
+    /// `resources.limits.pids`.
+    Pids,
+    /// `stall_timeout`.
+    StallTimeout,
+}
+
+/// The runner knows its own runs for so long after they were removed.
+const LEAST_TTL: Duration = Duration::from_hours(7 * 24);
+const TTL: Duration = Duration::from_hours(8 * 24);
+
+/// The settings after the checks.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) access: Access,
+    pub(super) pod: PodSettings,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) ttl: Duration,
+    pub(super) template: Value,
+}
+
+impl Settings {
+    /// Reads and checks the section. `variable` looks up the runner's environment.
+    pub(super) fn read(
+        context: &Context,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let config: KubernetesConfig = settings::read(context)?;
+        let wrong = |key: &str, why: String| settings::wrong(context, key).with_source(why);
+        let access = Access {
+            namespace: config.namespace.clone(),
+            kubeconfig: config.kubeconfig.clone(),
+            context: config.context.clone(),
+            ca: config.ca.clone(),
+            proxy: config.proxy.clone(),
+        };
+        access
+            .check()
+            .map_err(|error| settings::wrong(context, "proxy").with_source(error))?;
+        for (key, names) in [
+            ("labels", &config.labels),
+            ("annotations", &config.annotations),
+        ] {
+            if let Some(name) = names.keys().find(|name| name.starts_with(PREFIX)) {
+                return Err(wrong(key, format!("`{name}` is set by the runner")));
+            }
+        }
+        let ttl = config.ttl.map_or(TTL, Period::get);
+        if ttl < LEAST_TTL {
+            return Err(wrong(
+                "ttl",
+                "it is less than 7 days: how a run ended must be known until the runner has told it".to_owned(),
+            ));
+        }
+        if [config.user, config.group]
+            .into_iter()
+            .flatten()
+            .any(|id| id < 0)
+        {
+            return Err(wrong(
+                "user",
+                "the number of a user or group is negative".to_owned(),
+            ));
+        }
+        let env = config.env.iter();
+        let env = env.filter_map(|name| Some((name.clone(), variable(name)?)));
+        Ok(Self {
+            access,
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            ttl,
+            template: Value::Object(config.template.clone()),
+            pod: PodSettings {
+                env: env.collect(),
+                image: config.image,
+                pull: config.pull.map(PullPolicy::word),
+                pull_secrets: config.pull_secrets,
+                service_account: config.service_account,
+                mount_token: config.mount_token,
+                user: config.user,
+                group: config.group,
+                restricted: config.restricted.unwrap_or(true),
+                read_only: config.read_only,
+                resources: config.resources,
+                node_selector: config.node_selector,
+                priority_class: config.priority_class,
+                ignore_pids: config.ignore.contains(&Ignorable::Pids),
+                ignore_stall: config.ignore.contains(&Ignorable::StallTimeout),
+            },
+        })
+    }
+}
+
+impl PullPolicy {
+    /// Kubernetes' own word.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "IfNotPresent",
+            Self::Always => "Always",
+            Self::Never => "Never",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

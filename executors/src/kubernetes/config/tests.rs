@@ -1,0 +1,60 @@
+use hybrid_runner_core::id::Owner;
+use serde_json::json;
+
+use super::*;
+
+fn read(settings: Value) -> Result<Settings> {
+    let owner = Owner::of("server", &"agent".parse().unwrap());
+    let context = Context::new(
+        "here".parse().unwrap(),
+        settings,
+        "/nowhere",
+        owner,
+        1 << 30,
+    );
+    Settings::read(&context, |name| {
+        (name == "no_proxy").then(|| "*".to_owned())
+    })
+}
+
+fn refused(settings: Value) -> String {
+    read(settings).unwrap_err().report()
+}
+
+#[test]
+fn an_empty_section_is_restricted_and_keeps_ended_jobs_for_eight_days() {
+    let settings = read(json!({})).unwrap();
+    assert!(settings.pod.restricted && !settings.pod.mount_token);
+    assert_eq!(settings.ttl, TTL);
+    assert_eq!(settings.template, json!({}));
+}
+
+#[test]
+fn the_runners_variables_are_passed_on_if_they_are_set() {
+    let settings = read(json!({ "env": ["no_proxy", "unset"] })).unwrap();
+    assert_eq!(settings.pod.env, [("no_proxy".to_owned(), "*".to_owned())]);
+}
+
+#[test]
+fn what_is_wrong_names_section_and_key() {
+    for (settings, key) in [
+        (json!({ "ttl": "1d" }), "ttl"),
+        (
+            json!({ "labels": { "hybrid-runner.io/run": "x" } }),
+            "labels",
+        ),
+        (
+            json!({ "annotations": { "hybrid-runner.io/x": "x" } }),
+            "annotations",
+        ),
+        (json!({ "user": -1 }), "user"),
+        (json!({ "proxy": "socks5://p" }), "proxy"),
+        (json!({ "pull": "sometimes" }), "pull"),
+        (json!({ "template": "x" }), "template"),
+        (json!({ "imge": "x" }), "imge"),
+    ] {
+        let report = refused(settings);
+        assert!(report.contains("[executors.here]"), "{report}");
+        assert!(report.contains(&format!("`{key}`")), "{report}");
+    }
+}

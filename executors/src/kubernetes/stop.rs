@@ -1,0 +1,191 @@
+//! Stopping and removing.
+//!
+//! A stop is marked on the Job first, which forbids a start for ever; of a run that has no Job, a Job that never runs is the mark.
+//! Then the pod is ended. Not by deleting it, if that can be avoided: with a deleted pod go its log and the way it ended. A pod
+//! whose deadline is set to a moment in the past is asked to end by its node, with its own grace (that of the workflow), and stays.
+//!
+//! | the grace that is asked for | what is done |
+//! |---|---|
+//! | the pod's own, or longer | the deadline: the pod's own grace is the longest there is |
+//! | shorter, more than a few seconds | the deadline, and a deletion with exactly that grace |
+//! | next to nothing | the deadline; what does not end by itself within seconds is deleted |
+//!
+//! A pod that no node has is deleted at once, one that has not begun if its node does not end it within seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::fault;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Preconditions};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Shared;
+use super::job::{JobSeen, STOPPED};
+use super::plan::tombstone;
+use super::start::create;
+use super::status::{Level, level};
+use crate::cluster::board::Seen;
+use crate::cluster::delivery;
+use crate::cluster::error::{failed, found};
+use crate::cluster::pod::seconds;
+use crate::cluster::seen::PodSeen;
+
+/// How long the Job may go on changing under a stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A node hears of a deadline within a second or two, and then works on it.
+const HEARD: Duration = Duration::from_secs(5);
+/// The deadline of a pod that is to end: the shortest there is.
+const NOW: i64 = 1;
+
+/// Asks a run to end. Of one that never started it prevents the start.
+pub(super) async fn stop(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !once(shared, run, grace).await? {
+        if Instant::now() >= deadline {
+            return Err(Error::unavailable(format!(
+                "the Job of run `{run}` was changed again and again while it was being stopped"
+            )));
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// One try; whether the stop will be carried out without us.
+async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool> {
+    let seen = shared.look(run).await?;
+    let Some(job) = &seen.object else {
+        let made = create(shared, &tombstone(shared, run)).await?;
+        fault::step("kubernetes.stop.forbidden");
+        return Ok(made.is_some());
+    };
+    if matches!(level(&seen), Level::Over(_)) {
+        return Ok(true);
+    }
+    let has_pod = seen.living().next().is_some();
+    if !job.is_stopped || (!has_pod && !job.is_suspended) {
+        mark(shared, run, job, has_pod).await?;
+        fault::step("kubernetes.stop.marked");
+        return Ok(false);
+    }
+    for pod in seen.living() {
+        end(shared, run, pod, grace).await?;
+    }
+    Ok(true)
+}
+
+/// Forbids a start for ever. Where there is no pod, none is to come.
+async fn mark(shared: &Shared, run: RunId, job: &JobSeen, has_pod: bool) -> Result<()> {
+    let mut patch = json!({
+        "metadata": { "annotations": { STOPPED: Timestamp::now().to_string() } }
+    });
+    if !has_pod {
+        patch["spec"] = json!({ "suspend": true });
+    }
+    let marked = shared.change(run, job, "mark the Job of the run as stopped", patch);
+    marked.await.map(drop)
+}
+
+async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -> Result<()> {
+    if pod.accepted.is_none() || pod.going.is_some() {
+        // No node has it, or it is on its way out: then only a shorter grace changes anything.
+        return delete(shared, pod, grace).await;
+    }
+    if pod.deadline != Some(NOW) {
+        shared.set_deadline(pod, NOW).await?;
+        fault::step("kubernetes.stop.asked");
+    }
+    let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
+    if pod.has_begun() && grace >= own {
+        return Ok(());
+    }
+    // A node that is pulling an image does not hear of deadlines; and a pod may have begun without its status saying so yet.
+    let soon = grace <= HEARD || !pod.has_begun();
+    if soon && has_ended(shared, run, HEARD).await? {
+        return Ok(());
+    }
+    let left = if grace <= HEARD {
+        Duration::ZERO
+    } else {
+        grace
+    };
+    delete(shared, pod, left).await?;
+    fault::step("kubernetes.stop.deleted");
+    Ok(())
+}
+
+/// Waits for the end of all pods of a run, but not for long.
+async fn has_ended(shared: &Arc<Shared>, run: RunId, limit: Duration) -> Result<bool> {
+    let mut ear = shared.listen(run);
+    let ended = async {
+        loop {
+            let seen: Seen<JobSeen> = shared.glance(run).await?;
+            if seen.living().next().is_none() {
+                return Ok(());
+            }
+            ear.changed().await;
+        }
+    };
+    match timeout(limit, ended).await {
+        Ok(ended) => ended.map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Deletes a pod with this grace. Without any the API server would forget a pod whose processes may still run.
+async fn delete(shared: &Shared, pod: &PodSeen, grace: Duration) -> Result<()> {
+    let connected = shared.cluster.connected().await?;
+    let grace = u32::try_from(seconds(grace).max(1)).unwrap_or(u32::MAX);
+    let options = DeleteParams {
+        grace_period_seconds: Some(grace),
+        ..DeleteParams::default()
+    };
+    let deleted = connected.api::<Pod>().delete(&pod.name, &options).await;
+    found(deleted)
+        .map(drop)
+        .map_err(|error| failed(connected, "delete the pod of the run", &error))
+}
+
+/// Forgets a run that has ended.
+pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
+    let _alone = shared.turns.take(run).await;
+    let mut seen = shared.glance(run).await?;
+    if !matches!(level(&seen), Level::Over(_)) {
+        // An end is for ever; anything else may be old.
+        seen = shared.look(run).await?;
+    }
+    let Some(job) = &seen.object else {
+        shared.board.forget(run);
+        return Ok(());
+    };
+    if !matches!(level(&seen), Level::Over(_)) {
+        return Err(Error::conflict(format!(
+            "run `{run}` has not ended; stop it first"
+        )));
+    }
+    let connected = shared.cluster.connected().await?;
+    let name = shared.names.object(run);
+    if job.has_secret {
+        // It would go with the Job, but in the cluster's own time.
+        delivery::remove(connected, &name).await?;
+        fault::step("kubernetes.remove.cleared");
+    }
+    let mut options = DeleteParams::background();
+    options.preconditions = Some(Preconditions {
+        uid: Some(job.uid.clone()),
+        ..Preconditions::default()
+    });
+    let removed = connected.api::<Job>().delete(&name, &options).await;
+    found(removed).map_err(|error| failed(connected, "remove the Job of the run", &error))?;
+    fault::step("kubernetes.remove.removed");
+    shared.board.forget(run);
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The levels of a run: looked at anew whenever the bell rings, and told where they are higher than before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use hybrid_runner_core::error::Result;
+use hybrid_runner_core::run::{Failure, State};
+use hybrid_runner_core::{RunId, Status};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::job::{FAILED, JobSeen};
+use super::status::{self, Level};
+use crate::cluster::board::{Ear, Seen};
+use crate::cluster::error::{failed, found};
+use crate::cluster::events::last_warning;
+use crate::cluster::pod::seconds;
+use crate::cluster::seen::{Container, PodSeen};
+
+/// A Job gets its pod at once; one that is older and has none, for a reason.
+const YOUNG: SignedDuration = SignedDuration::from_secs(2);
+/// Between two looks at the events of a Job without a pod, at first and at most.
+const PATIENCE: Duration = Duration::from_secs(3);
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
+
+pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Result<Status>> {
+    let watcher = Watcher {
+        shared,
+        run,
+        ear: None,
+        told: None,
+        is_unexplained: false,
+        patience: PATIENCE,
+    };
+    stream::try_unfold(watcher, |mut watcher| async move {
+        Ok(watcher.next().await?.map(|status| (status, watcher)))
+    })
+    .boxed()
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    run: RunId,
+    ear: Option<Ear<JobSeen>>,
+    /// The last level that was told.
+    told: Option<Status>,
+    /// Whether the Job has no pod, which only events can explain.
+    is_unexplained: bool,
+    /// Before they are looked at again.
+    patience: Duration,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Option<Status>> {
+        loop {
+            if self.told.as_ref().is_some_and(Status::is_finished) {
+                return Ok(None);
+            }
+            let seen = self.see().await?;
+            let level = status::level(&seen);
+            if let Level::Hopeless(failure) = &level {
+                self.shared.give_up(self.run, &seen, failure).await?;
+                // All who look find the same mark, if it was not too late for it.
+                self.ear = None;
+                continue;
+            }
+            if let (Level::Running, Some(pod)) = (&level, seen.pod())
+                && let Err(error) = self.shared.keep_time(&seen, pod).await
+            {
+                // The pod's first deadline holds until then; how the run stands is known all the same.
+                tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
+            }
+            let mut status = status::of(self.run, &level, &seen);
+            self.explain(&mut status, &seen).await;
+            if self.is_news(&status) {
+                self.told = Some(status.clone());
+                return Ok(Some(status));
+            }
+        }
+    }
+
+    /// The first time asks the API server; then waits for a ring, and takes what the board has.
+    async fn see(&mut self) -> Result<Seen<JobSeen>> {
+        match &mut self.ear {
+            // Made before the look, so that nothing is missed.
+            None => {
+                self.ear = Some(self.shared.listen(self.run));
+                self.shared.look(self.run).await
+            }
+            Some(ear) => {
+                if self.is_unexplained {
+                    // Nothing rings for an event.
+                    drop(timeout(self.patience, ear.changed()).await);
+                    self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+                } else {
+                    ear.changed().await;
+                }
+                self.shared.glance(self.run).await
+            }
+        }
+    }
+
+    /// A Job without a pod does not say why; events do, after a while.
+    async fn explain(&mut self, status: &mut Status, seen: &Seen<JobSeen>) {
+        let job = seen.object.as_ref();
+        self.is_unexplained = status.state == State::Starting
+            && seen.pods.is_empty()
+            && job.is_some_and(|job| !job.is_suspended);
+        let Some(job) = job.filter(|_| self.is_unexplained) else {
+            return;
+        };
+        let age = job
+            .created
+            .map(|created| Timestamp::now().duration_since(created));
+        if age.is_none_or(|age| age < YOUNG) {
+            return;
+        }
+        if let Ok(connected) = self.shared.cluster.connected().await {
+            status.message = last_warning(connected, &job.uid).await;
+        }
+    }
+
+    /// Whether it is higher than what was told, or tells more of the same.
+    fn is_news(&self, status: &Status) -> bool {
+        let Some(told) = &self.told else { return true };
+        let (before, now) = (told.state.rank(), status.state.rank());
+        now > before
+            || (now == before && status.message.is_some() && status.message != told.message)
+    }
+}
+
+impl Shared {
+    /// Marks a run that cannot begin as failed, and has its pod put away, unless it stands otherwise by now.
+    async fn give_up(&self, run: RunId, seen: &Seen<JobSeen>, failure: &Failure) -> Result<()> {
+        let Some(job) = &seen.object else {
+            return Ok(());
+        };
+        let words = serde_json::to_string(failure).unwrap_or_default();
+        let patch = json!({
+            "metadata": { "annotations": { FAILED: words } },
+            "spec": { "suspend": true },
+        });
+        let given_up = self.change(run, job, "give the Job of the run up", patch);
+        given_up.await.map(drop)
+    }
+
+    /// Shortens the pod's deadline to the time limit of the work, once it is known when that began.
+    async fn keep_time(&self, seen: &Seen<JobSeen>, pod: &PodSeen) -> Result<()> {
+        let timeout = seen.object.as_ref().and_then(|job| job.timeout);
+        let (Some(timeout), Some(deadline)) = (timeout, pod.deadline) else {
+            return Ok(());
+        };
+        let (Container::Running { since: Some(since) }, Some(accepted)) = (&pod.main, pod.accepted)
+        else {
+            return Ok(());
+        };
+        let before = Duration::try_from(since.duration_since(accepted)).unwrap_or_default();
+        let wanted = i64::try_from(seconds(before + timeout).max(1)).unwrap_or(i64::MAX);
+        if wanted >= deadline {
+            return Ok(());
+        }
+        self.set_deadline(pod, wanted).await
+    }
+
+    /// Gives the pod so many seconds from its acceptance on. Of one that is gone it is no matter.
+    pub(super) async fn set_deadline(&self, pod: &PodSeen, seconds: i64) -> Result<()> {
+        let connected = self.cluster.connected().await?;
+        let patch = json!({ "spec": { "activeDeadlineSeconds": seconds } });
+        let patched = connected
+            .api::<Pod>()
+            .patch(&pod.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        found(patched)
+            .map(drop)
+            .map_err(|error| failed(connected, "set the deadline of the pod", &error))
+    }
+}

@@ -1,0 +1,288 @@
+//! Each failure has its class, provoked for real, and says what to do.
+
+use std::time::Duration;
+
+use hybrid_runner_core::error::ErrorKind;
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::unit::ByteSize;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
+use kube::Api;
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::bench::{Bench, until};
+
+async fn bench() -> Option<Bench> {
+    Bench::new().await
+}
+
+fn says(failure: &Failure, class: FailureClass, words: &str) {
+    assert_eq!(failure.class, class, "{failure:?}");
+    let all = format!(
+        "{} {}",
+        failure.message,
+        failure.source.clone().unwrap_or_default()
+    );
+    assert!(all.contains(words), "`{words}` in {failure:?}");
+}
+
+/// The pod of the only run in the namespace.
+async fn pod(bench: &Bench) -> (Api<Pod>, String) {
+    let pods: Api<Pod> = Api::namespaced(bench.place.client().await, &bench.place.namespace);
+    let listed = pods.list(&ListParams::default()).await.unwrap();
+    let name = listed.items[0].metadata.name.clone().unwrap();
+    (pods, name)
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_the_authors_fault() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.command = Some(vec!["/no/such/command".into()]);
+    let failure = bench.failure_of(&spec).await;
+    says(&failure, FailureClass::Spec, "no such program in the image");
+}
+
+#[tokio::test]
+async fn a_program_that_may_not_be_executed_is_denied() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.command = Some(vec!["/etc/passwd".into()]);
+    let failure = bench.failure_of(&spec).await;
+    says(&failure, FailureClass::Denied, "may not be executed");
+}
+
+#[tokio::test]
+async fn the_end_of_memory_is_told_from_an_exit_code() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("head -c 200000000 /dev/zero | tail -n 1");
+    spec.command = Some(vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        "exec tail -n 1 /dev/zero".into(),
+    ]);
+    spec.resources.limits.memory = Some(ByteSize::mib(32));
+    let failure = bench.failure_of(&spec).await;
+    says(&failure, FailureClass::Oom, "resources.limits.memory");
+}
+
+#[tokio::test]
+async fn an_image_that_no_node_has_and_may_not_be_pulled_fails_at_once() {
+    let Some(bench) = Bench::with(json!({ "pull": "never" })).await else {
+        return;
+    };
+    let mut spec = bench.spec("true");
+    spec.image = Some("hybrid-runner-test/none:1".into());
+    let failure = bench.failure_of(&spec).await;
+    says(&failure, FailureClass::Image, "hybrid-runner-test/none:1");
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_answer_is_waited_for_and_told() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.image = Some("registry.invalid/none:1".into());
+    let run = bench.start(&spec).await;
+    let waits = |status: &hybrid_runner_core::Status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("registry.invalid/none:1")
+    };
+    let status = bench.status(&run, waits).await;
+    assert_eq!(status.state, State::Starting);
+    bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn an_invalid_name_of_an_image_is_said_to_be_one() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.image = Some("NOT/a valid:name:".into());
+    let failure = bench.failure_of(&spec).await;
+    says(&failure, FailureClass::Image, "name of the image");
+}
+
+#[tokio::test]
+async fn an_image_that_runs_as_root_needs_a_user() {
+    let Some(bench) = Bench::with(json!({ "user": null })).await else {
+        return;
+    };
+    let failure = bench.failure_of(&bench.spec("true")).await;
+    says(&failure, FailureClass::Spec, "`user`");
+}
+
+#[tokio::test]
+async fn what_no_node_can_give_is_named_while_it_waits() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.resources.requests.memory = Some(ByteSize::gib(4000));
+    let run = bench.start(&spec).await;
+    let told = |status: &hybrid_runner_core::Status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("Insufficient memory")
+    };
+    let status = bench.status(&run, told).await;
+    assert_eq!(status.state, State::Starting);
+    bench
+        .executor
+        .stop(&run, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_named_while_it_waits() {
+    let Some(bench) = bench().await else { return };
+    let client = bench.place.client().await;
+    let quotas: Api<ResourceQuota> = Api::namespaced(client, &bench.place.namespace);
+    let quota = json!({ "metadata": { "name": "none" }, "spec": { "hard": { "pods": "0" } } });
+    let quota = serde_json::from_value(quota).unwrap();
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    until("the quota to be counted", async || {
+        let found = quotas.get("none").await.unwrap();
+        found.status.is_some_and(|status| status.hard.is_some())
+    })
+    .await;
+    let run = bench.begin("true").await;
+    // An event comes after the Job; whoever looks later is told.
+    until("the words about the quota", async || {
+        let status = bench.status(&run, |_| true).await;
+        assert_eq!(status.state, State::Starting);
+        status
+            .message
+            .is_some_and(|message| message.contains("exceeded quota"))
+    })
+    .await;
+    bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
+}
+
+#[tokio::test]
+async fn a_policy_of_the_namespace_is_named_while_it_waits() {
+    let Some(bench) = bench().await else { return };
+    let namespaces: Api<Namespace> = Api::all(bench.place.client().await);
+    let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+    let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+    let namespace = &bench.place.namespace;
+    namespaces
+        .patch(namespace, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    // Its template mounts a path of the host, which the profile forbids.
+    let run = bench.begin("true").await;
+    until("the words about the policy", async || {
+        let status = bench.status(&run, |_| true).await;
+        let message = status.message.unwrap_or_default();
+        message.contains("violates PodSecurity") && message.contains("hostPath")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn by_default_a_pod_keeps_the_restricted_profile() {
+    let Some(bench) = Bench::with(json!({ "template": {} })).await else {
+        return;
+    };
+    let namespaces: Api<Namespace> = Api::all(bench.place.client().await);
+    let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+    let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+    let namespace = &bench.place.namespace;
+    namespaces
+        .patch(namespace, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let mut spec = bench.spec("id -u; cat $WORKFLOW_CONFIG");
+    spec.config = Some("text".into());
+    let run = bench.start(&spec).await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "1000\ntext");
+}
+
+#[tokio::test]
+async fn a_pod_that_somebody_deleted_was_killed() {
+    let Some(bench) = bench().await else { return };
+    let run = bench.begin("sleep 600").await;
+    bench.running(&run).await;
+    let (pods, name) = pod(&bench).await;
+    pods.delete(&name, &DeleteParams::default()).await.unwrap();
+    let failure = bench.failure(&run).await;
+    says(
+        &failure,
+        FailureClass::Killed,
+        "somebody else deleted the pod",
+    );
+    until("the end of the pod", async || {
+        pods.get_opt(&name).await.unwrap().is_none()
+    })
+    .await;
+    assert_eq!(bench.failure(&run).await.class, FailureClass::Killed);
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_was_evicted_may_be_tried_again() {
+    let Some(bench) = bench().await else { return };
+    let run = bench.begin("trap 'exit 3' TERM; sleep 600 & wait").await;
+    bench.running(&run).await;
+    let (pods, name) = pod(&bench).await;
+    pods.evict(&name, &EvictParams::default()).await.unwrap();
+    let failure = bench.failure(&run).await;
+    says(&failure, FailureClass::Evicted, "evicted");
+    assert!(failure.may_pass);
+}
+
+#[tokio::test]
+async fn a_job_that_somebody_deleted_is_lost() {
+    let Some(bench) = bench().await else { return };
+    let run = bench.begin("sleep 600").await;
+    bench.running(&run).await;
+    let jobs: Api<Job> = Api::namespaced(bench.place.client().await, &bench.place.namespace);
+    let name = bench.place.job(run.run);
+    jobs.delete(&name, &DeleteParams::background())
+        .await
+        .unwrap();
+    let outcome = bench.end(&run).await;
+    assert!(
+        matches!(&outcome, Outcome::Lost { why } if why.contains("deleted")),
+        "{outcome}"
+    );
+}
+
+#[tokio::test]
+async fn a_time_limit_counts_from_the_beginning_of_the_work() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("sleep 600 & wait");
+    spec.limits.timeout = Duration::from_secs(3).into();
+    let run = bench.start(&spec).await;
+    bench.running(&run).await;
+    let failure = bench.failure(&run).await;
+    says(&failure, FailureClass::Timeout, "`timeout`");
+    let status = bench.status(&run, |_| true).await;
+    let times = status.times;
+    let lived = times
+        .finished
+        .unwrap()
+        .duration_since(times.running.unwrap());
+    assert!((2..=9).contains(&lived.as_secs()), "{lived}");
+}
+
+#[tokio::test]
+async fn a_job_that_the_api_server_refuses_is_refused() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec("true");
+    spec.resources.requests.memory = Some(ByteSize::gib(2));
+    spec.resources.limits.memory = Some(ByteSize::gib(1));
+    let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    says(
+        &Failure::of_start(&error),
+        FailureClass::Spec,
+        "must be less than or equal to memory limit",
+    );
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}

@@ -1,0 +1,28 @@
+//! The Kubernetes executor on a real cluster: the one that `scripts/services/cluster` has started, whose kubeconfig is
+//! `HYBRID_RUNNER_TEST_KUBECONFIG`. Without it these tests are skipped. Each has a namespace of its own, and no more rights in it
+//! than `deploy/rbac/kubernetes.yaml` gives.
+//!
+//! | file | shows |
+//! |---|---|
+//! | `contract` | the executor contract |
+//! | `blame` | each failure has its class, and says what to do |
+//! | `logs` | the output from every place in it, through broken connections |
+//! | `rights` | what is missing in the Role is named |
+//! | `secrets` | no value stands anywhere but in the run's Secret, and not after it |
+//! | `deaths` | programs of the cluster are killed under a run |
+//! | `faults` | we are killed at each step |
+//! | `place`, `bench`, `tunnel` | a namespace; what most tests ask; a way to the API server that can be cut |
+#![cfg(feature = "kubernetes")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bench;
+mod blame;
+mod contract;
+mod deaths;
+#[cfg(feature = "_faults")]
+mod faults;
+mod logs;
+mod place;
+mod rights;
+mod secrets;
+mod tunnel;

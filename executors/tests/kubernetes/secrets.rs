@@ -1,0 +1,156 @@
+//! No value stands anywhere but in the run's Secret, and not after it.
+
+use std::time::Duration;
+
+use hybrid_runner_core::executor::Handle;
+use hybrid_runner_core::run::Outcome;
+use hybrid_runner_core::secret::{SecretValue, Secrets};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, until};
+
+const VALUE: &str = "correct-horse-battery-staple";
+
+/// All objects of a kind in the namespace, as the API gives them.
+async fn all(bench: &Bench, place: &str, kind: &str) -> Value {
+    let client = bench.place.client().await;
+    let path = format!("/{place}/namespaces/{}/{kind}", bench.place.namespace);
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    client.request(request).await.unwrap()
+}
+
+async fn secrets_of_ours(bench: &Bench) -> usize {
+    let secrets = all(bench, "api/v1", "secrets").await;
+    secrets["items"].as_array().unwrap().len()
+}
+
+fn given() -> Secrets {
+    let mut secrets = Secrets::none();
+    secrets.insert("/password", SecretValue::new(VALUE));
+    secrets
+}
+
+fn spec(bench: &Bench, script: &str) -> hybrid_runner_core::RunSpec {
+    let mut spec = bench.spec(script);
+    spec.env
+        .insert("URL".into(), "mysql://u:${secret:/password}@db".into());
+    spec.config = Some(json!({ "password": "secret:/password" }));
+    spec.files.insert("KEY".into(), "secret:/password".into());
+    spec
+}
+
+#[tokio::test]
+async fn a_value_stands_in_the_runs_secret_alone() {
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let spec = spec(&bench, "echo $URL; cat $WORKFLOW_CONFIG $KEY");
+    let run = bench.try_start(&spec, &given()).await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, VALUE);
+    for (place, kind) in [
+        ("apis/batch/v1", "jobs"),
+        ("api/v1", "pods"),
+        ("api/v1", "events"),
+        ("api/v1", "configmaps"),
+    ] {
+        let objects = all(&bench, place, kind).await.to_string();
+        assert!(
+            !objects.contains(VALUE) && !objects.contains(&encoded),
+            "{kind}"
+        );
+    }
+    assert!(
+        all(&bench, "api/v1", "secrets")
+            .await
+            .to_string()
+            .contains(&encoded)
+    );
+    let text = bench.log(&run, None).await.text();
+    assert_eq!(text, "mysql://u:***@db\n{\"password\":\"***\"}***");
+    bench.remove(&run).await;
+    assert_eq!(secrets_of_ours(&bench).await, 0);
+}
+
+#[tokio::test]
+async fn who_comes_back_masks_by_the_secret() {
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let run = bench
+        .try_start(&spec(&bench, "cat $KEY"), &given())
+        .await
+        .unwrap();
+    bench.end(&run).await;
+    let anew = bench.place.kubernetes("one").await;
+    let bench = Bench {
+        executor: anew,
+        ..bench
+    };
+    let text = bench.log(&Handle::of(run.run), None).await.text();
+    assert_eq!(text, "***");
+}
+
+#[tokio::test]
+async fn without_its_secret_a_log_is_held_back() {
+    use futures::StreamExt as _;
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let run = bench
+        .try_start(&spec(&bench, "cat $KEY"), &given())
+        .await
+        .unwrap();
+    bench.end(&run).await;
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
+        kube::Api::namespaced(bench.place.client().await, &bench.place.namespace);
+    let name = bench.place.job(run.run);
+    secrets
+        .delete(&name, &kube::api::DeleteParams::default())
+        .await
+        .unwrap();
+    let error = bench
+        .executor
+        .logs(&run, None)
+        .next()
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(error.message().contains("held back"), "{error}");
+}
+
+#[tokio::test]
+async fn a_secret_goes_with_its_job_whoever_removes_that() {
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let run = bench
+        .try_start(&spec(&bench, "sleep 600"), &given())
+        .await
+        .unwrap();
+    bench.running(&run).await;
+    let jobs: kube::Api<k8s_openapi::api::batch::v1::Job> =
+        kube::Api::namespaced(bench.place.client().await, &bench.place.namespace);
+    let background = kube::api::DeleteParams::background();
+    jobs.delete(&bench.place.job(run.run), &background)
+        .await
+        .unwrap();
+    until("the end of the Secret", async || {
+        secrets_of_ours(&bench).await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_after_a_stop_hands_nothing_over() {
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let spec = spec(&bench, "true");
+    let run = Handle::of(spec.run);
+    bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+    bench.try_start(&spec, &given()).await.unwrap_err();
+    assert_eq!(secrets_of_ours(&bench).await, 0);
+    bench.remove(&run).await;
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}

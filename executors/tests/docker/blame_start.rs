@@ -410,7 +410,8 @@ async fn assert_unreachable(host: &str, kind: ErrorKind, says: &[&str]) {
             .map(|(first, _)| first.unwrap().unwrap_err())
             .boxed(),
     ]);
-    for error in within(Duration::from_secs(40), "the answers", asked).await {
+    // A removal waits for the start of its run, so that it may take twice as long as a question.
+    for error in within(Duration::from_secs(70), "the answers", asked).await {
         assert_eq!(error.kind(), kind, "{error:?}");
         for words in says {
             assert!(error.report().contains(words), "no `{words}`: {error:?}");

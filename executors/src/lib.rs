@@ -22,6 +22,8 @@ mod claims;
 mod cluster;
 #[cfg(feature = "plugin")]
 pub mod command;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+mod cursors;
 #[cfg(feature = "docker")]
 pub mod docker;
 #[cfg(any(feature = "docker", feature = "local"))]
@@ -32,6 +34,8 @@ mod handover;
 mod helper;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+#[cfg(any(feature = "docker", feature = "local"))]
+mod levels;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "plugin")]

@@ -17,6 +17,7 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::{LogCursor, RunId};
 
 use super::records::Piece;
+use crate::cursors::{hash, hash_on, tag};
 
 const VERSION: &str = "k1";
 
@@ -126,7 +127,7 @@ impl Counter {
         let anchor = match self.line {
             Some(line) if !piece.is_first => Anchor {
                 length: line.length + piece.bytes.len() as u64,
-                hash: hash(line.hash, &piece.bytes),
+                hash: hash_on(line.hash, &piece.bytes),
                 ..line
             },
             line => Anchor {
@@ -135,7 +136,7 @@ impl Counter {
                     .filter(|line| line.time == piece.time)
                     .map_or(0, |line| line.count + 1),
                 length: piece.bytes.len() as u64,
-                hash: hash(SEED, &piece.bytes),
+                hash: hash(&piece.bytes),
             },
         };
         *self.line.insert(anchor)
@@ -159,26 +160,13 @@ impl Counter {
         let missing = wanted.length.checked_sub(at.length)?;
         let missing = usize::try_from(missing).ok()?;
         let bytes = piece.bytes.get(..missing)?;
-        (hash(at.hash, bytes) == wanted.hash).then_some(missing)
+        (hash_on(at.hash, bytes) == wanted.hash).then_some(missing)
     }
-}
-
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a: the same for ever, and fast enough for each byte of each log.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-fn tag(run: RunId) -> u64 {
-    hash(SEED, run.to_string().as_bytes())
 }
 
 /// What tells one pod from another in a cursor.
 pub(crate) fn pod_tag(uid: &str) -> u64 {
-    hash(SEED, uid.as_bytes())
+    hash(uid.as_bytes())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use hybrid_runner_core::log::Stream;
 use hybrid_runner_core::{LogCursor, RunId};
 
 use super::records::Record;
+use crate::cursors::{hash, tag};
 
 const VERSION: &str = "1";
 
@@ -198,7 +199,7 @@ impl Counter {
             time: record.time,
             stream: record.stream,
             count,
-            hash: fnv1a(&record.content),
+            hash: hash(&record.content),
         }
     }
 }
@@ -211,16 +212,6 @@ fn foreign(run: RunId) -> Error {
     Error::invalid(format!(
         "the log cursor is not of run `{run}`; leave it out to read from the beginning"
     ))
-}
-
-fn tag(run: RunId) -> u64 {
-    fnv1a(run.to_string().as_bytes())
-}
-
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::{RunId, Status};
 use hybrid_runner_helper::container::End;
@@ -14,57 +14,35 @@ use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::records::{Wanted, is_gone, is_unreadable};
 use super::status::{self, Level};
+use crate::levels::{self, Source};
 
 /// So many of the last records are looked through for the last words of init, which output of the other stream may
 /// follow: as much as the pipes in between hold, in lines of one byte at worst.
 const TAILS: [u32; 3] = [8, 2_000, 400_000];
 
 pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Result<Status>> {
-    let watcher = Watcher {
+    levels::watch(Watched {
         shared,
         run,
         ear: None,
-        rank: None,
-        is_done: false,
-    };
-    stream::try_unfold(watcher, |mut watcher| async move {
-        Ok(watcher.next().await?.map(|status| (status, watcher)))
     })
-    .boxed()
 }
 
-struct Watcher {
+struct Watched {
     shared: Arc<Shared>,
     run: RunId,
     ear: Option<Ear>,
-    /// Of the last level that was told.
-    rank: Option<u8>,
-    is_done: bool,
 }
 
-impl Watcher {
-    async fn next(&mut self) -> Result<Option<Status>> {
-        while !self.is_done {
-            if self.rank.is_some() {
-                self.wait().await;
-            }
-            // In a box of its own, as a watcher mostly waits: the question takes much more room than that.
-            let level = Box::pin(self.shared.level(self.run)).await?;
-            let status = status::of(self.run, &level);
-            let rank = status.state.rank();
-            if self.rank.is_none_or(|last| rank > last) {
-                self.rank = Some(rank);
-                self.is_done = status.is_finished();
-                return Ok(Some(status));
-            }
-        }
-        Ok(None)
+impl Source for Watched {
+    async fn look(&mut self) -> Result<Status> {
+        let level = self.shared.level(self.run).await?;
+        Ok(status::of(self.run, &level))
     }
 
-    async fn wait(&mut self) {
+    async fn changed(&mut self) {
         match &mut self.ear {
             Some(ear) => ear.changed().await,
-            // Made before the next look, so that nothing is missed.
             None => self.ear = Some(self.shared.listen(self.run)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 use hybrid_runner_core::Status;
 use hybrid_runner_core::error::Result;
 
@@ -10,52 +10,31 @@ use super::Shared;
 use super::bell::{Ear, Listen};
 use super::folder::Folder;
 use super::status;
+use crate::levels::{self, Source};
 
 /// The present level, then each change.
 pub(super) fn watch(shared: Arc<Shared>, folder: Folder) -> BoxStream<'static, Result<Status>> {
-    let watcher = Watcher {
+    levels::watch(Watched {
         shared,
         folder,
         ear: None,
-        rank: None,
-        is_done: false,
-    };
-    stream::try_unfold(watcher, |mut watcher| async move {
-        Ok(watcher.next().await?.map(|status| (status, watcher)))
     })
-    .boxed()
 }
 
-struct Watcher {
+struct Watched {
     shared: Arc<Shared>,
     folder: Folder,
     /// From the second level on: a run that is over costs no watch.
     ear: Option<Ear>,
-    /// Of the last level.
-    rank: Option<u8>,
-    is_done: bool,
 }
 
-impl Watcher {
-    async fn next(&mut self) -> Result<Option<Status>> {
-        while !self.is_done {
-            if self.rank.is_some() {
-                self.wait().await;
-            }
-            let level = self.shared.observe(&self.folder).await?;
-            let status = status::of(self.folder.run, &level);
-            let rank = status.state.rank();
-            if self.rank.is_none_or(|last| rank > last) {
-                self.rank = Some(rank);
-                self.is_done = status.is_finished();
-                return Ok(Some(status));
-            }
-        }
-        Ok(None)
+impl Source for Watched {
+    async fn look(&mut self) -> Result<Status> {
+        let level = self.shared.observe(&self.folder).await?;
+        Ok(status::of(self.folder.run, &level))
     }
 
-    /// The first time it only begins to listen: what changed before that is found by looking again.
-    async fn wait(&mut self) {
+    async fn changed(&mut self) {
         match &mut self.ear {
             Some(ear) => {
                 ear.changed().await;

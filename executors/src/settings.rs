@@ -2,6 +2,8 @@
 
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::kind::Context;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+use hybrid_runner_core::run::RunSpec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -15,6 +17,21 @@ pub(crate) fn read<T: DeserializeOwned>(context: &Context) -> Result<T> {
         Some(key) => wrong(context, &key).with_source(error),
         None => Error::invalid(section(context)).with_source(error),
     })
+}
+
+/// The image of a run: its own, else the section's. Refuses what could not be run in it.
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+pub(crate) fn image(spec: &RunSpec, own: Option<&String>) -> Result<String> {
+    let image = spec.image.as_ref().or(own);
+    let image = image.cloned().ok_or_else(|| {
+        Error::invalid(
+            "there is no image to run: give `image` in the workflow, or in the section of the executor",
+        )
+    })?;
+    let mut whole = spec.clone();
+    whole.image = Some(image.clone());
+    whole.validate()?;
+    Ok(image)
 }
 
 /// The error of a key, for the checks that come after reading.

@@ -68,15 +68,7 @@ impl Plan {
         settings: &PodSettings,
         secret: &str,
     ) -> Result<Self> {
-        let image = spec.image.as_ref().or(settings.image.as_ref());
-        let image = image.cloned().ok_or_else(|| {
-            Error::invalid(
-                "there is no image to run: give `image` in the workflow, or in the section of the executor",
-            )
-        })?;
-        let mut whole = spec.clone();
-        whole.image = Some(image.clone());
-        whole.validate()?;
+        let image = crate::settings::image(spec, settings.image.as_ref())?;
         refuse(spec, settings)?;
         let config = config_name(spec);
         let rendered = render(spec, secrets, &format!("{FOLDER}/{config}"))?;

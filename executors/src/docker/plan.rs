@@ -34,15 +34,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Puts the values in place. Refuses what cannot be run, before anything is made.
     pub(super) fn of(spec: &RunSpec, secrets: &Secrets, settings: &Settings) -> Result<Self> {
-        let image = spec.image.as_ref().or(settings.image.as_ref());
-        let image = image.cloned().ok_or_else(|| {
-            Error::invalid(
-                "there is no image to run: give `image` in the workflow, or in the section of the executor",
-            )
-        })?;
-        let mut whole = spec.clone();
-        whole.image = Some(image.clone());
-        whole.validate()?;
+        let image = crate::settings::image(spec, settings.image.as_ref())?;
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| {
             Error::internal("failed to get random bytes").with_source(error.to_string())

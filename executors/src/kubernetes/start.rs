@@ -43,17 +43,16 @@ pub(super) async fn start(
     for note in crate::private::short_values(secrets) {
         progress.report(&note);
     }
-    // Wrong or not: a run that was started before needs none.
-    let plan = Plan::of(shared, spec, secrets);
     let starting = Starting { shared, spec };
+    let plan = match Plan::of(shared, spec, secrets) {
+        Ok(plan) => plan,
+        Err(error) => return starting.begun_before(error, progress).await,
+    };
     let mut seen = None;
-    if plan.is_err() {
-        seen = shared.job(spec.run).await?;
-    }
     for _ in 0..ATTEMPTS {
         let job = match seen.take() {
             Some(job) => job,
-            None => match starting.make(spread(&plan)?).await? {
+            None => match create(shared, &plan.job).await? {
                 Some(made) => made,
                 // Made before, by us or by somebody who is at it now.
                 None => match shared.job(spec.run).await? {
@@ -65,16 +64,15 @@ pub(super) async fn start(
         fault::step("kubernetes.start.made");
         starting.refuse_stopped(&job)?;
         if !job.is_suspended {
-            progress.report("the Job is made");
-            return Ok(super::handle(spec.run, &shared.names.object(spec.run)));
+            return Ok(starting.begun(progress));
         }
-        if let Some(delivery) = &spread(&plan)?.delivery {
+        if let Some(delivery) = &plan.delivery {
             starting.hand_over(delivery, &job).await?;
             fault::step("kubernetes.start.handed");
         }
         if starting.let_go(&job).await? {
             fault::step("kubernetes.start.begun");
-            return Ok(super::handle(spec.run, &shared.names.object(spec.run)));
+            return Ok(starting.handle());
         }
         seen = shared.job(spec.run).await?;
     }
@@ -84,29 +82,32 @@ pub(super) async fn start(
     )))
 }
 
-/// The plan, or why there is none.
-fn spread(plan: &Result<Plan>) -> Result<&Plan> {
-    plan.as_ref().map_err(|error| {
-        let mut copy = Error::new(error.kind(), error.message());
-        if let Some(class) = error.class() {
-            copy = copy.with_class(class);
-        }
-        match error.causes() {
-            Some(causes) => copy.with_source(causes),
-            None => copy,
-        }
-    })
-}
-
 struct Starting<'a> {
     shared: &'a Arc<Shared>,
     spec: &'a RunSpec,
 }
 
 impl Starting<'_> {
-    /// Makes the Job; `None` if there is one.
-    async fn make(&self, plan: &Plan) -> Result<Option<JobSeen>> {
-        create(self.shared, &plan.job).await
+    fn handle(&self) -> Handle {
+        super::handle(self.spec.run, &self.shared.names.object(self.spec.run))
+    }
+
+    /// The handle of a run whose Job goes on without us.
+    fn begun(&self, progress: &Progress) -> Handle {
+        progress.report("the Job is made");
+        self.handle()
+    }
+
+    /// A run that cannot be planned, for this reason: one that was started before needs no plan.
+    async fn begun_before(&self, error: Error, progress: &Progress) -> Result<Handle> {
+        let Some(job) = self.shared.job(self.spec.run).await? else {
+            return Err(error);
+        };
+        self.refuse_stopped(&job)?;
+        if job.is_suspended {
+            return Err(error);
+        }
+        Ok(self.begun(progress))
     }
 
     fn refuse_stopped(&self, job: &JobSeen) -> Result<()> {

@@ -39,6 +39,12 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
                 .with_class(FailureClass::Quota)
                 .with_source(words)
         }
+        // An API server that has just begun knows its RoleBindings before its Roles.
+        403 if lacks_role(&words) => Error::unavailable(format!(
+            "{what}: a RoleBinding of {} names a Role that the API server does not find (yet)",
+            connected.identity
+        ))
+        .with_source(words),
         403 => match Rule::missing(&words) {
             Some(rule) => denied(&format!(
                 " may not; add to its Role in `{}`: {rule}",
@@ -61,6 +67,13 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
             .with_class(FailureClass::Spec)
             .with_source(words),
     }
+}
+
+/// Whether the authorizer could not ask all Roles that are bound to us, so that its "no" may not last.
+fn lacks_role(words: &str) -> bool {
+    words.rsplit_once("RBAC: ").is_some_and(|(_, why)| {
+        why.contains("rbac.authorization.k8s.io") && why.contains("not found")
+    })
 }
 
 /// A right that a Role can give.
@@ -138,5 +151,14 @@ mod tests {
             r#"{apiGroups: [""], resources: ["pods/log"], verbs: ["get"]}"#
         );
         assert_eq!(Rule::missing("exceeded quota: q"), None);
+    }
+
+    #[test]
+    fn a_no_without_all_roles_is_not_the_last_word() {
+        let words = r#"jobs.batch "a" is forbidden: User "system:serviceaccount:ns:runner" cannot get resource "jobs" in API group "batch" in the namespace "ns""#;
+        let unread =
+            format!(r#"{words}: RBAC: role.rbac.authorization.k8s.io "hybrid-runner" not found"#);
+        assert!(lacks_role(&unread));
+        assert!(!lacks_role(words));
     }
 }

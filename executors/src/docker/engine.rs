@@ -1,17 +1,27 @@
 //! The connection to the engine, and its errors in the words of the contract.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::BytesMut;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::run::FailureClass;
+use serde::Deserialize;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
+use super::answer::{Answer, Connection};
 use super::config::Host;
 
 /// How long the engine may take until it begins to answer, in seconds: it makes a container under load, or pulls.
 const PATIENCE: u64 = 300;
 /// How long a question may take.
 const SHORT_PATIENCE: u64 = 20;
+/// So much of what the engine says when it refuses something.
+const MOST_WORDS: usize = 64 << 10;
 
 /// One engine, connected to at its first use.
 #[derive(Debug)]
@@ -52,6 +62,64 @@ impl Engine {
             Host::Unix(path) => format!("unix://{path}"),
             Host::Tcp(address) | Host::Tls(address, _) => format!("tcp://{address}"),
         }
+    }
+
+    /// Asks for `target` (path and query) over a connection of its own; not for an engine over TLS, of which `None` tells.
+    pub(super) async fn get(&self, target: &str, what: &str) -> Result<Option<Answer>> {
+        let asked = async {
+            let (connection, host): (Pin<Box<dyn Connection>>, _) = match &self.host {
+                Host::Unix(path) => (Box::pin(UnixStream::connect(path).await?), "docker"),
+                Host::Tcp(address) => {
+                    let address = address.trim_end_matches('/');
+                    (Box::pin(TcpStream::connect(address).await?), address)
+                }
+                Host::Tls(..) => return Ok(None),
+            };
+            Answer::get(connection, host, target).await.map(Some)
+        };
+        let asked = timeout(Duration::from_secs(PATIENCE), asked).await;
+        let answer = asked
+            .map_err(|_| self.failed(what, bollard::errors::Error::RequestTimeoutError))?
+            .map_err(|error| self.broke(what, error))?;
+        match answer {
+            Some(answer) if answer.status != 200 => Err(self.refused(what, answer).await),
+            answer => Ok(answer),
+        }
+    }
+
+    /// A connection that failed.
+    pub(super) fn broke(&self, what: &str, error: io::Error) -> Error {
+        match &self.host {
+            Host::Unix(path) if error.kind() == io::ErrorKind::NotFound => self.failed(
+                what,
+                bollard::errors::Error::SocketNotFoundError(path.clone()),
+            ),
+            _ => self.failed(what, error.into()),
+        }
+    }
+
+    async fn refused(&self, what: &str, mut answer: Answer) -> Error {
+        #[derive(Deserialize)]
+        struct Refusal {
+            message: String,
+        }
+        let body = match timeout(Duration::from_secs(SHORT_PATIENCE), answer.all(MOST_WORDS)).await
+        {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return self.broke(what, error),
+            Err(_) => BytesMut::new(),
+        };
+        let message = match serde_json::from_slice::<Refusal>(&body) {
+            Ok(refusal) => refusal.message,
+            Err(_) => String::from_utf8_lossy(&body).into_owned(),
+        };
+        self.failed(
+            what,
+            bollard::errors::Error::DockerResponseServerError {
+                status_code: answer.status,
+                message,
+            },
+        )
     }
 
     fn clients(&self) -> Result<&Clients> {

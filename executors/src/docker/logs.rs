@@ -193,12 +193,13 @@ impl Follower {
                 } else {
                     Back::All
                 };
-                self.open(&container, back, true)
+                self.open(&container, back, true);
+                Ok(())
             }
         }
     }
 
-    fn open(&mut self, container: &Container, back: Back, may_follow: bool) -> Result<()> {
+    fn open(&mut self, container: &Container, back: Back, may_follow: bool) {
         let lives = container.phase.is_alive();
         if let Some(lines) = &mut self.lines {
             // It is read again on the way to the place.
@@ -216,7 +217,7 @@ impl Follower {
             tail: None,
         };
         self.reading = Some(Reading {
-            records: self.shared.records(&container.id, wanted)?,
+            records: self.shared.records(&container.id, wanted),
             counter: Counter::default(),
             last: [None; 2],
             is_back: false,
@@ -231,7 +232,6 @@ impl Follower {
                 is_whole: since <= 0 && !wanted.follow,
             },
         });
-        Ok(())
     }
 
     async fn wait(&mut self) {
@@ -367,8 +367,9 @@ impl Follower {
     async fn look_everywhere(&mut self) -> Result<()> {
         match self.shared.look(self.run).await? {
             Seen::Claimed(container) => self.open(&container, Back::All, false),
-            _ => self.begin().await,
+            _ => self.begin().await?,
         }
+        Ok(())
     }
 
     /// The times of one stream fall only if the engine, which was overtaken by a rotation, begins anew, or if its clock was
@@ -376,8 +377,9 @@ impl Follower {
     async fn look_back(&mut self) -> Result<()> {
         match self.shared.look(self.run).await? {
             Seen::Claimed(container) => self.open(&container, Back::All, true),
-            _ => self.begin().await,
+            _ => self.begin().await?,
         }
+        Ok(())
     }
 
     /// The end of a pass.
@@ -403,7 +405,8 @@ impl Follower {
             // The engine has ended its stream, and not the run.
             sleep(PAUSE).await;
         }
-        self.open(&container, Back::Little, true)
+        self.open(&container, Back::Little, true);
+        Ok(())
     }
 
     /// Whether all that init has given was delivered.

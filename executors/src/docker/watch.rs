@@ -93,7 +93,7 @@ impl Shared {
             since: 0,
             tail: None,
         };
-        let begun = match self.records(&container.id, wanted)?.next().await {
+        let begun = match self.records(&container.id, wanted).next().await {
             None => false,
             Some(Err(error)) if is_gone(&error) => false,
             Some(first) => first.map(|_| true)?,
@@ -119,7 +119,7 @@ impl Shared {
                 tail: Some(tail),
             };
             let mut lines = Lines::new(&container.mark);
-            let mut records = self.records(&container.id, wanted)?;
+            let mut records = self.records(&container.id, wanted);
             let mut seen = 0;
             while let Some(record) = records.next().await {
                 match record {

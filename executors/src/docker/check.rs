@@ -35,7 +35,13 @@ impl Shared {
         }
         findings.extend(self.wishes(&info));
         findings.extend(self.network().await);
-        findings.extend(self.image_finding().await);
+        match self.image_finding().await {
+            Some(Image::There(finding)) => {
+                findings.extend([finding, self.trial().await]);
+            }
+            Some(Image::Elsewhere(finding)) => findings.push(finding),
+            None => {}
+        }
         findings
     }
 
@@ -133,25 +139,38 @@ impl Shared {
     }
 
     /// Whether the section's image can be had.
-    async fn image_finding(&self) -> Option<Finding> {
+    async fn image_finding(&self) -> Option<Image> {
         let name = self.settings.image.as_deref()?;
         let is_there = match self.image_config(name).await {
             Ok(config) => config.is_some(),
-            Err(error) => return Some(Finding::of_error(&error)),
+            Err(error) => return Some(Image::Elsewhere(Finding::of_error(&error))),
         };
         if is_there && self.settings.pull != PullPolicy::Always {
-            return Some(Finding::ok(format!("the image `{name}` is there")));
+            let finding = Finding::ok(format!("the image `{name}` is there"));
+            return Some(Image::There(finding));
         }
         if self.settings.pull == PullPolicy::Never {
-            return Some(Finding::failed(format!(
+            return Some(Image::Elsewhere(Finding::failed(format!(
                 "the engine does not have the image `{name}`, and `pull = \"never\"` is set: load it there, or set `pull = \"missing\"`"
-            )));
+            ))));
         }
-        Some(match self.is_pullable(name).await {
+        let finding = match self.is_pullable(name).await {
             Ok(()) => Finding::ok(format!("the image `{name}` can be pulled")),
             Err(error) => Finding::of_error(&error),
+        };
+        Some(if is_there {
+            Image::There(finding)
+        } else {
+            Image::Elsewhere(finding)
         })
     }
+}
+
+/// What was found about the section's image.
+enum Image {
+    /// The engine has it.
+    There(Finding),
+    Elsewhere(Finding),
 }
 
 /// Why init, which is made for this machine, cannot run where the engine is.

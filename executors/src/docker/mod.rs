@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`config`] | the section `[executors.NAME]` |
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
-//! | `check` | what the doctor finds |
+//! | `check`, `trial` | what the doctor finds; a container made to see whether the engine makes it |
 //! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
 //! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
@@ -43,6 +43,7 @@ mod records;
 mod start;
 mod status;
 mod stop;
+mod trial;
 mod watch;
 
 use std::collections::{BTreeMap, HashSet};

@@ -49,6 +49,11 @@ impl Names {
         format!("{}.stopped", self.claimed(run))
     }
 
+    /// The container of a check.
+    pub(super) fn trial(&self) -> String {
+        format!("hr-{}.check", self.0)
+    }
+
     /// The labels of everything that belongs to a run.
     pub(super) fn labels(&self, run: RunId) -> HashMap<String, String> {
         HashMap::from([

@@ -1,12 +1,15 @@
 //! A start that cannot succeed says whose fault it is, what to do, and what the engine said.
 
+use std::collections::HashMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures::{FutureExt as _, StreamExt as _};
+use hybrid_runner_core::Health;
 use hybrid_runner_core::error::{Error, ErrorKind};
 use hybrid_runner_core::executor::{Handle, Progress};
 use hybrid_runner_core::run::{Failure, FailureClass, RunSpec};
@@ -340,6 +343,59 @@ async fn a_run_that_fills_the_engines_disk_ends_by_its_own_code_and_shows_a_gap(
     let log = bench.log(&run, None).await;
     assert_eq!(log.gaps().len(), 1, "{:?}", log.0.last());
     bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_check_finds_what_the_engine_refuses_of_a_section_and_leaves_nothing() {
+    let trials = [
+        (json!({}), None),
+        (
+            json!({ "cap_drop": ["FLYING"] }),
+            Some("correct `cap_drop`"),
+        ),
+        (
+            json!({ "extra_hosts": ["db"] }),
+            Some("correct `extra_hosts`"),
+        ),
+        (
+            json!({ "mounts": [{ "source": "/nowhere/at/all", "target": "/data" }] }),
+            Some("correct `mounts`"),
+        ),
+    ];
+    for (more, wrong) in trials {
+        let Some(bench) = Bench::with(more.clone()) else {
+            return;
+        };
+        // The second finds nothing of the first.
+        for _ in 0..2 {
+            let findings =
+                within(Duration::from_mins(1), "the check", bench.docker.examine()).await;
+            let last = findings.last().unwrap();
+            assert_eq!(
+                last.health == Health::Failed,
+                wrong.is_some(),
+                "{more}: {last:?}"
+            );
+            let says = wrong.unwrap_or("makes containers as the section describes them");
+            assert!(last.message.contains(says), "{last:?}");
+        }
+        let client = bench.place.client();
+        let filters = HashMap::from([(
+            "label".to_owned(),
+            vec!["io.hybrid-runner.trial".to_owned()],
+        )]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let left = client.list_containers(Some(options)).await.unwrap();
+        let ours = format!("/hr-{}.check", bench.place.owner("one"));
+        assert!(
+            left.iter()
+                .all(|one| one.names.as_ref().unwrap()[0] != ours),
+            "{left:?}"
+        );
+    }
 }
 
 /// A file system in memory, of 40 MiB.

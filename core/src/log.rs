@@ -104,7 +104,8 @@ impl GapReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogItem {
-    /// Bytes as the workload wrote them, secrets masked. At most [`MAX_CHUNK`] long; not whole lines.
+    /// Bytes as the workload wrote them, secrets masked. At most [`MAX_CHUNK`] long; not whole lines. None at all: the log is
+    /// being read, which takes long.
     Data {
         /// Where they were written to.
         stream: Stream,

@@ -188,6 +188,22 @@ impl Settings {
         let config: DockerConfig = settings::read(context)?;
         let wrong = |key: &str, why: String| settings::wrong(context, key).with_source(why);
         let host = host(&config, &variable).map_err(|why| wrong("host", why))?;
+        if let (Some(_), Host::Unix(path)) = (&config.tls, &host) {
+            return Err(wrong(
+                "tls",
+                format!(
+                    "the engine is at the socket `{path}`: certificates are for `tcp://host:port`"
+                ),
+            ));
+        }
+        if let Some(image) = &config.image
+            && (image.is_empty() || image.contains(char::is_whitespace))
+        {
+            return Err(wrong(
+                "image",
+                format!("`{image}` is no image: write `name:tag`"),
+            ));
+        }
         for mount in &config.mounts {
             mount.check().map_err(|why| wrong("mounts", why))?;
         }

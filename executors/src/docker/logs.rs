@@ -4,25 +4,27 @@
 //! delivered. Whether all has come is known from init, which writes at the end how much it gave: what is missing then
 //! was lost by the engine, and is one gap.
 
+mod doubts;
+mod joined;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, MAX_CHUNK, Stream};
 use hybrid_runner_core::{LogCursor, RunId};
-use jiff::Timestamp;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::place::{Anchor, Counter, Place};
-use super::records::{Record, Records, Wanted, is_gone, is_unreadable};
+use super::records::{Record, Records, Wanted, is_unreadable};
+use joined::Joined;
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
 /// records from the search.
@@ -37,8 +39,12 @@ const SEARCH: Duration = Duration::from_secs(5);
 const NOTE: &[u8] = b"hybrid-runner: ";
 /// Before a stream that broke is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Before a log of a run that lives, which the engine could not read, is asked for again.
+/// Before a log that the engine could not read is asked for again.
 const UNREADABLE: Duration = Duration::from_secs(2);
+/// After so many times in a row it is shown that something is missing.
+const UNREAD: u8 = 3;
+/// Whoever waits for the log hears so often that it is still being read, while a place in it is looked for.
+const SIGN: Duration = Duration::from_secs(5);
 
 /// The log of a run from a cursor on.
 pub(super) fn follow(
@@ -55,6 +61,9 @@ pub(super) fn follow(
         queue: VecDeque::new(),
         lines: None,
         ear: None,
+        unread: 0,
+        signed: Instant::now(),
+        has_twins: false,
         later: None,
         gap: None,
         broken: None,
@@ -77,6 +86,12 @@ struct Follower {
     /// Once there is a container.
     lines: Option<Lines>,
     ear: Option<Ear>,
+    /// How many times in a row the engine could not read the log.
+    unread: u8,
+    /// When there was last something to deliver.
+    signed: Instant,
+    /// The log itself has records that follow one another and are the same in all.
+    has_twins: bool,
     /// After a place that was lost: what is not later than this may have been delivered.
     later: Option<i64>,
     /// The sums at the last gap: there is none behind it without output between.
@@ -91,8 +106,8 @@ struct Reading {
     records: Records,
     counter: Counter,
     pass: Pass,
-    /// The time of the last record of each stream that was delivered by this pass.
-    last: [Option<i64>; 2],
+    /// The last record of each stream that was delivered by this pass.
+    last: [Option<Anchor>; 2],
     /// The engine gives again what it gave before, or its clock was set back.
     is_back: bool,
 }
@@ -114,6 +129,8 @@ enum Then {
     More,
     /// The pass searches for a place, and there is no more to search in.
     Silence,
+    /// Something else may have changed.
+    Rung,
     End,
     Broken(Error),
 }
@@ -147,6 +164,7 @@ impl Follower {
         }
         loop {
             if let Some(chunk) = self.queue.pop_front() {
+                self.signed = Instant::now();
                 return Ok(Some(chunk));
             }
             if let Some(error) = self.broken.take() {
@@ -186,6 +204,9 @@ impl Follower {
                 Ok(())
             }
             Seen::Claimed(container) => {
+                if container.phase.is_alive() && self.ear.is_none() {
+                    self.wait().await;
+                }
                 self.lines
                     .get_or_insert_with(|| Lines::new(&container.mark));
                 let back = if self.place.anchor.is_some() {
@@ -235,10 +256,7 @@ impl Follower {
     }
 
     async fn wait(&mut self) {
-        match &mut self.ear {
-            Some(ear) => ear.changed().await,
-            None => self.ear = Some(self.shared.listen(self.run)),
-        }
+        doubts::changed(&mut self.ear, &self.shared, self.run).await;
     }
 
     /// Takes the next records of the pass.
@@ -255,16 +273,21 @@ impl Follower {
             }
         }
         joined.flush(self.run, &mut self.queue);
+        if reading.pass.seeking != Seeking::Found && self.signed.elapsed() > SIGN {
+            self.queue.push_back(self.sign());
+        }
         if reading.is_back {
             return Box::pin(self.look_back()).await;
         }
         match then {
             Then::More => self.reading = Some(reading),
+            Then::Rung => return Box::pin(self.doubt(reading)).await,
             Then::Silence => return Box::pin(self.look_everywhere()).await,
             Then::End => return Box::pin(self.ended(reading.pass)).await,
-            // Whoever removes a container had all that they wanted of it.
-            Then::Broken(error) if is_gone(&error) => self.finish(),
             Then::Broken(error) if is_unreadable(&error) => self.skip(reading.pass, &error).await,
+            Then::Broken(error) if !error.is_transient() => {
+                return Box::pin(self.denied(error)).await;
+            }
             // What came before it is delivered first.
             Then::Broken(error) => self.broken = Some(error),
         }
@@ -284,7 +307,14 @@ impl Follower {
                     Ok(next) => Some(next),
                     Err(_) => return (records, Then::Silence),
                 },
-                () => Some(next.await),
+                () if reading.pass.is_last => match timeout(SEARCH, next).await {
+                    Ok(next) => Some(next),
+                    Err(_) => return (records, Then::Broken(doubts::stalled())),
+                },
+                () => tokio::select! {
+                    next = next => Some(next),
+                    () = doubts::changed(&mut self.ear, &self.shared, self.run) => return (records, Then::Rung),
+                },
             };
             match next {
                 None => break,
@@ -302,6 +332,7 @@ impl Follower {
     /// Brings a record into the queue if it is to be delivered.
     fn take(&mut self, reading: &mut Reading, record: Record, joined: &mut Joined) {
         let Some(lines) = &mut self.lines else { return };
+        self.unread = 0;
         let anchor = reading.counter.next(&record);
         match reading.pass.seeking {
             Seeking::Found => {}
@@ -324,11 +355,21 @@ impl Follower {
             Seeking::Later(_) => reading.pass.seeking = Seeking::Found,
         }
         let last = &mut reading.last[usize::from(record.stream == Stream::Err)];
-        if last.is_some_and(|last| record.time < last) {
-            reading.is_back = true;
-            return;
+        let is_twin = |last: Anchor| {
+            record.content.ends_with(b"\n")
+                && (anchor.time, anchor.hash, anchor.stream) == (last.time, last.hash, last.stream)
+        };
+        match last {
+            // Overtaken by a rotation, the engine has been seen to give the last record once more.
+            Some(last) if record.time < last.time || (is_twin(*last) && !self.has_twins) => {
+                reading.is_back = true;
+                return;
+            }
+            // A pass that begins anew finds it so in the log.
+            None if self.place.anchor.is_some_and(is_twin) => self.has_twins = true,
+            _ => {}
         }
-        let is_first = last.replace(record.time).is_none();
+        let is_first = last.replace(anchor).is_none();
         // Both streams begin with it: what both lack was dropped at once.
         let is_shown = self.place.gap;
         if is_first && !is_shown && reading.pass.is_from_start && !is_opening(lines, &record) {
@@ -352,8 +393,12 @@ impl Follower {
         joined.push(&record, [before, self.place], self.run, &mut self.queue);
     }
 
-    /// The engine is there and cannot read the log, or no more of it: the run is not held up by that.
+    /// The engine is there and cannot read the log, or no more of it: the run is not held up by that for long.
     async fn skip(&mut self, pass: Pass, error: &Error) {
+        self.unread += 1;
+        if self.unread < UNREAD {
+            return sleep(UNREADABLE).await;
+        }
         tracing::warn!(run = %self.run, error = error.report(), "a log cannot be read");
         self.gap(None, GapReason::Damaged);
         if pass.is_last {
@@ -484,58 +529,4 @@ impl Follower {
 /// Whether nothing of its stream was written before this record: it is init's first line, or a note before that.
 fn is_opening(lines: &Lines, record: &Record) -> bool {
     record.content.starts_with(NOTE) || lines.is_first(&record.content)
-}
-
-/// Records of one stream, as one chunk.
-#[derive(Default)]
-struct Joined {
-    bytes: BytesMut,
-    first: Option<(Stream, i64)>,
-    place: Option<Place>,
-}
-
-impl Joined {
-    /// Adds a record; `places` are those before and behind it.
-    fn push(
-        &mut self,
-        record: &Record,
-        places: [Place; 2],
-        run: RunId,
-        queue: &mut VecDeque<LogChunk>,
-    ) {
-        let [before, behind] = places;
-        let mut pieces = record.content.chunks(MAX_CHUNK).peekable();
-        while let Some(piece) = pieces.next() {
-            let fits = self.bytes.len() + piece.len() <= MAX_CHUNK;
-            if !fits
-                || self
-                    .first
-                    .is_some_and(|(stream, _)| stream != record.stream)
-            {
-                self.flush(run, queue);
-            }
-            self.first.get_or_insert((record.stream, record.time));
-            self.bytes.extend_from_slice(piece);
-            // Within a record there is no place to come back to.
-            self.place = Some(if pieces.peek().is_none() {
-                behind
-            } else {
-                before
-            });
-        }
-    }
-
-    fn flush(&mut self, run: RunId, queue: &mut VecDeque<LogChunk>) {
-        let (Some((stream, time)), Some(place)) = (self.first.take(), self.place.take()) else {
-            return;
-        };
-        queue.push_back(LogChunk {
-            item: LogItem::Data {
-                stream,
-                time: Timestamp::from_nanosecond(i128::from(time)).ok(),
-                bytes: self.bytes.split().freeze(),
-            },
-            next: place.to_cursor(run),
-        });
-    }
 }

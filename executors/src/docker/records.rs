@@ -73,7 +73,11 @@ enum Source {
 impl Reader {
     async fn next(&mut self) -> Result<Option<Record>> {
         loop {
-            if let Some(frame) = self.frames.next() {
+            let frame = self
+                .frames
+                .next()
+                .map_err(|length| oversized(&self.engine, length))?;
+            if let Some(frame) = frame {
                 return record(&self.engine, frame).map(Some);
             }
             let engine = &self.engine;
@@ -139,6 +143,8 @@ const SYSTEM: u8 = 3;
 const BROKEN: u8 = u8::MAX;
 /// The head of a frame: its kind, three zeros, the length of the message in big endian.
 const HEAD: usize = 8;
+/// No message is longer: the engine cuts lines into parts of 16 KiB.
+const LONGEST: usize = 1 << 20;
 
 impl From<LogOutput> for Frame {
     fn from(output: LogOutput) -> Self {
@@ -164,12 +170,18 @@ struct Frames {
 }
 
 impl Frames {
-    fn next(&mut self) -> Option<Frame> {
-        let (head, rest) = self.bytes.split_first_chunk::<HEAD>()?;
+    /// The next one that is whole, or the length of one that cannot be.
+    fn next(&mut self) -> Result<Option<Frame>, usize> {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<HEAD>() else {
+            return Ok(None);
+        };
         let [kind, .., a, b, c, d] = *head;
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if length > LONGEST {
+            return Err(length);
+        }
         if rest.len() < length {
-            return None;
+            return Ok(None);
         }
         self.bytes.advance(HEAD);
         let message = self.bytes.split_to(length).freeze();
@@ -177,7 +189,7 @@ impl Frames {
             // Else it would keep what the message is a part of.
             self.bytes = BytesMut::new();
         }
-        Some(Frame { kind, message })
+        Ok(Some(Frame { kind, message }))
     }
 }
 
@@ -189,6 +201,13 @@ pub(super) fn is_gone(error: &Error) -> bool {
 /// Whether the engine is there and cannot read a log that it should have.
 pub(super) fn is_unreadable(error: &Error) -> bool {
     error.kind() == ErrorKind::Internal
+}
+
+fn oversized(engine: &Engine, length: usize) -> Error {
+    Error::unavailable(format!(
+        "the engine at `{}` tells of a record of {length} bytes, and no more than {LONGEST} are taken: is something between us and it?",
+        engine.address()
+    ))
 }
 
 fn broke_off(engine: &Engine) -> Error {
@@ -271,7 +290,7 @@ mod tests {
             let mut taken = Vec::new();
             for piece in all.chunks(size) {
                 frames.bytes.extend_from_slice(piece);
-                taken.extend(std::iter::from_fn(|| frames.next()));
+                taken.extend(std::iter::from_fn(|| frames.next().unwrap()));
             }
             let taken: Vec<_> = taken
                 .iter()
@@ -279,6 +298,15 @@ mod tests {
                 .collect();
             assert_eq!(taken, given, "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_is_not_waited_for() {
+        let mut frames = Frames::default();
+        frames
+            .bytes
+            .extend_from_slice(&[OUT, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(frames.next().err(), Some(0xffff_ffff));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `contract` | the executor contract, here and over a session |
 //! | `blame_start`, `blame_end` | each failure of a start, and of a run, has its class, and says what to do |
 //! | `logs` | the output from every place in it, with what was dropped as gaps |
+//! | `stream` | the log through a connection that stalls, breaks, lies |
 //! | `names` | names and owners; what somebody else does to our objects |
 //! | `deaths` | the engine is killed or restarted under its runs |
 //! | `faults` | we are killed at each step |
@@ -28,4 +29,5 @@ mod names;
 mod own;
 mod place;
 mod secrets;
+mod stream;
 mod tls;

@@ -9,6 +9,7 @@ use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::{Outcome, RunId};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Interrupt;
@@ -17,7 +18,7 @@ use super::output::Output;
 use super::runs::Run;
 use crate::supervisor::Runner;
 
-/// After the end of a run, its log may take this long to come to its own.
+/// After the end of a run, its log may pause for this long before its own.
 const LOG_AFTER_END: Duration = Duration::from_secs(30);
 
 /// Before a stream that broke is asked for again.
@@ -65,7 +66,8 @@ pub(crate) async fn local(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let attempt = AtomicU32::new(1);
-    let log = print_log(runner, run, output);
+    let moved = Notify::new();
+    let log = print_log(runner, run, output, &moved);
     tokio::pin!(log);
     let mut log_done = None;
     let status = {
@@ -102,10 +104,14 @@ pub(crate) async fn local(
     };
     let done = match log_done {
         Some(done) => done,
-        None => timeout(LOG_AFTER_END, log).await.unwrap_or_else(|_| {
-            output.warning("the log did not come to its end in time");
-            Ok(())
-        }),
+        None => loop {
+            tokio::select! {
+                done = &mut log => break done,
+                pause = timeout(LOG_AFTER_END, moved.notified()) => if pause.is_err() {
+                    break Err(unfinished(&place.called(spec.run, status.attempt)));
+                },
+            }
+        },
     };
     done.map(|()| status)
 }
@@ -123,7 +129,25 @@ async fn silence(runner: &Runner, section: &SectionName) -> String {
     }
 }
 
-async fn print_log(executor: &dyn Executor, run: &Handle, output: Output) -> Result<(), Failure> {
+/// What the backend still has is not thrown away.
+fn unfinished(called: &str) -> Failure {
+    let limit = LOG_AFTER_END.as_secs();
+    Failure::new(
+        Exit::Unreachable,
+        format!(
+            "the run has ended, and its log did not come to an end: nothing came for {limit} s. {called} is left with \
+             what it holds, and nobody will remove it"
+        ),
+    )
+}
+
+/// Prints the log to its end. `moved` hears of all that comes.
+async fn print_log(
+    executor: &dyn Executor,
+    run: &Handle,
+    output: Output,
+    moved: &Notify,
+) -> Result<(), Failure> {
     let mut cursor = None;
     loop {
         let mut chunks = executor.logs(run, cursor.clone());
@@ -131,6 +155,7 @@ async fn print_log(executor: &dyn Executor, run: &Handle, output: Output) -> Res
         while let Some(chunk) = chunks.next().await {
             match chunk {
                 Ok(chunk) => {
+                    moved.notify_one();
                     output.chunk(&chunk)?;
                     cursor = Some(chunk.next);
                 }

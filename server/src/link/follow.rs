@@ -267,6 +267,13 @@ impl<'a> Follower<'a> {
             return warn!(run = %self.run.id, cursor = %chunk.next, "ignored output of an attempt that is over");
         }
         self.received = Some(chunk.next.clone());
+        if matches!(&chunk.item, LogItem::Data { bytes, .. } if bytes.is_empty()) {
+            // It is being read, and that is no pause.
+            if self.overdue.is_some() {
+                self.expect_log();
+            }
+            return;
+        }
         self.batch.push(chunk);
     }
 

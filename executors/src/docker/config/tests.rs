@@ -43,6 +43,12 @@ fn a_wrong_setting_is_named_with_its_section() {
         ("log", json!({"log": {"driver": "none"}})),
         ("limits", json!({"limits": {"memory": "much"}})),
         ("imge", json!({"imge": "busybox"})),
+        ("image", json!({"image": ""})),
+        ("image", json!({"image": "busy box"})),
+        (
+            "tls",
+            json!({"host": "unix:///a", "tls": {"ca": "c", "cert": "d", "key": "e"}}),
+        ),
     ] {
         let report = read_with(wrong, &[]).unwrap_err().report();
         assert!(report.contains("[executors.here]"), "{report}");

@@ -1,0 +1,198 @@
+//! The log through a connection that stalls, breaks, lies: each line still comes once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hybrid_runner_core::executor::{Executor, Handle};
+use hybrid_runner_core::log::LogItem;
+use hybrid_runner_core::run::Outcome;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use crate::bench::{Bench, within};
+
+/// What is done to an answer that carries a log.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// So many bytes, then nothing for ever.
+    Stall(usize),
+    /// So many bytes, then the end.
+    Cut(usize),
+    /// This instead.
+    Instead(&'static [u8]),
+    /// So many bytes, then the next chunk twice.
+    Twice(usize),
+}
+
+/// Stands between the executor and the engine.
+struct Proxy {
+    path: PathBuf,
+    /// Answers that were spoilt.
+    spoilt: Arc<AtomicU32>,
+    _task: JoinSet<()>,
+}
+
+impl Proxy {
+    /// Spoils the first `times` answers to those who follow a log.
+    fn start(folder: &Path, engine: &str, fault: Fault, times: u32) -> Self {
+        let path = folder.join("proxy.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let engine = engine.strip_prefix("unix://").unwrap().to_owned();
+        let spoilt = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&spoilt);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (engine, count) = (engine.clone(), Arc::clone(&count));
+                connections.spawn(async move {
+                    // A connection that broke is what this is about.
+                    drop(pass(client, &engine, fault, times, &count).await);
+                });
+            }
+        });
+        Self {
+            path,
+            spoilt,
+            _task: task,
+        }
+    }
+}
+
+async fn pass(
+    mut client: UnixStream,
+    engine: &str,
+    fault: Fault,
+    times: u32,
+    count: &AtomicU32,
+) -> std::io::Result<()> {
+    let mut server = UnixStream::connect(engine).await?;
+    let mut request = vec![0; 64 << 10];
+    let length = client.read(&mut request).await?;
+    server.write_all(&request[..length]).await?;
+    let line = String::from_utf8_lossy(&request[..length.min(300)]).into_owned();
+    let spoil = |count: u32| (count < times).then_some(count + 1);
+    let order = Ordering::SeqCst;
+    if line.contains("follow=1") && count.fetch_update(order, order, spoil).is_ok() {
+        spoilt(&mut client, &mut server, fault).await?;
+        return Ok(());
+    }
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+async fn spoilt(
+    client: &mut UnixStream,
+    server: &mut UnixStream,
+    fault: Fault,
+) -> std::io::Result<()> {
+    let (Fault::Stall(limit) | Fault::Cut(limit) | Fault::Twice(limit)) = fault else {
+        let Fault::Instead(words) = fault else {
+            return Ok(());
+        };
+        return client.write_all(words).await;
+    };
+    let mut all = Vec::new();
+    while all.len() < limit && server.read_buf(&mut all).await? > 0 {}
+    match fault {
+        Fault::Twice(_) => {
+            // Up to the end of a chunk: the next begins behind it, if the engine gives one for each line.
+            while !all.ends_with(b"\n\r\n") && server.read_buf(&mut all).await? > 0 {}
+            client.write_all(&all).await?;
+            let mut chunk = Vec::new();
+            while !chunk.ends_with(b"\n\r\n") {
+                chunk.push(server.read_u8().await?);
+            }
+            client.write_all(&chunk).await?;
+            client.write_all(&chunk).await?;
+            copy_bidirectional(client, server).await.map(drop)
+        }
+        Fault::Stall(_) => {
+            client.write_all(&all[..limit.min(all.len())]).await?;
+            std::future::pending().await
+        }
+        _ => client.write_all(&all[..limit.min(all.len())]).await,
+    }
+}
+
+/// The whole log as somebody reads it who asks again from the last place after each error; the signs of life are left out.
+async fn read(executor: &dyn Executor, run: &Handle) -> String {
+    let mut text = Vec::new();
+    let mut from = None;
+    loop {
+        let mut chunks = executor.logs(run, from.clone());
+        let mut broken = false;
+        while let Some(chunk) = chunks.next().await {
+            match chunk {
+                Ok(chunk) => {
+                    match &chunk.item {
+                        LogItem::Data { bytes, .. } => text.extend_from_slice(bytes),
+                        gap => text.extend_from_slice(format!("{gap:?}\n").as_bytes()),
+                    }
+                    from = Some(chunk.next);
+                }
+                Err(error) => {
+                    assert!(error.is_transient(), "{error:?}");
+                    broken = true;
+                }
+            }
+        }
+        if !broken {
+            return String::from_utf8(text).unwrap();
+        }
+    }
+}
+
+async fn each_line_comes_once(fault: Fault, times: u32) {
+    let Some(bench) = Bench::new() else { return };
+    let proxy = Proxy::start(bench.place.folder.path(), bench.place.host(), fault, times);
+    let host = format!("unix://{}", proxy.path.display());
+    let through = bench.place.docker_at("one", &host);
+    let run = bench
+        .begin("i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.03; done")
+        .await;
+    let log = within(Duration::from_mins(2), "the log", read(&*through, &run)).await;
+    let expected = (1..=60).fold(String::new(), |text, n| text + &format!("line {n}\n"));
+    assert_eq!(log, expected, "{fault:?}");
+    // The last times may be over before it is asked for again.
+    assert!(proxy.spoilt.load(Ordering::SeqCst) > 0, "{fault:?}");
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_stalls_costs_no_line() {
+    each_line_comes_once(Fault::Stall(2000), 2).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_anywhere_costs_no_line() {
+    for limit in [10, 800, 1999, 2000, 2001, 2013] {
+        each_line_comes_once(Fault::Cut(limit), 3).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_costs_no_line() {
+    for answer in [
+        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 26\r\n\r\n{\"message\":\"no such thing\"}"[..],
+        b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\n<html></html>",
+        b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n\x01\0\0\0\xff\xff\xff\xff\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 13\r\n\r\n<html></html>",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n\x01\0\0\0\0\0\0\x05\r\n0\r\n\r\n",
+        b"nonsense",
+    ] {
+        each_line_comes_once(Fault::Instead(answer), 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_the_engine_gives_twice_comes_once() {
+    each_line_comes_once(Fault::Twice(2000), 1).await;
+}

@@ -11,7 +11,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
 
 use super::life::Life;
-use super::{Host, Values};
+use super::{Host, Values, caution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
 use crate::finding::Finding;
@@ -161,6 +161,10 @@ impl PluginExecutor {
 
     async fn open_watch(&self, run: Handle) -> Result<BoxStream<'static, Result<Status>>> {
         let life = self.host.life().await?;
+        if !masks(&life) {
+            self.values.recall_soon(run.run).await;
+        }
+        let id = run.run;
         let mut levels = RemoteExecutor::with_secrets(life.session.clone()).watch(&run);
         let limit = self.host.timeouts().watch.get();
         let first = timeout(limit, levels.next()).await.map_err(|_| {
@@ -175,7 +179,7 @@ impl PluginExecutor {
                 let (this, life) = (this.clone(), life.clone());
                 async move { this.item(&life, "watch", level).await }
             })
-            .map(move |level| level.map(|(this, level)| this.values.status(level)))
+            .map(move |level| level.map(|(this, level)| this.values.status(id, level)))
             .boxed())
     }
 
@@ -210,7 +214,9 @@ impl PluginExecutor {
                 .map(|chunk| chunk.map(|(_, chunk)| chunk))
                 .boxed()
         };
-        self.values.log(id, masks, from, open).await
+        let (this, run) = (self.clone(), Handle::of(id));
+        let watch = move || Executor::watch(&this, &run);
+        Ok(self.values.log(id, masks, from, open, watch))
     }
 }
 
@@ -268,23 +274,30 @@ impl Executor for PluginExecutor {
         }
         let limit = self.host.timeouts().check.get();
         let examine = |remote: RemoteExecutor| async move { remote.findings().await }.boxed();
-        match self.ask_again("examine", limit, examine).await {
-            Ok(findings) => findings
-                .into_iter()
-                .map(|one| self.values.finding(one))
-                .collect(),
-            Err(error) => vec![Finding::of_error(&error)],
+        let mut findings = match self.ask_again("examine", limit, examine).await {
+            Ok(findings) => findings,
+            Err(error) => return vec![Finding::of_error(&error)],
+        };
+        if let Ok(can) = self.capabilities().await
+            && let Some(caution) = caution(&can)
+        {
+            findings.push(Finding::warning(caution));
         }
+        let findings = findings.into_iter();
+        findings.map(|one| self.values.finding(one)).collect()
     }
 
     async fn capabilities(&self) -> Result<Capabilities> {
         let welcome = self.host.welcome().await?;
-        welcome.capabilities.clone().ok_or_else(|| {
+        let mut can = welcome.capabilities.clone().ok_or_else(|| {
             let program = self.host.launch().shown();
             Error::invalid(format!(
                 "the plugin `{program}` names no `capabilities` in its answer to `hello`"
             ))
-        })
+        })?;
+        let caution = caution(&can);
+        can.notes.extend(caution.map(str::to_owned));
+        Ok(can)
     }
 
     async fn check(&self) -> Result<()> {

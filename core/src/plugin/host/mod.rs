@@ -7,6 +7,8 @@
 //! | `life` | one process from its start to its end |
 //! | `stderr` | its standard error, into our log |
 //! | [`Values`], `masking` | values of live runs in what it says, and in the output of runs |
+//! | `given` | which values runs were given, on disk, by store and version |
+//! | `held` | a log that cannot be shown, because they cannot be had again |
 //! | [`trace`] | its messages, for whoever looks for a fault |
 //! | `executor`, `store` | the two contracts through it |
 //!
@@ -17,6 +19,8 @@
 //! messages are at most 1 MiB, streams flow under credit, and stderr is cut to lines and a rate.
 
 mod executor;
+mod given;
+mod held;
 mod launch;
 mod life;
 mod masking;
@@ -42,7 +46,7 @@ pub use launch::Launch;
 pub use settings::{PluginSettings, Timeouts};
 pub use store::PluginStore;
 pub use trace::{Frame, Trace, Way};
-pub use values::Values;
+pub use values::{Values, caution};
 
 use life::Life;
 use masking::Masking;
@@ -133,6 +137,7 @@ impl Host {
             Arc::clone(self.masking()),
             &launch.hello.data_dir,
             launch.mask,
+            launch.references.clone(),
         )
     }
 

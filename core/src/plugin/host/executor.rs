@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::timeout;
 
 use super::life::Life;
+use super::renewed::{Opened, renewed};
 use super::{Host, Values, caution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
@@ -159,7 +160,7 @@ impl PluginExecutor {
         Progress::to(move |message| progress.report(&values.text(message)))
     }
 
-    async fn open_watch(&self, run: Handle) -> Result<BoxStream<'static, Result<Status>>> {
+    async fn open_watch(&self, run: Handle) -> Result<Opened<Status>> {
         let life = self.host.life().await?;
         if !masks(&life) {
             self.values.recall_soon(run.run).await;
@@ -172,51 +173,52 @@ impl PluginExecutor {
                 "the plugin told no level of the run within {limit:?}"
             ))
         })?;
-        let this = self.clone();
+        let (this, values) = (self.clone(), self.values.clone());
         let levels = stream::iter(first).chain(levels);
-        Ok(levels
-            .then(move |level| {
-                let (this, life) = (this.clone(), life.clone());
-                async move { this.item(&life, "watch", level).await }
-            })
-            .map(move |level| level.map(|(this, level)| this.values.status(id, level)))
-            .boxed())
+        let items = this
+            .explained(&life, "watch", levels)
+            .map(move |level| level.map(|level| values.status(id, level)))
+            .boxed();
+        Ok(Opened { life, items })
     }
 
-    /// An item of a stream; an error says why the plugin ended, if it did.
-    async fn item<T>(&self, life: &Life, method: &str, item: Result<T>) -> Result<(Self, T)> {
-        match item {
-            Ok(item) => Ok((self.clone(), item)),
-            Err(_) if life.session.is_closed() => Err(self.gone(life, method).await),
-            Err(error) => Err(self.values.error(error)),
-        }
-    }
-
-    async fn open_logs(
+    /// The items of a stream; an error says why the plugin ended, if it did.
+    fn explained<T: Send + 'static>(
         &self,
-        run: Handle,
-        from: Option<LogCursor>,
-    ) -> Result<BoxStream<'static, Result<LogChunk>>> {
+        life: &Life,
+        method: &'static str,
+        items: impl Stream<Item = Result<T>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T>> {
+        let (this, life) = (self.clone(), life.clone());
+        let explain = move |item: Result<T>| {
+            let (this, life) = (this.clone(), life.clone());
+            async move {
+                match item {
+                    Err(_) if life.session.is_closed() => Err(this.gone(&life, method).await),
+                    item => item.map_err(|error| this.values.error(error)),
+                }
+            }
+        };
+        items.then(explain).boxed()
+    }
+
+    async fn open_logs(&self, run: Handle, from: Option<LogCursor>) -> Result<Opened<LogChunk>> {
         let life = self.host.life().await?;
         let can = life.welcome.capabilities.as_ref();
         if can.is_some_and(|can| !can.offers("logs")) {
-            return Ok(no_logs(self.watch(&run)));
+            let items = no_logs(self.watch(&run));
+            return Ok(Opened { life, items });
         }
         let (id, masks) = (run.run, masks(&life));
-        let this = self.clone();
+        let (this, watched) = (self.clone(), run.clone());
+        let watch = move || Executor::watch(&this, &watched);
+        let (this, asked) = (self.clone(), life.clone());
         let open = move |from| {
-            let chunks = RemoteExecutor::with_secrets(life.session.clone()).logs(&run, from);
-            chunks
-                .then(move |chunk| {
-                    let (this, life) = (this.clone(), life.clone());
-                    async move { this.item(&life, "logs", chunk).await }
-                })
-                .map(|chunk| chunk.map(|(_, chunk)| chunk))
-                .boxed()
+            let chunks = RemoteExecutor::with_secrets(asked.session.clone()).logs(&run, from);
+            this.explained(&asked, "logs", chunks)
         };
-        let (this, run) = (self.clone(), Handle::of(id));
-        let watch = move || Executor::watch(&this, &run);
-        Ok(self.values.log(id, masks, from, open, watch))
+        let items = self.values.log(id, masks, from, open, watch);
+        Ok(Opened { life, items })
     }
 }
 
@@ -251,16 +253,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn opened<T: Send + 'static>(
-    open: impl Future<Output = Result<BoxStream<'static, Result<T>>>> + Send + 'static,
-) -> BoxStream<'static, Result<T>> {
-    let stream = open.map(|opened| match opened {
-        Ok(stream) => stream,
-        Err(error) => stream::once(async { Err(error) }).boxed(),
-    });
-    stream.flatten_stream().boxed()
 }
 
 #[async_trait]
@@ -322,12 +314,19 @@ impl Executor for PluginExecutor {
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
-        opened(async move { this.open_watch(run).await })
+        renewed(move |_| {
+            let (this, run) = (this.clone(), run.clone());
+            async move { this.open_watch(run).await }.boxed()
+        })
     }
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         let (this, run) = (self.clone(), run.clone());
-        opened(async move { this.open_logs(run, from).await })
+        renewed(move |last: Option<LogChunk>| {
+            let (this, run) = (this.clone(), run.clone());
+            let from = last.map(|chunk| chunk.next).or_else(|| from.clone());
+            async move { this.open_logs(run, from).await }.boxed()
+        })
     }
 
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {

@@ -14,12 +14,15 @@ use crate::run::Status;
 /// Begins the cursor behind the gap. No cursor of [`crate::masked`] begins so.
 const MARK: &str = "~~";
 
-/// The place before the gap, if the cursor is the one behind it.
-pub(super) fn before(cursor: &LogCursor) -> Option<Option<LogCursor>> {
-    cursor
-        .as_str()
-        .strip_prefix(MARK)
-        .map(|text| text.parse().ok())
+/// The place from which the log is to be read, and whether the gap behind it was told before.
+pub(super) fn place(from: Option<LogCursor>) -> (Option<LogCursor>, bool) {
+    let behind = from
+        .as_ref()
+        .and_then(|from| from.as_str().strip_prefix(MARK));
+    match behind {
+        Some(before) => (before.parse().ok(), true),
+        None => (from, false),
+    }
 }
 
 /// One gap behind `from`, unless it was `told` before; then nothing until the run has ended.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -42,6 +42,7 @@ pub(super) struct Life {
     pub(super) process: Option<u32>,
     /// Calls under way that must not be broken off.
     pub(super) busy: Arc<AtomicUsize>,
+    replaced: Arc<AtomicBool>,
     ended: watch::Receiver<Option<String>>,
     born: Instant,
     program: Arc<Program>,
@@ -91,6 +92,16 @@ impl Life {
             stamp(path).is_some_and(|now| Some(now) != *then)
         };
         due && self.busy.load(Ordering::Acquire) == 0 && self.program.files.iter().any(changed)
+    }
+
+    /// Ends it, because a newer program takes over.
+    pub(super) fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.session.close();
+    }
+
+    pub(super) fn was_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
     }
 
     /// Why it ended, once it has.
@@ -264,6 +275,7 @@ impl Begun {
             welcome: Arc::new(welcome),
             process: self.process,
             busy: Arc::default(),
+            replaced: Arc::default(),
             ended: self.ended.clone(),
             born: Instant::now(),
             program: Arc::new(Program {

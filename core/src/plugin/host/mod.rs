@@ -10,6 +10,7 @@
 //! | `given` | which values runs were given, on disk, by store and version |
 //! | `held` | a log that cannot be shown, because they cannot be had again |
 //! | [`trace`] | its messages, for whoever looks for a fault |
+//! | `renewed` | streams that go on in a newer program |
 //! | `executor`, `store` | the two contracts through it |
 //!
 //! # What is kept
@@ -24,6 +25,7 @@ mod held;
 mod launch;
 mod life;
 mod masking;
+mod renewed;
 pub mod settings;
 mod stderr;
 mod store;
@@ -155,7 +157,7 @@ impl Host {
         if let Some(life) = &slot.life {
             if life.is_outdated() {
                 tracing::info!(plugin = %self.0.launch.name(), "the plugin's program was replaced: the new one takes over");
-                life.session.close();
+                life.replace();
                 slot.life = None;
             } else if !life.session.is_closed() {
                 return Ok(life.clone());

@@ -127,6 +127,8 @@ pub(super) struct Traced<T> {
     inner: T,
     /// Until the first message has come.
     heard: Option<(Heard, Arc<Masking>)>,
+    /// Why nothing can be written any more, as long as there may be something to hear.
+    broken: Option<Error>,
     trace: Option<(Trace, Arc<Masking>)>,
 }
 
@@ -142,6 +144,7 @@ impl<T> Traced<T> {
         Self {
             inner,
             heard,
+            broken: None,
             trace,
         }
     }
@@ -185,7 +188,17 @@ impl<T: Transport> Sink<String> for Traced<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.inner.poll_flush_unpin(cx)
+        if self.broken.is_none() {
+            match std::task::ready!(self.inner.poll_flush_unpin(cx)) {
+                Err(error) if self.heard.is_some() => self.broken = Some(error),
+                flushed => return Poll::Ready(flushed),
+            }
+        }
+        // Who ended without reading may have said why before: that is heard first.
+        if self.heard.is_some() {
+            drop(std::task::ready!(self.poll_next_unpin(cx)));
+        }
+        Poll::Ready(self.broken.take().map_or(Ok(()), Err))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -187,9 +187,7 @@ impl Values {
         open: impl FnOnce(Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> + Send + 'static,
         watch: impl Fn() -> BoxStream<'static, Result<Status>> + Send + Sync + 'static,
     ) -> BoxStream<'static, Result<LogChunk>> {
-        let behind_gap = from.as_ref().and_then(held::before);
-        let told = behind_gap.is_some();
-        let from = behind_gap.unwrap_or(from);
+        let (from, told) = held::place(from);
         let this = self.clone();
         let opened = async move {
             if !masks && let Err(error) = this.recall_in_time(run, &watch).await {

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn refused(more: Value) -> String {
+    fn refused(more: &Value) -> String {
         let mut section = json!({ "start": ["./batch", "start"], "status": ["./batch", "{id}"] });
         let more = more.as_object().unwrap().clone();
         section.as_object_mut().unwrap().extend(more);
@@ -192,14 +192,14 @@ mod tests {
                 r#"write `["./batch", "stop", "{id}"]`"#,
             ),
         ] {
-            let told = refused(more.clone());
+            let told = refused(&more);
             assert!(told.contains(words), "{more}: {told}");
         }
         for more in [
             json!({}),
             json!({"stop": ["sh", "-c", "kill $(awk '{print}' {id}.pid)", "{id}-${name}-{grace}", "{}"]}),
         ] {
-            assert_eq!(refused(more.clone()), "", "{more}");
+            assert_eq!(refused(&more), "", "{more}");
         }
     }
 }

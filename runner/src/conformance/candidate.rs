@@ -250,13 +250,12 @@ impl Candidate {
         };
         let welcome = if is_open && is_none {
             self.probed.contract = Contract::Secrets;
-            match self.host("One", true)?.welcome().await {
-                Ok(welcome) => welcome,
+            if let Ok(welcome) = self.host("One", true)?.welcome().await {
+                welcome
+            } else {
                 // What it said as an executor is the better answer if it is no store either.
-                Err(_) => {
-                    self.probed.contract = Contract::Executor;
-                    asked?
-                }
+                self.probed.contract = Contract::Executor;
+                asked?
             }
         } else {
             asked?

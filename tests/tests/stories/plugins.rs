@@ -127,12 +127,17 @@ const VALUE: &str = "kestrel-umbrella-4711-quartz";
 const SOON: Duration = Duration::from_secs(12);
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
+    fs::create_dir_all(to).expect("the folder of the story can be written to");
+    let entries = fs::read_dir(from).expect("the examples are there");
+    for entry in entries.flatten().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("an example can be copied");
     }
+}
+
+fn write_store(story: &Story) {
+    let program = story.write("store.py", STORE);
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(program, executable).expect("a file of our own can be made executable");
 }
 
 /// A runner whose executor is the one of the tutorial, which does not mask, and whose default store has versions.
@@ -143,8 +148,7 @@ async fn with_careless_plugin(story: &Story, server: &Server) -> Runner {
         &examples.join("custom-executor-python"),
         &story.path("mine"),
     );
-    let store = story.write("store.py", STORE);
-    fs::set_permissions(store, fs::Permissions::from_mode(0o755)).unwrap();
+    write_store(story);
     let mut runner = Runner::new(story, server, "runner-1").await;
     runner.sections = format!(
         "[executors.plugged]\nkind = \"plugin\"\ncommand = [\"./mine/executor.py\"]\n\
@@ -310,8 +314,7 @@ async fn plugin_test_tells_at_once_what_it_cannot_do_and_reports_what_cannot_be_
         report.expect(1);
         assert_eq!(report.json()["cases"][0]["name"], "it_can_be_used");
         assert!(story.read("j.xml").contains("<failure"), "{}", story.read("j.xml"));
-        let store = story.write("store.py", STORE);
-        fs::set_permissions(store, fs::Permissions::from_mode(0o755)).unwrap();
+        write_store(&story);
         story.write("c.toml", "[secrets.mine]\nkind = \"plugin\"\ncommand = [\"./store.py\"]\nsettings = { folder = \".\" }\n");
         let only = ["--only", "check answers without side effects"];
         let section = [&["plugin", "test", "-c", "c.toml", "--section", "mine"][..], &only].concat();

@@ -154,9 +154,8 @@ impl Values {
             "the log of the run is held back in the backend, because the values that it was given cannot be had again to mask them: {}",
             why.report()
         );
-        if self.held().insert(run, why.clone()).as_ref() != Some(&why) {
-            tracing::warn!(%run, why);
-        }
+        tracing::debug!(%run, why);
+        self.held().insert(run, why);
     }
 
     /// Forgets what a run was given.
@@ -192,6 +191,7 @@ impl Values {
         let opened = async move {
             if !masks && let Err(error) = this.recall_in_time(run, &watch).await {
                 this.hold(run, &error);
+                tracing::warn!(%run, why = error.report(), "the log of the run is held back: the values that it was given cannot be had again");
                 return held::held(from.as_ref(), told, watch());
             }
             let patterns = this.masking.of(&run.to_string());

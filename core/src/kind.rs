@@ -31,6 +31,9 @@ pub struct Context {
     pub references: References,
     /// The folder of the configuration file: what is written there as a relative path is meant from here.
     pub config_dir: Option<std::path::PathBuf>,
+    /// Who sees what is said between this and its backend, values left out: `plugin test`. Few have anything to show.
+    #[cfg(feature = "plugin-host")]
+    pub trace: Option<crate::plugin::host::Trace>,
 }
 
 impl Context {
@@ -51,6 +54,8 @@ impl Context {
             spool_total: None,
             references: References::none(),
             config_dir: None,
+            #[cfg(feature = "plugin-host")]
+            trace: None,
         }
     }
 

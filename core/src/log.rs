@@ -81,9 +81,12 @@ pub enum GapReason {
     Limit,
     /// The disk was full.
     DiskFull,
+    /// The values that the run was given are not known any more, so that they could not be masked in it.
+    HeldBack,
     /// The engine, node or helper that held it died or was killed.
     Crashed,
-    /// The stored log was damaged.
+    /// The stored log was damaged, or a reason that a later version has.
+    #[serde(other)]
     Damaged,
 }
 
@@ -94,6 +97,9 @@ impl GapReason {
             Self::Rotated => "the backend dropped it before it could be read",
             Self::Limit => "the limit of the log was reached",
             Self::DiskFull => "the disk was full",
+            Self::HeldBack => {
+                "it is held back: the runner was restarted, and the values that the run was given cannot be had again to mask them"
+            }
             Self::Crashed => "what held it died or was killed; its last words may be among it",
             Self::Damaged => "the stored log cannot be read",
         }
@@ -293,6 +299,19 @@ mod tests {
             let chunk = chunk(bytes);
             let json = serde_json::to_string(&chunk).unwrap();
             assert_eq!(serde_json::from_str::<LogChunk>(&json).unwrap(), chunk);
+        }
+    }
+
+    #[test]
+    fn a_reason_that_a_later_version_has_is_a_gap_too() {
+        for (why, read) in [
+            ("held_back", GapReason::HeldBack),
+            ("of_a_later_version", GapReason::Damaged),
+        ] {
+            let json = format!(r#"{{"next":"1","gap":{{"why":"{why}"}}}}"#);
+            let chunk: LogChunk = serde_json::from_str(&json).unwrap();
+            let (bytes, why) = (None, read);
+            assert_eq!(chunk.item, LogItem::Gap { bytes, why });
         }
     }
 

@@ -1,10 +1,11 @@
 //! Programs that answer: a question on their stdin, the answer on their stdout. For backends that have a command line.
 
+use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
@@ -63,6 +64,47 @@ pub async fn ask(
         Error::internal(message).with_source(error)
     })?;
     judge(what, status, printed, &words.unwrap_or_default(), otherwise)
+}
+
+/// Reads a program and its arguments out of a section: `#[serde(deserialize_with = "argv")]`.
+pub fn argv<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    deserializer.deserialize_any(Argv)
+}
+
+/// The same where it may be absent; with `#[serde(default)]`.
+pub fn argv_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    argv(deserializer).map(Some)
+}
+
+struct Argv;
+
+impl<'de> Visitor<'de> for Argv {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of a program and its arguments")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let words: Vec<String> = text
+            .split_whitespace()
+            .map(|word| format!("{word:?}"))
+            .collect();
+        let words = crate::id::shorten(&words.join(", "));
+        Err(E::custom(format!(
+            "a text where a list of a program and its arguments is expected: write `[{words}]`; no shell reads it"
+        )))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<Self::Value, A::Error> {
+        let mut argv = Vec::new();
+        while let Some(word) = words.next_element()? {
+            argv.push(word);
+        }
+        Ok(argv)
+    }
 }
 
 /// Reads the JSON that a program printed. The parser's own words could quote a value, and are left out.

@@ -23,7 +23,7 @@ import sys
 import time
 import uuid
 
-ROOT = pathlib.Path(os.environ.get("BATCH_DIR", "~/.batch")).expanduser()
+ROOT = pathlib.Path(os.environ.get("BATCH_DIR", "~/.batch")).expanduser().resolve()
 CONFIG = "@WORKFLOW_CONFIG@"  # stands for the path of the job's config file
 TICK = 0.02
 
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 def submit(job, name=None, comment=None, root=ROOT):
     """Makes a job and its keeper; returns its id. Submitting a name again completes what is half done."""
-    folder = root / (name or uuid.uuid4().hex[:12])
+    folder = root.resolve() / (name or uuid.uuid4().hex[:12])  # the keeper works in another folder
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (folder / "stop").exists():
         raise Refused("conflict", f"the job {folder.name} was stopped")

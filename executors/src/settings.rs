@@ -55,5 +55,18 @@ fn culprit<T: DeserializeOwned>(settings: &Value, error: &str) -> Option<String>
             Err(other) => other.to_string() != error,
         }
     });
-    blamed.cloned()
+    let key = blamed?;
+    // Of a table in it, the key of that.
+    let within = members[key].as_object().into_iter().flatten();
+    let inner = within.map(|(inner, _)| inner).find(|inner| {
+        let mut without = settings.clone();
+        if let Some(table) = without[key].as_object_mut() {
+            table.remove(*inner);
+        }
+        T::deserialize(&without).map_or_else(|other| other.to_string() != error, |_| true)
+    });
+    Some(match inner {
+        Some(inner) => format!("{key}.{inner}"),
+        None => key.clone(),
+    })
 }

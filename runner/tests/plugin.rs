@@ -72,11 +72,9 @@ fn a_program_that_is_no_plugin_is_an_answer_and_no_panic() {
     ] {
         let ended = run(folder.path(), &["plugin", "test", "--", program]);
         assert_eq!(ended.status.code(), Some(1));
-        assert!(
-            text(&ended.stderr).contains(words),
-            "{}",
-            text(&ended.stderr)
-        );
+        let told = text(&ended.stdout);
+        assert!(told.contains("failed       it can be used"), "{told}");
+        assert!(told.contains(words), "{told}");
     }
     let ended = run(folder.path(), &["plugin", "test"]);
     assert_eq!(ended.status.code(), Some(2));

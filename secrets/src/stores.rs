@@ -10,7 +10,7 @@ use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::id::{RunId, SectionName};
 use hybrid_runner_core::kind::{Context, nearest};
 use hybrid_runner_core::secret::{
-    Reference, Secret, SecretName, SecretProvider, SecretValue, Secrets,
+    Origin, Reference, Secret, SecretName, SecretProvider, SecretValue, Secrets,
 };
 use tokio::time::Instant;
 
@@ -66,6 +66,15 @@ pub struct Found {
     pub by_default: bool,
     /// The value.
     pub value: SecretValue,
+}
+
+impl Found {
+    fn origin(&self) -> Origin {
+        if self.by_default {
+            return Origin::Default;
+        }
+        Origin::Store(self.store.clone(), self.version.clone())
+    }
 }
 
 impl Stores {
@@ -173,7 +182,10 @@ impl Stores {
         let who = run.to_string();
         for (reference, found) in self.read_all(&who, references, fresh).await {
             match found {
-                Ok(found) => secrets.insert(reference.as_str(), found.value),
+                Ok(found) => {
+                    secrets.set_origin(reference.as_str(), found.origin());
+                    secrets.insert(reference.as_str(), found.value);
+                }
                 Err(error) => errors.push(error),
             }
         }

@@ -141,6 +141,23 @@ impl Client {
         }
     }
 
+    /// Waits until the run stands so.
+    pub async fn until(&self, run: &str, stands: impl Fn(&Run) -> bool) -> Run {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.show(run).await;
+            if stands(&found) {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not so after {PATIENCE:?}: {}",
+                found.0
+            );
+            sleep(AGAIN).await;
+        }
+    }
+
     /// Waits for the end of the run.
     pub async fn finished(&self, run: &str) -> Run {
         self.wait(run, "finished").await

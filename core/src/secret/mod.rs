@@ -14,7 +14,7 @@ use crate::error::Result;
 pub use reference::{Key, Reference, SecretName};
 pub use references::References;
 pub use template::{Template, references_in};
-pub use value::{Fields, Secret, SecretValue, Secrets};
+pub use value::{Fields, Origin, Secret, SecretValue, Secrets};
 
 /// A store of secrets in the customer's own place.
 ///

@@ -1,18 +1,20 @@
-//! Values for the settings of a section itself.
+//! Values for the settings of a section itself, and values of a version that was read before.
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Reference, SecretValue};
-use crate::error::{Error, Result};
+use super::{Reference, Secret, SecretValue};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SectionName;
 
-/// Reads references that stand in a section's own settings (the password of a registry), each time anew.
+/// Reads references that stand in a section's own settings (the password of a registry), each time anew; and once more what
+/// a run was given.
 #[derive(Clone, Default)]
 pub struct References(Option<Arc<Reader>>);
 
-type Reader = dyn Fn(Reference) -> BoxFuture<'static, Result<SecretValue>> + Send + Sync;
+type Reader = dyn Fn(Reference) -> BoxFuture<'static, Result<Secret>> + Send + Sync;
 
 impl References {
     /// There are no stores: each reference is refused.
@@ -22,13 +24,46 @@ impl References {
 
     /// Reads through `reader`.
     pub fn through(
-        reader: impl Fn(Reference) -> BoxFuture<'static, Result<SecretValue>> + Send + Sync + 'static,
+        reader: impl Fn(Reference) -> BoxFuture<'static, Result<Secret>> + Send + Sync + 'static,
     ) -> Self {
         Self(Some(Arc::new(reader)))
     }
 
     /// The value of now.
     pub async fn read(&self, reference: &Reference) -> Result<SecretValue> {
+        Ok(self.ask(reference).await?.value)
+    }
+
+    /// The value that this reference stood for in this store when its version had that name; never another one.
+    ///
+    /// A store that cannot be asked for a version answers if the present one still has that name.
+    pub async fn read_version(
+        &self,
+        reference: &Reference,
+        store: &SectionName,
+        version: &str,
+    ) -> Result<SecretValue> {
+        let mut present = reference.clone();
+        present.store = Some(store.clone());
+        let mut exact = present.clone();
+        exact.name.version = Some(version.to_owned());
+        // A stage is at another version by now, perhaps.
+        exact.name.stage = None;
+        let secret = match self.ask(&exact).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Unsupported) => {
+                self.ask(&present).await?
+            }
+            answer => answer?,
+        };
+        if secret.version.as_deref() == Some(version) {
+            return Ok(secret.value);
+        }
+        Err(Error::not_found(format!(
+            "`{reference}` has another version in store `{store}` by now, and version `{version}` cannot be read any more"
+        )))
+    }
+
+    async fn ask(&self, reference: &Reference) -> Result<Secret> {
         match &self.0 {
             Some(reader) => reader(reference.clone()).await,
             None => Err(Error::unsupported(format!(

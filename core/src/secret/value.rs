@@ -6,6 +6,7 @@ use std::fmt;
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use crate::error::{Error, Result};
+use crate::id::SectionName;
 
 /// The bytes of a secret: no `Debug`, no `Serialize`, zeroized on drop.
 #[derive(Clone)]
@@ -100,10 +101,22 @@ impl From<SecretValue> for Secret {
     }
 }
 
+/// Where a value was found, so that the same one can be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// A store, and its own name of the version, if it has versions.
+    Store(SectionName, Option<String>),
+    /// The reference's own `?default=`.
+    Default,
+}
+
 /// The values for one start: reference (as written) → value. Travels beside the spec, never in it.
 #[derive(Clone, Default)]
 pub struct Secrets {
     values: BTreeMap<String, SecretValue>,
+    /// Where the values were found, as far as that is known.
+    origins: BTreeMap<String, Origin>,
     /// The workload resolves its references itself: they are written as they are.
     left: bool,
 }
@@ -130,6 +143,16 @@ impl Secrets {
     /// Adds the value of a reference, written without `secret:`.
     pub fn insert(&mut self, reference: impl Into<String>, value: SecretValue) {
         self.values.insert(reference.into(), value);
+    }
+
+    /// Adds where the value of a reference was found.
+    pub fn set_origin(&mut self, reference: impl Into<String>, origin: Origin) {
+        self.origins.insert(reference.into(), origin);
+    }
+
+    /// Where the value of a reference was found, if that is known.
+    pub fn origin(&self, reference: &str) -> Option<&Origin> {
+        self.origins.get(reference)
     }
 
     /// The value of a reference, written without `secret:`.

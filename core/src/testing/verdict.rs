@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind};
 
 /// What one case of a contract suite found.
@@ -90,11 +92,21 @@ pub(super) fn ensure(holds: bool, expected: &str, came: impl FnOnce() -> String)
 }
 
 /// Fails unless both are the same.
-pub(super) fn equal<T: PartialEq + fmt::Debug>(what: &str, expected: &T, came: &T) -> Tried {
+pub(super) fn equal<T: PartialEq + Serialize>(what: &str, expected: &T, came: &T) -> Tried {
     ensure(
         expected == came,
         &format!("{what}: {}", shown(expected)),
         || shown(came),
+    )
+}
+
+/// Fails unless both are the same output.
+pub(super) fn equal_bytes(what: &str, expected: &[u8], came: &[u8]) -> Tried {
+    let text = |bytes: &[u8]| shown(&String::from_utf8_lossy(bytes));
+    ensure(
+        expected == came,
+        &format!("{what}: {}", text(expected)),
+        || text(came),
     )
 }
 
@@ -113,19 +125,16 @@ pub(super) fn done<T>(what: &str, result: Result<T, Error>) -> Tried<T> {
 }
 
 /// The error of a method that must refuse.
-pub(super) fn refused<T: fmt::Debug>(what: &str, result: Result<T, Error>) -> Tried<Error> {
+pub(super) fn refused<T>(what: &str, result: Result<T, Error>) -> Tried<Error> {
     match result {
-        Ok(came) => Err(failed(format!("{what} to be refused"), shown(&came))),
+        // It may be a secret.
+        Ok(_) => Err(failed(format!("{what} to be refused"), "success")),
         Err(error) => Ok(error),
     }
 }
 
 /// Fails unless a method refused with this kind.
-pub(super) fn refused_as<T: fmt::Debug>(
-    kind: ErrorKind,
-    what: &str,
-    result: Result<T, Error>,
-) -> Tried {
+pub(super) fn refused_as<T>(kind: ErrorKind, what: &str, result: Result<T, Error>) -> Tried {
     let error = refused(what, result)?;
     ensure(
         error.kind() == kind,
@@ -138,12 +147,22 @@ pub(super) fn came_error(error: &Error) -> String {
     format!("the error `{}`: {}", error.kind(), error.report())
 }
 
-/// At most 300 characters of something, for a message.
-pub(super) fn shown(value: &impl fmt::Debug) -> String {
-    let text = format!("{value:?}");
+/// At most 300 characters of something as the wire has it, for a message.
+pub(super) fn shown(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value)
+        .unwrap_or_else(|error| format!("what cannot be shown ({error})"));
     match text.char_indices().nth(300) {
         None => text,
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.len()),
+    }
+}
+
+/// The same of an item of a stream.
+pub(super) fn shown_item(item: Option<&Result<impl Serialize, Error>>) -> String {
+    match item {
+        None => "its end".to_owned(),
+        Some(Ok(item)) => shown(item),
+        Some(Err(error)) => came_error(error),
     }
 }
 

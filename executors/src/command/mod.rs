@@ -20,15 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::executor::{
     Capabilities, Executor, Handle, LogKeeping, Progress, findings,
 };
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
-use hybrid_runner_core::plugin::host::{Submitted, Values};
+use hybrid_runner_core::plugin::host::{Submitted, Trace, Values, Way, caution};
 use hybrid_runner_core::run::{
     CONFIG_PLACE, Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
 };
@@ -68,6 +68,7 @@ struct Shared {
     settings: Commands,
     scripts: Scripts,
     values: Values,
+    trace: Option<Trace>,
     /// When a run was first seen running, and whether it ran out of time.
     times: PathBuf,
 }
@@ -96,9 +97,38 @@ impl Command {
         Ok(Self(Arc::new(Shared {
             settings,
             scripts,
-            values: Values::of(&context.data_dir),
+            values: Values::of(&context.data_dir, context.references.clone()),
+            trace: context.trace.clone(),
             times: context.data_dir.join("times"),
         })))
+    }
+
+    /// Runs a command; what it is told and what it answers is shown without values, if anybody looks.
+    async fn ask(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
+        let show = |way, text: &str| {
+            if let Some(trace) = &self.0.trace {
+                let text = self.0.values.text(text);
+                trace.tell(way, format!("{name} {}", cut(&text)));
+            }
+        };
+        let mut told = request.clone();
+        if let Some(work) = told.get_mut("work") {
+            *work = "***".into();
+        }
+        show(Way::Sent, &told.to_string());
+        let answer = self.0.scripts.run(name, step, request).await;
+        match &answer {
+            // Output may hold a value in two pieces.
+            Ok(printed) if name == "logs" => {
+                show(Way::Received, &format!("({} bytes)", printed.len()));
+            }
+            Ok(printed) => show(Way::Received, &String::from_utf8_lossy(printed)),
+            Err(error) => show(
+                Way::Received,
+                &format!("({}: {})", error.kind(), error.report()),
+            ),
+        }
+        answer
     }
 
     fn place(run: &Handle) -> Result<Place> {
@@ -141,7 +171,7 @@ impl Command {
         let request =
             json!({ "run": run.run, "id": place.id, "settings": self.0.settings.settings });
         let step = Step::new(run.run).id(&place.id);
-        let answer = self.0.scripts.run("status", &step, &request).await;
+        let answer = self.ask("status", &step, &request).await;
         let told: Told = match answer {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let why = format!(
@@ -150,13 +180,13 @@ impl Command {
                 );
                 let lost = State::Finished(Outcome::lost(why));
                 let level = Status::new(run.run.attempt_number().max(1), lost);
-                return Ok(self.0.values.status(level));
+                return Ok(self.0.values.status(run.run, level));
             }
             answer => program::read("status", &answer?)?,
         };
         let mut status = told.status(run.run)?;
         status.state = self.keep_time(run, &place, status.state).await?;
-        Ok(self.0.values.status(status))
+        Ok(self.0.values.status(run.run, status))
     }
 
     /// Ends a run that is over its time, unless the backend itself does.
@@ -221,6 +251,13 @@ impl Command {
     }
 }
 
+/// What is shown of an answer, at most.
+const SHOWN: usize = 4096;
+
+fn cut(text: &str) -> &str {
+    text[..text.floor_char_boundary(SHOWN)].trim_end()
+}
+
 fn in_file(path: &std::path::Path, error: std::io::Error) -> Error {
     Error::unavailable(format!("failed to use `{}`", path.display())).with_source(error)
 }
@@ -250,6 +287,8 @@ impl Backend for Command {
             .filter(|(_, missing)| *missing)
             .map(|(part, _)| part.to_owned())
             .collect();
+        let caution = caution(&can);
+        can.notes.extend(caution.map(str::to_owned));
         Ok(can)
     }
 
@@ -260,7 +299,7 @@ impl Backend for Command {
         }
         let request = json!({ "settings": self.0.settings.settings });
         let step = Step::new(RunId::generate());
-        self.0.scripts.run("check", &step, &request).await.map(drop)
+        self.ask("check", &step, &request).await.map(drop)
     }
 
     async fn examine(&self) -> Vec<Finding> {
@@ -277,7 +316,7 @@ impl Backend for Command {
             return Submitted::Refused(error);
         }
         let step = Step::new(spec.run).name(spec.name.as_str());
-        let answer = self.0.scripts.run("start", &step, &request).await;
+        let answer = self.ask("start", &step, &request).await;
         let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
             Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
@@ -292,20 +331,26 @@ impl Backend for Command {
         let request =
             json!({ "run": spec.run, "name": spec.name, "settings": self.0.settings.settings });
         let step = Step::new(spec.run).name(spec.name.as_str());
-        let answer = self.0.scripts.run("find", &step, &request).await?;
+        let answer = self.ask("find", &step, &request).await?;
         let found: Found = program::read("find", &answer)?;
         Ok(found.id.map(|id| self.handle(spec, &id.text())))
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
-        poll::watch(self.0.settings.interval.get(), move || {
-            let (this, run) = (this.clone(), run.clone());
-            async move {
-                let status = this.status(&run).await;
-                status.map_err(|error| this.0.values.error(error))
+        let levels = async move {
+            if !this.0.settings.masks {
+                this.0.values.recall_soon(run.run).await;
             }
-        })
+            poll::watch(this.0.settings.interval.get(), move || {
+                let (this, run) = (this.clone(), run.clone());
+                async move {
+                    let status = this.status(&run).await;
+                    status.map_err(|error| this.0.values.error(error))
+                }
+            })
+        };
+        levels.flatten_stream().boxed()
     }
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
@@ -313,16 +358,12 @@ impl Backend for Command {
             return poll::no_logs(Backend::watch(self, run));
         }
         let (this, run) = (self.clone(), run.clone());
-        let masked = async move {
-            let (values, id) = (this.0.values.clone(), run.run);
-            let masks = this.0.settings.masks;
-            let opened = values.log(id, masks, from, |from| logs::follow(this, run, from));
-            match opened.await {
-                Ok(chunks) => chunks,
-                Err(error) => futures::stream::iter([Err(error)]).boxed(),
-            }
-        };
-        futures::stream::once(masked).flatten().boxed()
+        let masks = this.0.settings.masks;
+        let (watched, watched_run) = (this.clone(), run.clone());
+        let watch = move || Backend::watch(&watched, &watched_run);
+        let (values, id) = (this.0.values.clone(), run.run);
+        let open = move |from| logs::follow(this, run.clone(), from);
+        values.log(id, masks, from, open, watch)
     }
 
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
@@ -336,7 +377,7 @@ impl Backend for Command {
         let seconds = grace.get().as_secs_f64();
         let request = json!({ "run": run.run, "id": place.id, "grace_seconds": seconds, "settings": self.0.settings.settings });
         let step = Step::new(run.run).id(&place.id).grace(grace.get());
-        match self.0.scripts.run("stop", &step, &request).await {
+        match self.ask("stop", &step, &request).await {
             // What is gone needs no stop; its status tells.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             answer => answer.map(drop).map_err(|error| self.0.values.error(error)),
@@ -349,7 +390,7 @@ impl Backend for Command {
             let request =
                 json!({ "run": run.run, "id": place.id, "settings": self.0.settings.settings });
             let step = Step::new(run.run).id(&place.id);
-            match self.0.scripts.run("remove", &step, &request).await {
+            match self.ask("remove", &step, &request).await {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(self.0.values.error(error));
                 }

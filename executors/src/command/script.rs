@@ -83,6 +83,10 @@ impl Step {
 
 impl Scripts {
     pub(super) fn new(settings: &Commands, context: &Context) -> Result<Self> {
+        let refused = |error: Error| {
+            Error::invalid(format!("section [executors.{}]", context.name)).with_source(error)
+        };
+        settings.validate().map_err(refused)?;
         let mut commands = Vec::new();
         let mut env = Vec::new();
         for name in COMMANDS {

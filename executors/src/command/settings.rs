@@ -1,5 +1,7 @@
 //! The section of an executor that is made of commands.
 
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::program::{argv, argv_or_none};
 use hybrid_runner_core::unit::Period;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -27,23 +29,25 @@ use serde_json::{Map, Value};
 #[non_exhaustive]
 pub struct Commands {
     /// Hands a run over and prints `{"id": "4711"}`.
+    #[serde(deserialize_with = "argv")]
     pub start: Vec<String>,
     /// Prints `{"state": "running"}`; at the end `{"state": "failed", "exit_code": 3}`.
+    #[serde(deserialize_with = "argv")]
     pub status: Vec<String>,
     /// Prints the output from a byte on: `{"text": "…"}`, or the bytes themselves (`raw_logs = true`). Absent: no logs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "argv_or_none")]
     pub logs: Option<Vec<String>>,
     /// Asks a run to end. Absent: runs cannot be stopped.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "argv_or_none")]
     pub stop: Option<Vec<String>>,
     /// Looks for a run by its mark, prints `{"id": "4711"}` or `{"id": null}`: `find = ["./batch", "find"]`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "argv_or_none")]
     pub find: Option<Vec<String>>,
     /// Removes what the backend keeps of a run that has ended. Absent: nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "argv_or_none")]
     pub remove: Option<Vec<String>>,
     /// Says whether the backend can be used, by its exit code. Absent: whether the commands are there.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "argv_or_none")]
     pub check: Option<Vec<String>>,
     /// How often `status` and `logs` are asked: `interval = "10s"`.
     #[serde(default = "interval")]
@@ -89,6 +93,34 @@ fn timeout() -> Period {
 }
 
 impl Commands {
+    /// Refuses what cannot be meant; an error names the key.
+    pub(super) fn validate(&self) -> Result<()> {
+        for (key, period) in [("interval", self.interval), ("timeout", self.timeout)] {
+            if period == Period::ZERO {
+                return Err(Error::invalid(format!(
+                    "`{key}` is no time at all: write `{key} = \"10s\"`, or leave it out"
+                )));
+            }
+        }
+        for key in COMMANDS {
+            let Some(command) = self.command(key) else {
+                continue;
+            };
+            if command.first().is_none_or(String::is_empty) {
+                return Err(Error::invalid(format!(
+                    "`{key}` names no program: write `{key} = [\"./batch\", \"{key}\"]`"
+                )));
+            }
+            if let Some(strange) = command[1..].iter().find_map(|word| strange(word)) {
+                let known = PLACES.map(|place| format!("`{{{place}}}`")).join(", ");
+                return Err(Error::invalid(format!(
+                    "`{{{strange}}}` in `{key}` stands for nothing: {known} do; put what needs such braces into a script"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The command of that name.
     pub(super) fn command(&self, name: &str) -> Option<&Vec<String>> {
         match name {
@@ -107,3 +139,67 @@ impl Commands {
 /// All commands there are.
 pub(super) const COMMANDS: [&str; 7] =
     ["start", "status", "logs", "stop", "find", "remove", "check"];
+
+/// What the arguments may name in braces.
+const PLACES: [&str; 5] = ["run", "name", "id", "offset", "grace"];
+
+/// A name in braces that stands for nothing. A text with spaces is a script, in which braces mean something else.
+fn strange(argument: &str) -> Option<&str> {
+    if argument.contains(char::is_whitespace) {
+        return None;
+    }
+    argument.match_indices('{').find_map(|(at, _)| {
+        let (name, _) = argument[at + 1..].split_once('}')?;
+        let is_name = !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_shells = argument[..at].ends_with('$');
+        (is_name && !is_shells && !PLACES.contains(&name)).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(more: &Value) -> String {
+        let mut section = json!({ "start": ["./batch", "start"], "status": ["./batch", "{id}"] });
+        let more = more.as_object().unwrap().clone();
+        section.as_object_mut().unwrap().extend(more);
+        match serde_json::from_value::<Commands>(section) {
+            Err(error) => error.to_string(),
+            Ok(commands) => commands
+                .validate()
+                .map_or_else(|error| error.report(), |()| String::new()),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_its_key() {
+        for (more, words) in [
+            (json!({"interval": "0s"}), "`interval` is no time"),
+            (json!({"timeout": "0s"}), "`timeout` is no time"),
+            (json!({"start": []}), "`start` names no program"),
+            (json!({"stop": [""]}), "`stop` names no program"),
+            (
+                json!({"logs": ["./batch", "{jobid}"]}),
+                "`{jobid}` in `logs` stands for nothing",
+            ),
+            (
+                json!({"stop": "./batch stop {id}"}),
+                r#"write `["./batch", "stop", "{id}"]`"#,
+            ),
+        ] {
+            let told = refused(&more);
+            assert!(told.contains(words), "{more}: {told}");
+        }
+        for more in [
+            json!({}),
+            json!({"stop": ["sh", "-c", "kill $(awk '{print}' {id}.pid)", "{id}-${name}-{grace}", "{}"]}),
+        ] {
+            assert_eq!(refused(&more), "", "{more}");
+        }
+    }
+}

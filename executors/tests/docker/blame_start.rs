@@ -13,7 +13,7 @@ use hybrid_runner_core::Health;
 use hybrid_runner_core::error::{Error, ErrorKind};
 use hybrid_runner_core::executor::{Handle, Progress};
 use hybrid_runner_core::run::{Failure, FailureClass, RunSpec};
-use hybrid_runner_core::secret::{References, SecretValue, Secrets};
+use hybrid_runner_core::secret::{References, Secret, Secrets};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, listener, within};
@@ -92,7 +92,7 @@ async fn an_image_whose_name_is_none_is_the_fault_of_the_image() {
 fn password(value: Result<String, ErrorKind>) -> References {
     References::through(move |reference| {
         assert_eq!(reference.as_str(), "/registry");
-        let value = value.clone().map(SecretValue::new);
+        let value = value.clone().map(Secret::new);
         let value = value.map_err(|kind| Error::new(kind, "the store says no"));
         async { value }.boxed()
     })

@@ -341,6 +341,16 @@ pub(crate) enum PluginCommand {
     Serve(PluginServe),
 }
 
+/// Which contract a plugin is held to.
+#[cfg(feature = "plugin")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Contract {
+    /// Runs work
+    Executor,
+    /// Keeps secrets
+    Secrets,
+}
+
 #[cfg(feature = "plugin")]
 #[derive(Debug, Args)]
 pub(crate) struct PluginTest {
@@ -349,10 +359,13 @@ pub(crate) struct PluginTest {
     /// The executor or store of this section, of whatever kind, instead of a program
     #[arg(long, value_name = "NAME", conflicts_with = "program")]
     pub(crate) section: Option<String>,
+    /// The contract that the program is held to; else what it says that it can be, or what its section is
+    #[arg(long, value_enum, value_name = "CONTRACT")]
+    pub(crate) contract: Option<Contract>,
     /// Also write the result as `JUnit` XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// Only promises with this word in their name; may be repeated
+    /// Only promises with this word in their name, as printed or with underscores; may be repeated
     #[arg(long, value_name = "WORD")]
     pub(crate) only: Vec<String>,
     /// The image of the suite's workloads (with /bin/sh), for backends that need one

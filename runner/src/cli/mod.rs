@@ -35,6 +35,8 @@ use clap::Parser as _;
 
 pub use exit::{Exit, Interrupt};
 
+#[cfg(feature = "plugin")]
+use args::PluginCommand;
 use args::{Cli, Command, Look};
 use exit::Failure;
 use output::Output;
@@ -120,7 +122,7 @@ async fn obey(
         Command::Secrets(args) => secrets::secrets(args, output, kinds).await,
         Command::Config(args) => offline::config(args, output, kinds),
         #[cfg(feature = "plugin")]
-        Command::Plugin(command) => plugin::plugin(command, output, kinds).await,
+        Command::Plugin(command) => plugin::plugin(command, output, kinds, interrupt).await,
         Command::Version => offline::version(output, kinds),
         Command::Completions { shell } => offline::completions(shell),
     }
@@ -144,6 +146,8 @@ fn minds_signals(command: &Command) -> bool {
         Command::Dev(_) => true,
         Command::Submit(args) => args.follow,
         Command::Logs(args) => args.follow,
+        #[cfg(feature = "plugin")]
+        Command::Plugin(PluginCommand::Test(_)) => true,
         other => logs_as_configured(other),
     }
 }

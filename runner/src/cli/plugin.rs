@@ -1,5 +1,6 @@
 //! `plugin test`, `plugin list`, `plugin serve`.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,35 +8,44 @@ use futures::future::join_all;
 use hybrid_runner_core::executor::Capabilities;
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::kind::Kind;
-use hybrid_runner_core::plugin::Plugin;
 use hybrid_runner_core::plugin::host::PluginSettings;
+use hybrid_runner_core::plugin::{Contract, Plugin};
 use hybrid_runner_core::{Error, Executor};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::args::{PluginCommand, PluginList, PluginServe, PluginTest};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, Interrupt};
 use super::output::Output;
 use super::scratch::Scratch;
 use super::{Done, offline};
-use crate::config::{Config, Inputs};
-use crate::conformance::{self, Candidate, Options, Outcome, junit};
+use crate::config::{Config, Inputs, Section};
+use crate::conformance::{self, Candidate, Options, Outcome, Report, junit};
 use crate::kinds::Kinds;
 
 /// How long a backend may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the runs of a test may take to be ended and removed when it is broken off.
+const CLEANING: Duration = Duration::from_secs(15);
+
 /// `plugin test|list|serve`
-pub(crate) async fn plugin(command: PluginCommand, output: Output, kinds: &Kinds) -> Done {
+pub(crate) async fn plugin(
+    command: PluginCommand,
+    output: Output,
+    kinds: &Kinds,
+    interrupt: &Interrupt,
+) -> Done {
     match command {
-        PluginCommand::Test(args) => test(args, output, kinds).await,
+        PluginCommand::Test(args) => test(args, output, kinds, interrupt).await,
         PluginCommand::List(args) => list(args, output, kinds).await,
         PluginCommand::Serve(args) => serve(args, kinds).await,
     }
 }
 
-async fn test(args: PluginTest, output: Output, kinds: &Kinds) -> Done {
+async fn test(args: PluginTest, output: Output, kinds: &Kinds, interrupt: &Interrupt) -> Done {
+    let mut file = args.junit.as_deref().map(JUnit::create).transpose()?;
     let scratch = Scratch::new(None, "plugin-test")?;
     let candidate = candidate(&args, scratch.path().to_owned(), output, kinds)?;
     let told = |outcome: &Outcome| {
@@ -43,18 +53,32 @@ async fn test(args: PluginTest, output: Output, kinds: &Kinds) -> Done {
             tell(outcome, output);
         }
     };
-    let report = conformance::run(candidate, &args.only, told).await;
-    let report = report.map_err(|error| Failure::new(Exit::No, error.report()))?;
-    if let Some(path) = &args.junit {
-        std::fs::write(path, junit(&report)).map_err(|error| {
-            Failure::usage(format!("failed to write `{}`: {error}", path.display()))
-        })?;
+    let tried = tokio::select! {
+        tried = conformance::run(candidate.clone(), &args.only, told) => Some(tried),
+        () = interrupt.raised() => None,
+    };
+    let Some(report) = tried else {
+        return break_off(&candidate, output, interrupt).await;
+    };
+    let report = report?;
+    if let Some(file) = &mut file {
+        file.write(&report)?;
     }
     if output.json {
         output.object(&report)?;
     } else {
+        for note in &report.notes {
+            output.line(format!(
+                "{}  {note}",
+                output.state_as("stopped", "note       ")
+            ))?;
+        }
+        let what = match report.contract {
+            Contract::Secrets => " (a secret store)",
+            _ => "",
+        };
         output.line(format!(
-            "{}: {} passed, {} failed, {} not offered",
+            "{}{what}: {} passed, {} failed, {} not offered",
             report.software, report.passed, report.failed, report.not_offered
         ))?;
     }
@@ -63,6 +87,42 @@ async fn test(args: PluginTest, output: Output, kinds: &Kinds) -> Done {
     } else {
         Exit::No
     })
+}
+
+/// Ends what the test began before it leaves.
+async fn break_off(candidate: &Candidate, output: Output, interrupt: &Interrupt) -> Done {
+    output.note("interrupted: ending the runs of the test; a second signal leaves them");
+    interrupt.would_leave(Some("runs of the test may be left".to_owned()));
+    if let Err(error) = candidate.clean_up(CLEANING).await {
+        output.error(&format!("runs of the test may be left: {}", error.report()));
+    }
+    interrupt.would_leave(None);
+    Ok(interrupt.exit().unwrap_or(Exit::No))
+}
+
+/// The file of `--junit`: made before anything is tried, so that a wrong path is told at once.
+struct JUnit {
+    path: std::path::PathBuf,
+    file: std::fs::File,
+}
+
+impl JUnit {
+    fn create(path: &std::path::Path) -> Result<Self, Failure> {
+        let path = path.to_owned();
+        match std::fs::File::create(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(Self::failed(&path, &error)),
+        }
+    }
+
+    fn write(&mut self, report: &Report) -> Result<(), Failure> {
+        let written = self.file.write_all(junit(report).as_bytes());
+        written.map_err(|error| Self::failed(&self.path, &error))
+    }
+
+    fn failed(path: &std::path::Path, error: &std::io::Error) -> Failure {
+        Failure::usage(format!("failed to write `{}`: {error}", path.display()))
+    }
 }
 
 /// One line; of what failed all that is known.
@@ -107,6 +167,7 @@ fn candidate(
     kinds: &Kinds,
 ) -> Result<Candidate, Failure> {
     let mut options = Options::new(folder);
+    options.contract = args.contract.map(contract);
     options.image.clone_from(&args.image);
     if let Some(patience) = args.patience {
         options.patience = patience.get();
@@ -124,7 +185,14 @@ fn candidate(
         let config = config
             .as_ref()
             .ok_or_else(|| Failure::usage("no configuration"))?;
-        return of_section(config, name, options);
+        let candidate = of_section(config, name, options)?;
+        let is = candidate.contract();
+        return match args.contract.map(contract) {
+            Some(asked) if asked != is => Err(Failure::usage(format!(
+                "`--contract` does not fit the section `{name}`; leave it out"
+            ))),
+            _ => Ok(candidate),
+        };
     }
     if args.program.is_empty() {
         return Err(Failure::usage(
@@ -133,7 +201,10 @@ fn candidate(
     }
     let mut settings = json!({ "command": args.program });
     if let Some(config) = &config {
-        take_settings(config, &args.program, &mut settings);
+        if let Some((of_section, contract)) = section_of(config, &args.program, options.contract) {
+            settings = Value::Object(of_section.settings.clone());
+            options.contract = Some(contract);
+        }
     } else {
         // What is typed is meant from where it is typed.
         options.config_dir = std::env::current_dir().ok();
@@ -146,28 +217,43 @@ fn settings_of(settings: Value) -> Result<PluginSettings, Failure> {
         .map_err(|error| Failure::usage(format!("the settings of the plugin are wrong: {error}")))
 }
 
-/// The settings of the section that has this command, if there is one.
-fn take_settings(config: &Config, program: &[String], settings: &mut Value) {
-    let sections = config.executors.values().chain(config.secrets.values());
-    let of_plugin = sections.filter(|section| section.kind == "plugin");
+/// The section that has this command, if there is one, and the contract of its table.
+fn section_of<'a>(
+    config: &'a Config,
+    program: &[String],
+    contract: Option<Contract>,
+) -> Option<(&'a Section, Contract)> {
+    let executors = config.executors.values();
+    let stores = config.secrets.values();
     let command = json!(program);
-    if let Some(section) = of_plugin
-        .into_iter()
-        .find(|section| section.settings.get("command") == Some(&command))
-    {
-        *settings = Value::Object(section.settings.clone());
+    executors
+        .map(|section| (section, Contract::Executor))
+        .chain(stores.map(|section| (section, Contract::Secrets)))
+        .filter(|(_, of)| contract.is_none_or(|asked| asked == *of))
+        .find(|(section, _)| {
+            section.kind == "plugin" && section.settings.get("command") == Some(&command)
+        })
+}
+
+fn contract(asked: super::args::Contract) -> Contract {
+    match asked {
+        super::args::Contract::Executor => Contract::Executor,
+        super::args::Contract::Secrets => Contract::Secrets,
     }
 }
 
-fn of_section(config: &Config, name: &str, options: Options) -> Result<Candidate, Failure> {
+/// What stands in a section is held to the contract of its table.
+fn of_section(config: &Config, name: &str, mut options: Options) -> Result<Candidate, Failure> {
     let name: SectionName = name.parse()?;
     if let Some(section) = config.executors.get(&name) {
+        options.contract = Some(Contract::Executor);
         let settings = Value::Object(section.settings.clone());
         return Ok(match section.kind.as_str() {
             "plugin" => Candidate::program(settings_of(settings)?, options),
             kind => Candidate::section(*config.kinds.executor(kind)?, settings, options),
         });
     }
+    options.contract = Some(Contract::Secrets);
     match config.secrets.get(&name) {
         Some(section) if section.kind == "plugin" => Ok(Candidate::program(
             settings_of(Value::Object(section.settings.clone()))?,
@@ -205,7 +291,7 @@ async fn list(args: PluginList, output: Output, kinds: &Kinds) -> Done {
     let agent = agent.unwrap_or_else(crate::app::default_agent);
     let scratch = Scratch::new(None, "plugin-list")?;
     let built = config.build(scratch.path(), &Owner::of("list", &agent))?;
-    let kind_of = |sections: &std::collections::BTreeMap<SectionName, crate::config::Section>,
+    let kind_of = |sections: &std::collections::BTreeMap<SectionName, Section>,
                    name: &SectionName| {
         sections
             .get(name)
@@ -281,11 +367,15 @@ fn in_words(can: &Capabilities) -> String {
         .collect();
     let mut words = have.join(", ");
     if words.is_empty() {
-        words.push_str("no more than the contract");
+        words.push_str("the contract alone");
     }
     if !can.missing.is_empty() {
         words.push_str("; without ");
         words.push_str(&can.missing.join(", "));
+    }
+    for note in &can.notes {
+        words.push_str("; ");
+        words.push_str(note);
     }
     words
 }

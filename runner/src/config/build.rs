@@ -7,8 +7,7 @@ use std::sync::Arc;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::kind::{self, Context, Kind};
-use hybrid_runner_core::secret::References;
-use hybrid_runner_core::secret::SecretProvider;
+use hybrid_runner_core::secret::{References, Secret, SecretProvider};
 use hybrid_runner_secrets::Stores;
 use serde_json::Value;
 
@@ -121,14 +120,19 @@ impl Config {
     }
 }
 
-/// Lets an executor read the references in its own section.
+/// Lets an executor read the references in its own section, and once more what a run was given.
 fn references(stores: Option<Arc<Stores>>) -> References {
     let Some(stores) = stores else {
         return References::none();
     };
     References::through(move |reference| {
         let stores = Arc::clone(&stores);
-        Box::pin(async move { Ok(stores.read("executor", &reference).await?.value) })
+        Box::pin(async move {
+            let found = stores.read("executor", &reference).await?;
+            let mut secret = Secret::from(found.value);
+            secret.version = found.version;
+            Ok(secret)
+        })
     })
 }
 

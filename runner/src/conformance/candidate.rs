@@ -13,7 +13,7 @@ use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::id::{AgentId, Owner};
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::Contract;
-use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings};
+use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings, caution};
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::testing::{Harness, Script, Step, processes_of};
@@ -21,6 +21,9 @@ use hybrid_runner_executors::plugin::Plugin;
 use tokio::time::timeout;
 
 use super::frames::Frames;
+
+/// The owners whose runs the suite starts.
+const OWNERS: [&str; 2] = ["One", "Other"];
 
 /// How a candidate is tried.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub struct Options {
     pub tick: Duration,
     /// All executors of the suite are one process: for a backend that lives in it.
     pub one_process: bool,
+    /// The contract that it is held to; none: what it says that it can be.
+    pub contract: Option<Contract>,
 }
 
 impl Options {
@@ -50,6 +55,7 @@ impl Options {
             patience: Duration::from_secs(10),
             tick: Duration::from_millis(400),
             one_process: false,
+            contract: None,
         }
     }
 }
@@ -81,6 +87,7 @@ struct Probed {
     contract: Contract,
     software: String,
     masks: bool,
+    notes: Vec<String>,
     /// Whether its workloads run on this machine, where we can see them.
     here: bool,
     named: bool,
@@ -105,20 +112,24 @@ impl Candidate {
         settings: serde_json::Value,
         options: Options,
     ) -> Self {
-        let mut candidate = Self::new(Subject::Section(kind, settings), options);
-        kind.name.clone_into(&mut candidate.probed.software);
-        candidate
+        Self::new(Subject::Section(kind, settings), options)
     }
 
     fn new(subject: Subject, options: Options) -> Self {
+        let contract = options.contract.unwrap_or(Contract::Executor);
+        let software = match &subject {
+            Subject::Program(settings) => settings.command.first().cloned().unwrap_or_default(),
+            Subject::Section(kind, _) => kind.name.to_owned(),
+        };
         Self {
             subject,
             options,
             frames: Frames::default(),
             probed: Probed {
-                contract: Contract::Executor,
-                software: String::new(),
+                contract,
+                software,
                 masks: false,
+                notes: Vec::new(),
                 here: false,
                 named: true,
                 put: false,
@@ -137,7 +148,17 @@ impl Candidate {
         self.probed.contract
     }
 
-    /// Its own name and version.
+    /// The contract that it is held to, if that was said.
+    pub(super) fn fixed_contract(&self) -> Option<Contract> {
+        self.options.contract
+    }
+
+    /// What a person should know of it besides.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.probed.notes.clone()
+    }
+
+    /// Its own name and version; what was named, as long as it has not said.
     pub fn software(&self) -> &str {
         &self.probed.software
     }
@@ -164,8 +185,10 @@ impl Candidate {
         }
         let data_dir = self.options.folder.join("data");
         let owner = Owner::of("contract", &agent);
-        Context::new(name, settings, data_dir, owner, 1 << 30)
-            .with_config_dir(self.options.config_dir.clone())
+        let context = Context::new(name, settings, data_dir, owner, 1 << 30);
+        let mut context = context.with_config_dir(self.options.config_dir.clone());
+        context.trace = Some(self.frames.trace());
+        context
     }
 
     /// A process of its own. `mask`: whether we mask what it says, as we do for a user.
@@ -216,16 +239,35 @@ impl Candidate {
         Ok(self)
     }
 
+    /// The first exchange: as what it is said to be; else as an executor, and as a secret store if it says that it is none.
     async fn greet(&mut self) -> Result<()> {
-        let welcome = match self.host("One", true)?.welcome().await {
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.probed.contract = Contract::Secrets;
-                // What it said as an executor is the better answer if it is no store either.
-                self.host("One", true)?.welcome().await.map_err(|_| error)?
-            }
-            answer => answer?,
+        let asked = self.host("One", true)?.welcome().await;
+        let is_open = self.options.contract.is_none();
+        let is_none = match &asked {
+            Err(error) => error.kind() == ErrorKind::Unsupported,
+            // A store need not look at what it is asked to be.
+            Ok(welcome) => welcome.capabilities.is_none(),
         };
-        self.probed.software.clone_from(&welcome.software);
+        let welcome = if is_open && is_none {
+            self.probed.contract = Contract::Secrets;
+            if let Ok(welcome) = self.host("One", true)?.welcome().await {
+                welcome
+            } else {
+                // What it said as an executor is the better answer if it is no store either.
+                self.probed.contract = Contract::Executor;
+                asked?
+            }
+        } else {
+            asked?
+        };
+        if !welcome.software.is_empty() {
+            self.probed.software.clone_from(&welcome.software);
+        }
+        if self.probed.contract == Contract::Executor && welcome.capabilities.is_none() {
+            return Err(Error::invalid(
+                "its answer to `hello` has no `capabilities`, which an executor names",
+            ));
+        }
         self.probed.put = welcome.put;
         if let Some(can) = &welcome.capabilities {
             self.take(can);
@@ -235,6 +277,9 @@ impl Candidate {
 
     fn take(&mut self, can: &Capabilities) {
         self.probed.masks = can.masks;
+        self.probed.notes.clone_from(&can.notes);
+        let caution = caution(can).filter(|caution| !can.notes.iter().any(|note| note == caution));
+        self.probed.notes.extend(caution.map(str::to_owned));
         self.probed.named = can.named_start;
     }
 
@@ -264,12 +309,52 @@ impl Candidate {
         path.is_file()
     }
 
+    /// Ends and removes every run that the candidate has of the suite, within a limit: for who leaves in the middle of it.
+    ///
+    /// # Errors
+    ///
+    /// If runs may be left.
+    pub async fn clean_up(&self, limit: Duration) -> Result<()> {
+        let cleaned = async {
+            let mut known = self.clone();
+            if known.is_program() {
+                known.greet().await?;
+            }
+            if known.probed.contract == Contract::Secrets {
+                return Ok(());
+            }
+            for owner in OWNERS {
+                let executor = known.build(owner)?;
+                let runs = executor.list().await?;
+                let ended = runs.iter().map(|run| end_and_remove(&*executor, run));
+                futures::future::try_join_all(ended).await?;
+            }
+            Ok(())
+        };
+        timeout(limit, cleaned).await.unwrap_or_else(|_| {
+            Err(Error::unavailable(format!(
+                "the backend did not end and remove its runs within {limit:?}"
+            )))
+        })
+    }
+
     fn build_or_only(&self) -> Result<Arc<dyn Executor>> {
         match &self.only {
             Some(only) => Ok(Arc::clone(only)),
             None => self.build("One"),
         }
     }
+}
+
+/// Ends a run at once, and removes it.
+async fn end_and_remove(executor: &dyn Executor, run: &Handle) -> Result<()> {
+    // One that has no `stop` may still end by itself.
+    drop(executor.stop(run, Duration::ZERO).await);
+    let mut levels = executor.watch(run);
+    while let Some(level) = levels.next().await {
+        level?;
+    }
+    executor.remove(run).await
 }
 
 /// Stands for an executor that could not even be made: says so whatever it is asked.

@@ -1,8 +1,10 @@
 //! What came of a trial: lines, JSON, `JUnit`.
 
+use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::testing::Verdict;
 use serde::Serialize;
 
+use super::candidate::Candidate;
 use super::frames::Frames;
 
 /// What came of one promise.
@@ -39,6 +41,11 @@ impl Outcome {
 pub struct Report {
     /// What was tried, in its own words.
     pub software: String,
+    /// The contract that it was held to: `executor` or `secrets`.
+    pub contract: Contract,
+    /// What a person should know of it besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// How many promises were kept.
     pub passed: usize,
     /// How many were not.
@@ -50,9 +57,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(software: &str) -> Self {
+    pub(super) fn new(candidate: &Candidate) -> Self {
         Self {
-            software: software.to_owned(),
+            software: candidate.software().to_owned(),
+            contract: candidate.contract(),
+            notes: candidate.notes(),
             passed: 0,
             failed: 0,
             not_offered: 0,

@@ -120,6 +120,7 @@ fn reason_code(reason: GapReason) -> u8 {
         GapReason::Limit => 2,
         GapReason::DiskFull => 3,
         GapReason::Crashed => 4,
+        GapReason::HeldBack => 6,
         _ => 5,
     }
 }
@@ -131,6 +132,7 @@ fn reason(code: u8) -> Result<GapReason, Damaged> {
         3 => Ok(GapReason::DiskFull),
         4 => Ok(GapReason::Crashed),
         5 => Ok(GapReason::Damaged),
+        6 => Ok(GapReason::HeldBack),
         _ => Err(Damaged),
     }
 }
@@ -159,6 +161,10 @@ mod tests {
             LogItem::Gap {
                 bytes: None,
                 why: GapReason::Rotated,
+            },
+            LogItem::Gap {
+                bytes: None,
+                why: GapReason::HeldBack,
             },
         ];
         let mut out = Vec::new();

@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::timeout;
 
 use super::life::Life;
-use super::{Host, Values};
+use super::renewed::{Opened, renewed};
+use super::{Host, Values, caution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
 use crate::finding::Finding;
@@ -159,8 +160,12 @@ impl PluginExecutor {
         Progress::to(move |message| progress.report(&values.text(message)))
     }
 
-    async fn open_watch(&self, run: Handle) -> Result<BoxStream<'static, Result<Status>>> {
+    async fn open_watch(&self, run: Handle) -> Result<Opened<Status>> {
         let life = self.host.life().await?;
+        if !masks(&life) {
+            self.values.recall_soon(run.run).await;
+        }
+        let id = run.run;
         let mut levels = RemoteExecutor::with_secrets(life.session.clone()).watch(&run);
         let limit = self.host.timeouts().watch.get();
         let first = timeout(limit, levels.next()).await.map_err(|_| {
@@ -168,49 +173,52 @@ impl PluginExecutor {
                 "the plugin told no level of the run within {limit:?}"
             ))
         })?;
-        let this = self.clone();
+        let (this, values) = (self.clone(), self.values.clone());
         let levels = stream::iter(first).chain(levels);
-        Ok(levels
-            .then(move |level| {
-                let (this, life) = (this.clone(), life.clone());
-                async move { this.item(&life, "watch", level).await }
-            })
-            .map(move |level| level.map(|(this, level)| this.values.status(level)))
-            .boxed())
+        let items = this
+            .explained(&life, "watch", levels)
+            .map(move |level| level.map(|level| values.status(id, level)))
+            .boxed();
+        Ok(Opened { life, items })
     }
 
-    /// An item of a stream; an error says why the plugin ended, if it did.
-    async fn item<T>(&self, life: &Life, method: &str, item: Result<T>) -> Result<(Self, T)> {
-        match item {
-            Ok(item) => Ok((self.clone(), item)),
-            Err(_) if life.session.is_closed() => Err(self.gone(life, method).await),
-            Err(error) => Err(self.values.error(error)),
-        }
-    }
-
-    async fn open_logs(
+    /// The items of a stream; an error says why the plugin ended, if it did.
+    fn explained<T: Send + 'static>(
         &self,
-        run: Handle,
-        from: Option<LogCursor>,
-    ) -> Result<BoxStream<'static, Result<LogChunk>>> {
+        life: &Life,
+        method: &'static str,
+        items: impl Stream<Item = Result<T>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T>> {
+        let (this, life) = (self.clone(), life.clone());
+        let explain = move |item: Result<T>| {
+            let (this, life) = (this.clone(), life.clone());
+            async move {
+                match item {
+                    Err(_) if life.session.is_closed() => Err(this.gone(&life, method).await),
+                    item => item.map_err(|error| this.values.error(error)),
+                }
+            }
+        };
+        items.then(explain).boxed()
+    }
+
+    async fn open_logs(&self, run: Handle, from: Option<LogCursor>) -> Result<Opened<LogChunk>> {
         let life = self.host.life().await?;
         let can = life.welcome.capabilities.as_ref();
         if can.is_some_and(|can| !can.offers("logs")) {
-            return Ok(no_logs(self.watch(&run)));
+            let items = no_logs(self.watch(&run));
+            return Ok(Opened { life, items });
         }
         let (id, masks) = (run.run, masks(&life));
-        let this = self.clone();
+        let (this, watched) = (self.clone(), run.clone());
+        let watch = move || Executor::watch(&this, &watched);
+        let (this, asked) = (self.clone(), life.clone());
         let open = move |from| {
-            let chunks = RemoteExecutor::with_secrets(life.session.clone()).logs(&run, from);
-            chunks
-                .then(move |chunk| {
-                    let (this, life) = (this.clone(), life.clone());
-                    async move { this.item(&life, "logs", chunk).await }
-                })
-                .map(|chunk| chunk.map(|(_, chunk)| chunk))
-                .boxed()
+            let chunks = RemoteExecutor::with_secrets(asked.session.clone()).logs(&run, from);
+            this.explained(&asked, "logs", chunks)
         };
-        self.values.log(id, masks, from, open).await
+        let items = self.values.log(id, masks, from, open, watch);
+        Ok(Opened { life, items })
     }
 }
 
@@ -247,16 +255,6 @@ impl Drop for Busy {
     }
 }
 
-fn opened<T: Send + 'static>(
-    open: impl Future<Output = Result<BoxStream<'static, Result<T>>>> + Send + 'static,
-) -> BoxStream<'static, Result<T>> {
-    let stream = open.map(|opened| match opened {
-        Ok(stream) => stream,
-        Err(error) => stream::once(async { Err(error) }).boxed(),
-    });
-    stream.flatten_stream().boxed()
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Executor for PluginExecutor {
@@ -268,23 +266,30 @@ impl Executor for PluginExecutor {
         }
         let limit = self.host.timeouts().check.get();
         let examine = |remote: RemoteExecutor| async move { remote.findings().await }.boxed();
-        match self.ask_again("examine", limit, examine).await {
-            Ok(findings) => findings
-                .into_iter()
-                .map(|one| self.values.finding(one))
-                .collect(),
-            Err(error) => vec![Finding::of_error(&error)],
+        let mut findings = match self.ask_again("examine", limit, examine).await {
+            Ok(findings) => findings,
+            Err(error) => return vec![Finding::of_error(&error)],
+        };
+        if let Ok(can) = self.capabilities().await
+            && let Some(caution) = caution(&can)
+        {
+            findings.push(Finding::warning(caution));
         }
+        let findings = findings.into_iter();
+        findings.map(|one| self.values.finding(one)).collect()
     }
 
     async fn capabilities(&self) -> Result<Capabilities> {
         let welcome = self.host.welcome().await?;
-        welcome.capabilities.clone().ok_or_else(|| {
+        let mut can = welcome.capabilities.clone().ok_or_else(|| {
             let program = self.host.launch().shown();
             Error::invalid(format!(
                 "the plugin `{program}` names no `capabilities` in its answer to `hello`"
             ))
-        })
+        })?;
+        let caution = caution(&can);
+        can.notes.extend(caution.map(str::to_owned));
+        Ok(can)
     }
 
     async fn check(&self) -> Result<()> {
@@ -309,12 +314,19 @@ impl Executor for PluginExecutor {
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
-        opened(async move { this.open_watch(run).await })
+        renewed(move |_| {
+            let (this, run) = (this.clone(), run.clone());
+            async move { this.open_watch(run).await }.boxed()
+        })
     }
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         let (this, run) = (self.clone(), run.clone());
-        opened(async move { this.open_logs(run, from).await })
+        renewed(move |last: Option<LogChunk>| {
+            let (this, run) = (this.clone(), run.clone());
+            let from = last.map(|chunk| chunk.next).or_else(|| from.clone());
+            async move { this.open_logs(run, from).await }.boxed()
+        })
     }
 
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {

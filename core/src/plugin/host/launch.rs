@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::shorten;
 use crate::kind::Context;
 use crate::plugin::hello::{Contract, PluginHello};
+use crate::secret::References;
 
 /// What every program gets of our environment: a place in the system and a language.
 const PASSED: [&str; 8] = [
@@ -19,6 +20,8 @@ const PASSED: [&str; 8] = [
 ];
 /// The beginnings of variables that are ours alone: they may hold tokens.
 const OURS: [&str; 2] = ["HYBRID_RUNNER", "AUTH_TOKEN"];
+/// `ENOEXEC`: a file that is executable, and no program.
+const NO_PROGRAM: i32 = 8;
 /// Names the file of [`Trace::file`].
 const TRACE_VARIABLE: &str = "HYBRID_RUNNER_PLUGIN_TRACE";
 
@@ -42,6 +45,8 @@ pub struct Launch {
     pub trace: Option<Trace>,
     /// Whether output passes the masker; a conformance test wants to see what the plugin itself does.
     pub mask: bool,
+    /// Reads once more what runs were given.
+    pub(super) references: References,
     shown: String,
 }
 
@@ -53,7 +58,8 @@ impl Launch {
         settings: &PluginSettings,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
-        let Some((program, args)) = settings.command.split_first() else {
+        let command = settings.command.split_first();
+        let Some((program, args)) = command.filter(|(program, _)| !program.is_empty()) else {
             return Err(Error::invalid(
                 "`command` names no program: write `command = [\"./mine\"]`",
             ));
@@ -64,6 +70,7 @@ impl Launch {
                 shorten(name)
             )));
         }
+        settings.timeouts.validate()?;
         let passed = PASSED.iter().copied();
         let passed = passed.chain(settings.env.iter().map(String::as_str));
         let env = passed.filter_map(|name| Some((name.into(), variable(name)?)));
@@ -81,6 +88,7 @@ impl Launch {
                 .map(|path| Trace::file(Path::new(&path)))
                 .transpose()?,
             mask: true,
+            references: context.references.clone(),
             shown: program.clone(),
         })
     }
@@ -112,6 +120,10 @@ impl Launch {
         }
         command.spawn().map_err(|error| {
             let hint = match error.kind() {
+                _ if self.program.is_dir() => "; it is a folder: name a program in it",
+                _ if error.raw_os_error() == Some(NO_PROGRAM) => {
+                    "; does its first line name what runs it, as `#!/bin/sh` does?"
+                }
                 std::io::ErrorKind::NotFound => "; is it there, and what its first line names?",
                 std::io::ErrorKind::PermissionDenied => "; is it executable?",
                 _ => "",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -14,8 +14,12 @@ use tokio::time::{Instant, timeout};
 use super::launch::Launch;
 use super::masking::Masking;
 use super::stderr::{self, LastWords};
-use super::trace::Traced;
+use super::trace::{Heard, Traced};
+use serde::Deserialize as _;
+use serde_json::Value;
+
 use crate::error::{Error, Result};
+use crate::executor::Capabilities;
 use crate::plugin::hello::PluginWelcome;
 use crate::plugin::lines::Lines;
 use crate::session::hello::negotiate;
@@ -38,6 +42,7 @@ pub(super) struct Life {
     pub(super) process: Option<u32>,
     /// Calls under way that must not be broken off.
     pub(super) busy: Arc<AtomicUsize>,
+    replaced: Arc<AtomicBool>,
     ended: watch::Receiver<Option<String>>,
     born: Instant,
     program: Arc<Program>,
@@ -89,6 +94,16 @@ impl Life {
         due && self.busy.load(Ordering::Acquire) == 0 && self.program.files.iter().any(changed)
     }
 
+    /// Ends it, because a newer program takes over.
+    pub(super) fn replace(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.session.close();
+    }
+
+    pub(super) fn was_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
     /// Why it ended, once it has.
     pub(super) async fn obituary(&self) -> String {
         obituary_of(&self.ended).await
@@ -100,6 +115,7 @@ pub(super) struct Begun {
     session: CloseOnDrop,
     process: Option<u32>,
     ended: watch::Receiver<Option<String>>,
+    heard: Heard,
     program: Program,
 }
 
@@ -127,7 +143,9 @@ pub(super) fn spawn(
     let stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let trace = launch.trace.clone();
-    let transport = Traced::new(Lines::new(stdout, stdin), trace.clone(), masking);
+    let heard = Heard::default();
+    let lines = Lines::new(stdout, stdin);
+    let transport = Traced::new(lines, trace.clone(), heard.clone(), masking);
     let options = Options {
         heartbeat: Some(launch.timeouts.heartbeat.get()),
         credit: CREDIT,
@@ -164,6 +182,7 @@ pub(super) fn spawn(
         session: CloseOnDrop(Some(session)),
         process,
         ended,
+        heard,
         program: Program {
             files,
             looked: std::sync::Mutex::new(Instant::now()),
@@ -222,23 +241,33 @@ impl Begun {
         let session = self.session.0.clone();
         let session = session.ok_or_else(|| Error::internal("a session is missing"))?;
         let limit = launch.timeouts.hello.get();
-        let answer = timeout(limit, session.call("hello", &launch.hello)).await;
-        let welcome: PluginWelcome = match answer {
-            Ok(Ok(welcome)) => welcome,
+        let answer = timeout(limit, session.call::<_, Value>("hello", &launch.hello)).await;
+        let complaint = self.heard.complaint();
+        let unanswered = |what: String| match &complaint {
+            Some(complaint) => Error::unavailable(format!("{what}; {complaint}")),
+            None => Error::unavailable(what),
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) if session.is_closed() => {
                 let why = obituary_of(&self.ended).await;
-                return Err(failed(
-                    Error::unavailable(format!("no answer to `hello`: {why}")).with_source(error),
-                ));
+                let what = format!("no answer to `hello`: {why}");
+                return Err(failed(unanswered(what).with_source(error)));
+            }
+            Ok(Err(_)) if complaint.is_some() => {
+                return Err(failed(unanswered("no answer to `hello`".to_owned())));
             }
             Ok(Err(error)) => return Err(failed(error)),
             Err(_) => {
-                return Err(failed(Error::unavailable(format!(
-                    "no answer to `hello` within {limit:?}"
-                ))));
+                let what = format!("no answer to `hello` within {limit:?}");
+                return Err(failed(unanswered(what)));
             }
         };
-        negotiate(std::slice::from_ref(&welcome.version)).map_err(failed)?;
+        let welcome = welcome(&answer).map_err(failed)?;
+        negotiate(std::slice::from_ref(&welcome.version)).map_err(|error| {
+            let advice = "use a newer hybrid-runner, or a plugin that speaks one of the `versions` in its `hello`";
+            failed(Error::new(error.kind(), format!("{}; {advice}", error.message())))
+        })?;
         self.session.0 = None;
         tracing::info!(plugin = launch.name(), process = self.process, software = %crate::id::shorten(&welcome.software), "plugin is ready");
         Ok(Life {
@@ -246,6 +275,7 @@ impl Begun {
             welcome: Arc::new(welcome),
             process: self.process,
             busy: Arc::default(),
+            replaced: Arc::default(),
             ended: self.ended.clone(),
             born: Instant::now(),
             program: Arc::new(Program {
@@ -254,6 +284,32 @@ impl Begun {
             }),
         })
     }
+}
+
+/// Reads the answer to `hello`; an error names the member.
+fn welcome(answer: &Value) -> Result<PluginWelcome> {
+    PluginWelcome::deserialize(answer).map_err(|error| {
+        let place = wrong_capability(answer).map_or_else(String::new, |key| format!(" at `{key}`"));
+        let what = format!("the answer to `hello` is not of its form{place}");
+        Error::internal(what).with_source(error)
+    })
+}
+
+/// Which capability is not as it should be; serde does not name the member of a wrong value.
+fn wrong_capability(answer: &Value) -> Option<String> {
+    let told = answer.get("capabilities")?;
+    let error = Capabilities::deserialize(told).err()?.to_string();
+    let members = told.as_object().into_iter().flatten();
+    for (key, _) in members {
+        let mut without = told.clone();
+        without.as_object_mut()?.remove(key);
+        if Capabilities::deserialize(&without)
+            .map_or_else(|other| other.to_string() != error, |_| true)
+        {
+            return Some(format!("capabilities.{key}"));
+        }
+    }
+    Some("capabilities".to_owned())
 }
 
 async fn obituary_of(ended: &watch::Receiver<Option<String>>) -> String {

@@ -75,6 +75,10 @@ impl Masking {
         }
     }
 
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.known().values.contains_key(key)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.known().values.is_empty()
     }

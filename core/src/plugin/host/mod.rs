@@ -7,7 +7,10 @@
 //! | `life` | one process from its start to its end |
 //! | `stderr` | its standard error, into our log |
 //! | [`Values`], `masking` | values of live runs in what it says, and in the output of runs |
+//! | `given` | which values runs were given, on disk, by store and version |
+//! | `held` | a log that cannot be shown, because they cannot be had again |
 //! | [`trace`] | its messages, for whoever looks for a fault |
+//! | `renewed` | streams that go on in a newer program |
 //! | `executor`, `store` | the two contracts through it |
 //!
 //! # What is kept
@@ -17,9 +20,12 @@
 //! messages are at most 1 MiB, streams flow under credit, and stderr is cut to lines and a rate.
 
 mod executor;
+mod given;
+mod held;
 mod launch;
 mod life;
 mod masking;
+mod renewed;
 pub mod settings;
 mod stderr;
 mod store;
@@ -42,7 +48,7 @@ pub use launch::Launch;
 pub use settings::{PluginSettings, Timeouts};
 pub use store::PluginStore;
 pub use trace::{Frame, Trace, Way};
-pub use values::Values;
+pub use values::{Values, caution};
 
 use life::Life;
 use masking::Masking;
@@ -133,6 +139,7 @@ impl Host {
             Arc::clone(self.masking()),
             &launch.hello.data_dir,
             launch.mask,
+            launch.references.clone(),
         )
     }
 
@@ -150,7 +157,7 @@ impl Host {
         if let Some(life) = &slot.life {
             if life.is_outdated() {
                 tracing::info!(plugin = %self.0.launch.name(), "the plugin's program was replaced: the new one takes over");
-                life.session.close();
+                life.replace();
                 slot.life = None;
             } else if !life.session.is_closed() {
                 return Ok(life.clone());

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::error::{Error, Result};
+use crate::program::argv;
 use crate::unit::Period;
 
 /// The settings of a plugin, as they are written.
@@ -20,6 +22,7 @@ use crate::unit::Period;
 pub struct PluginSettings {
     /// The program and its arguments: `command = ["./mine", "--verbose"]`. A path is meant from the folder of the
     /// configuration file, where the program is also run; a bare name is looked up in `PATH`.
+    #[serde(deserialize_with = "argv")]
     pub command: Vec<String>,
     /// What the plugin itself is to know, as it stands: `settings = { partition = "night" }`.
     #[serde(default)]
@@ -58,6 +61,30 @@ pub struct Timeouts {
     pub get: Period,
     /// How often silence is broken by a `ping`; after two silent ones the program is killed.
     pub heartbeat: Period,
+}
+
+impl Timeouts {
+    /// Refuses what nobody could keep.
+    pub(super) fn validate(&self) -> Result<()> {
+        let all = [
+            ("hello", self.hello),
+            ("check", self.check),
+            ("start", self.start),
+            ("watch", self.watch),
+            ("stop", self.stop),
+            ("remove", self.remove),
+            ("list", self.list),
+            ("find", self.find),
+            ("get", self.get),
+            ("heartbeat", self.heartbeat),
+        ];
+        match all.iter().find(|(_, period)| *period == Period::ZERO) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::invalid(format!(
+                "`timeouts.{name}` is no time at all: write `{name} = \"30s\"`, or leave it out"
+            ))),
+        }
+    }
 }
 
 impl Default for Timeouts {

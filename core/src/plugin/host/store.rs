@@ -1,9 +1,11 @@
 //! The contract of secret stores through a plugin.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::RwLock;
 use tokio::time::timeout;
 
 use super::Host;
@@ -18,12 +20,16 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct PluginStore {
     host: Host,
+    /// A question under which a process ended is asked again with no other beside it: which of them ended it is not known,
+    /// and the others must not end with it again.
+    alone: Arc<RwLock<()>>,
 }
 
 impl PluginStore {
     /// The store behind this plugin.
     pub fn new(host: Host) -> Self {
-        Self { host }
+        let alone = Arc::default();
+        Self { host, alone }
     }
 
     /// The plugin itself.
@@ -46,6 +52,10 @@ impl PluginStore {
     ) -> Result<T> {
         let mut attempt = 1;
         loop {
+            let (_together, _alone) = match attempt {
+                1 => (Some(self.alone.read().await), None),
+                _ => (None, Some(self.alone.write().await)),
+            };
             let life = self.host.life().await?;
             let remote = RemoteStore::new(life.session.clone());
             let error = match timeout(limit, question(remote)).await {

@@ -87,21 +87,66 @@ impl Trace {
         }))
     }
 
-    pub(super) fn tell(&self, way: Way, text: String) {
+    /// Tells one message, values left out.
+    pub fn tell(&self, way: Way, text: String) {
         (self.0)(&Frame { way, text });
+    }
+}
+
+/// The first line that a program wrote, for whoever finds that it is no plugin. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+
+impl Heard {
+    fn take(&self, line: &str, masking: &Masking) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of a message only its first words matter, and a value may stand behind them.
+        heard.get_or_insert_with(|| masking.text(line));
+    }
+
+    /// What is wrong with it, if it is no answer to us at all.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = heard.as_deref()?;
+        match serde_json::from_str::<Value>(line) {
+            Ok(message) if message["jsonrpc"] == "2.0" => {
+                (message["method"] == "hello").then(|| {
+                    "it writes back what it is told, as `cat` does: is it a plugin?".to_owned()
+                })
+            }
+            _ => Some(format!(
+                "the first line that it wrote to stdout is no message: `{}`; messages alone belong there, all else on stderr",
+                crate::id::shorten(&line.replace(char::is_control, "\u{fffd}"))
+            )),
+        }
     }
 }
 
 /// A transport whose messages are traced, if anybody wants that.
 pub(super) struct Traced<T> {
     inner: T,
+    /// Until the first message has come.
+    heard: Option<(Heard, Arc<Masking>)>,
+    /// Why nothing can be written any more, as long as there may be something to hear.
+    broken: Option<Error>,
     trace: Option<(Trace, Arc<Masking>)>,
 }
 
 impl<T> Traced<T> {
-    pub(super) fn new(inner: T, trace: Option<Trace>, masking: &Arc<Masking>) -> Self {
+    pub(super) fn new(
+        inner: T,
+        trace: Option<Trace>,
+        heard: Heard,
+        masking: &Arc<Masking>,
+    ) -> Self {
         let trace = trace.map(|trace| (trace, Arc::clone(masking)));
-        Self { inner, trace }
+        let heard = Some((heard, Arc::clone(masking)));
+        Self {
+            inner,
+            heard,
+            broken: None,
+            trace,
+        }
     }
 
     fn tell(&self, way: Way, message: &str) {
@@ -116,6 +161,11 @@ impl<T: Transport> Stream for Traced<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let message = std::task::ready!(self.inner.poll_next_unpin(cx));
+        if let Some(Ok(text)) = &message
+            && let Some((heard, masking)) = self.heard.take()
+        {
+            heard.take(text, &masking);
+        }
         match &message {
             Some(Ok(text)) => self.tell(Way::Received, text),
             Some(Err(error)) => self.tell(Way::Received, format!("({})", error.report()).as_str()),
@@ -138,7 +188,17 @@ impl<T: Transport> Sink<String> for Traced<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.inner.poll_flush_unpin(cx)
+        if self.broken.is_none() {
+            match std::task::ready!(self.inner.poll_flush_unpin(cx)) {
+                Err(error) if self.heard.is_some() => self.broken = Some(error),
+                flushed => return Poll::Ready(flushed),
+            }
+        }
+        // Who ended without reading may have said why before: that is heard first.
+        if self.heard.is_some() {
+            drop(std::task::ready!(self.poll_next_unpin(cx)));
+        }
+        Poll::Ready(self.broken.take().map_or(Ok(()), Err))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -186,6 +246,26 @@ fn leave_out(message: &mut Value, output: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_line_of_what_is_no_plugin_is_told_and_an_answer_is_no_complaint() {
+        let complaint = |line: &str| {
+            let (heard, masking) = (Heard::default(), Masking::default());
+            masking.learn(
+                "a run".into(),
+                vec![crate::secret::SecretValue::new("hunter22")],
+            );
+            heard.take(line, &masking);
+            heard.take("a second line", &masking);
+            heard.complaint()
+        };
+        let told = complaint("Starting\tup hunter22").unwrap();
+        assert!(told.contains("`Starting\u{fffd}up ***`"), "{told}");
+        assert!(complaint(&"x".repeat(5000)).unwrap().len() < 300);
+        assert!(complaint(r#"{"jsonrpc":"2.0","id":1,"method":"hello"}"#).is_some());
+        assert_eq!(complaint(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), None);
+        assert_eq!(Heard::default().complaint(), None);
+    }
 
     #[test]
     fn no_value_stands_in_a_trace() {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::executor::{Executor as _, Handle, Progress};
+use hybrid_runner_core::log::LogItem;
 use hybrid_runner_core::run::Outcome;
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::testing::{Script, Step};
@@ -131,16 +133,26 @@ async fn a_newer_program_takes_over_while_runs_live() {
         // A stored handle, as a runner would have it.
         let handle: Handle =
             serde_json::from_value(serde_json::to_value(&handle).unwrap()).unwrap();
-        let following = async { tokio::join!(end(&plugin, &handle), log(&plugin, &handle)) };
+        // Neither stream breaks: nobody is warned of what was meant.
+        let levels = plugin.watch(&handle).try_collect::<Vec<_>>();
+        let chunks = plugin.logs(&handle, None).try_collect::<Vec<_>>();
+        let following = async { tokio::join!(levels, chunks) };
         let replaced = async {
             while plugin.host().process().await == process {
                 plugin.check().await.unwrap();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let ((outcome, text), ()) = tokio::join!(following, replaced);
-        assert!(matches!(outcome, Outcome::Failed(failure) if failure.exit_code == Some(3)));
-        assert_eq!(text.lines().count(), 40);
+        let ((levels, chunks), ()) = tokio::join!(following, replaced);
+        let (levels, chunks) = (levels.unwrap(), chunks.unwrap());
+        let outcome = levels.last().unwrap().outcome();
+        assert!(matches!(outcome, Some(Outcome::Failed(failure)) if failure.exit_code == Some(3)));
+        let bytes = chunks.iter().map(|chunk| match &chunk.item {
+            LogItem::Data { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
+            gap => panic!("{gap:?}"),
+        });
+        let lines = (1..=40).fold(String::new(), |text, n| text + &format!("line {n}\n"));
+        assert_eq!(bytes.collect::<String>(), lines);
     };
     told(60, test).await;
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests: a failure is the test's")]
 
 mod broken;
+mod certify;
 mod contract;
 mod deaths;
 mod docs;

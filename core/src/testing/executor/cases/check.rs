@@ -2,7 +2,7 @@
 
 use crate::finding::Health;
 use crate::testing::executor::Trial;
-use crate::testing::verdict::{Tried, done, ensure, equal, not_offered, refused};
+use crate::testing::verdict::{Tried, done, ensure, equal, not_offered, refused, shown};
 
 pub(in super::super) async fn capabilities_are_told_alike_by_every_executor(t: &Trial) -> Tried {
     let first = t.within("the capabilities", t.executor.capabilities());
@@ -44,7 +44,7 @@ pub(in super::super) async fn the_doctor_answers_without_side_effects(t: &Trial)
         ensure(
             !findings.is_empty() && findings.iter().all(|one| one.health != Health::Failed),
             "a line at least, and no failure of a backend that works",
-            || format!("{findings:?}"),
+            || shown(&findings),
         )?;
     }
     let after = t.listed(&*t.executor).await?;
@@ -61,6 +61,6 @@ pub(in super::super) async fn the_doctor_says_what_is_missing(t: &Trial) -> Trie
     ensure(
         failed.any(|one| one.message.len() > 8),
         "a failure that says what is missing",
-        || format!("{findings:?}"),
+        || shown(&findings),
     )
 }

@@ -1,5 +1,6 @@
 //! What `logs` promises.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,23 @@ use crate::testing::executor::Trial;
 use crate::testing::executor::trial::{all_bytes, gaps, streams};
 use crate::testing::script::{Script, Step};
 use crate::testing::verdict::{
-    Tried, cut_short, done, ensure, equal, failed, not_offered, refused_as, shown,
+    Tried, cut_short, done, ensure, equal, equal_bytes, failed, not_offered, refused_as, shown,
+    shown_item,
 };
+
+/// Fails unless the output was the same on each stream.
+fn equal_streams(
+    what: &str,
+    expected: &HashMap<Stream, Bytes>,
+    came: &HashMap<Stream, Bytes>,
+) -> Tried {
+    for stream in [Stream::Out, Stream::Err, Stream::Both] {
+        let of = |log: &HashMap<Stream, Bytes>| log.get(&stream).cloned().unwrap_or_default();
+        let what = format!("{what}, stream {}", shown(&stream));
+        equal_bytes(&what, &of(expected), &of(came))?;
+    }
+    Ok(())
+}
 
 /// Cursors that one case re-reads from at most.
 const MOST_CURSORS: usize = 40;
@@ -33,7 +49,7 @@ pub(in super::super) async fn from_any_cursor_comes_exactly_the_rest(t: &Trial) 
         let rest = t.log_through(&*other, &handle, Some(&chunk.next)).await?;
         let expected = streams(&log[index + 1..]);
         let what = format!("the rest behind cursor `{}`", chunk.next);
-        equal(&what, &expected, &streams(&rest))?;
+        equal_streams(&what, &expected, &streams(&rest))?;
         equal("gaps in it", &0, &gaps(&rest))?;
     }
     Ok(())
@@ -81,11 +97,13 @@ pub(in super::super) async fn logs_end_only_after_the_run(t: &Trial) -> Tried {
     ensure(
         early.is_err(),
         "nothing more while the run is silent",
-        || shown(&early),
+        || shown_item(early.as_ref().ok().and_then(Option::as_ref)),
     )?;
     t.stop(&handle, Duration::ZERO).await?;
     let last = t.within("the end of the log", chunks.next()).await?;
-    ensure(last.is_none(), "the end of the log", || shown(&last))?;
+    ensure(last.is_none(), "the end of the log", || {
+        shown_item(last.as_ref())
+    })?;
     let status = t.status(&handle).await?;
     ensure(
         status.is_finished(),
@@ -177,7 +195,7 @@ pub(in super::super) async fn streams_are_told_apart(t: &Trial) -> Tried {
         (Stream::Out, Bytes::from_static(b"o1\no2\n")),
         (Stream::Err, Bytes::from_static(b"e1\ne2\n")),
     ];
-    equal("what came on each stream", &expected.into(), &came)
+    equal_streams("what came on each stream", &expected.into(), &came)
 }
 
 pub(in super::super) async fn what_was_dropped_is_one_gap(t: &Trial) -> Tried {
@@ -224,7 +242,7 @@ pub(in super::super) async fn a_foreign_cursor_is_refused(t: &Trial) -> Tried {
         }
         let after = t.within("the end after the error", chunks.next()).await?;
         ensure(after.is_none(), "the error as the last item", || {
-            shown(&after)
+            shown_item(after.as_ref())
         })?;
     }
     Ok(())

@@ -7,7 +7,9 @@ use crate::run::Outcome;
 use crate::testing::executor::Trial;
 use crate::testing::executor::trial::all_bytes;
 use crate::testing::script::{Script, Step};
-use crate::testing::verdict::{Tried, cut_short, done, ensure, equal, not_offered, shown};
+use crate::testing::verdict::{
+    Tried, cut_short, done, ensure, equal, equal_bytes, not_offered, shown, shown_item,
+};
 
 /// A grace that no test waits for.
 const LONG: Duration = Duration::from_hours(1);
@@ -101,7 +103,7 @@ pub(in super::super) async fn stopping_a_finished_run_changes_nothing(t: &Trial)
     let log = all_bytes(&t.log(&handle, None).await?);
     t.stop(&handle, Duration::ZERO).await?;
     equal("the end after a stop", &outcome, &t.end(&handle).await?)?;
-    equal(
+    equal_bytes(
         "the log after a stop",
         &log,
         &all_bytes(&t.log(&handle, None).await?),
@@ -117,7 +119,7 @@ pub(in super::super) async fn a_stop_before_the_start_prevents_it(t: &Trial) -> 
     let none = crate::secret::Secrets::none();
     let started = t.start_through(&*other, &spec, &none).await?;
     ensure(started.is_err(), "the start to be prevented", || {
-        shown(&started)
+        shown_item(Some(&started))
     })?;
     let outcome = t.end_through(&*other, &handle).await?;
     let stopped = matches!(outcome, Outcome::Stopped { .. });
@@ -136,7 +138,7 @@ pub(in super::super) async fn a_second_stop_shortens_the_grace(t: &Trial) -> Tri
     ensure(
         early.is_err(),
         "a run that ignores SIGTERM to live in its grace",
-        || shown(&early),
+        || "its end".to_owned(),
     )?;
     t.stop(&handle, Duration::ZERO).await?;
     t.ends_stopped(&handle).await

@@ -6,7 +6,9 @@ use crate::executor::Handle;
 use crate::run::{Failure, Outcome, State, Status};
 use crate::testing::executor::Trial;
 use crate::testing::script::Script;
-use crate::testing::verdict::{Tried, cut_short, done, ensure, equal, failed, not_offered, shown};
+use crate::testing::verdict::{
+    Tried, cut_short, done, ensure, equal, failed, not_offered, shown, shown_item,
+};
 
 pub(in super::super) async fn the_present_status_comes_first_at_once(t: &Trial) -> Tried {
     let handle = t.begin_and_see_running(Script::new().hold()).await?;
@@ -62,13 +64,13 @@ pub(in super::super) async fn a_backend_that_does_not_answer_is_an_error(t: &Tri
         came => {
             return Err(failed(
                 "an error from a backend that does not answer",
-                shown(&came),
+                shown_item(came.as_ref()),
             ));
         }
     }
     let after = t.within("the end after the error", statuses.next()).await?;
     ensure(after.is_none(), "the error as the last item", || {
-        shown(&after)
+        shown_item(after.as_ref())
     })
 }
 

@@ -1,4 +1,4 @@
-//! The automaton of Aho and Corasick, made small: about one and a half bytes for each byte of the needles.
+//! The automaton of Aho and Corasick, made small: less than two bytes for each byte of the needles.
 //!
 //! The sorted needles are a trie in which each [`Row`] is what a needle adds to the one before it. A node is the number
 //! of a byte in all rows, one after the other, so nearly always its only child is the next number, and needs no table.

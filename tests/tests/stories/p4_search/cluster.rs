@@ -45,12 +45,15 @@ async fn in_a_pod(story: &Story, cluster: &Cluster) {
     runner.start().await;
     let client = server.client();
     let command = json!(["/bin/sh", "-c", PRINT]);
-    let run = workflow(story, &values).with("command", command);
+    let run = workflow(story, &values)
+        .with("command", command)
+        .with("grace", "2s");
     let run = client.submit(&run, "runner-1").await;
-    let mut follow = client.follow(&run);
-    while !follow.text().contains(CANARY) {
-        follow.next().await;
-    }
+    cluster
+        .until("what the pod prints", async || {
+            client.text(&run).await.contains(CANARY)
+        })
+        .await;
 
     // While it lives: one Secret has them all, and nothing else has one.
     in_objects(&mut search, cluster, 1).await;
@@ -59,12 +62,14 @@ async fn in_a_pod(story: &Story, cluster: &Cluster) {
     runner.kill().await;
     runner.start().await;
     client.stop(&run).await;
+    cluster
+        .until("the end of the run", async || {
+            client.show(&run).await.is_finished()
+        })
+        .await;
     client.finished(&run).await.expect("stopped");
-    assert!(
-        follow.text().contains("database: mysql://u:***@db/***"),
-        "{}",
-        follow.text()
-    );
+    let text = client.text(&run).await;
+    assert!(text.contains("database: mysql://u:***@db/***"), "{text}");
 
     // After it: not even that.
     cluster

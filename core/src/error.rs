@@ -82,6 +82,13 @@ impl Error {
         self
     }
 
+    /// Adds what else can be done to the message; the cause stays.
+    #[must_use]
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -150,6 +157,20 @@ impl Error {
     }
 }
 
+/// An error of somebody else and its causes in words, each once. Never by `Debug`, which may show a whole answer.
+pub fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !text.is_empty() && !words.iter().any(|said| said.contains(&text)) {
+            words.push(text);
+        }
+        next = cause.source();
+    }
+    words.join(": ")
+}
+
 /// Each cause once, joined by `: `.
 fn chain(mut text: String, mut next: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(cause) = next {
@@ -192,6 +213,24 @@ mod tests {
         assert_eq!(outer.to_string(), "failed to read `x`");
         assert_eq!(outer.report(), "failed to read `x`: connection refused");
         assert_eq!(outer.causes().as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn a_hint_stands_behind_the_message_and_before_the_cause() {
+        let error = Error::denied("may not")
+            .with_source("403")
+            .with_hint("ask for it");
+        assert_eq!(error.report(), "may not; ask for it: 403");
+    }
+
+    #[test]
+    fn the_causes_of_an_error_are_told_once_each() {
+        let inner = Error::unavailable("connection refused").with_source("refused");
+        let outer = Error::internal("tcp: connection refused").with_source(inner);
+        assert_eq!(causes(&outer), "tcp: connection refused");
+        let outer = Error::internal("no answer")
+            .with_source(Error::internal("dns").with_source("no such host"));
+        assert_eq!(causes(&outer), "no answer: dns: no such host");
     }
 
     #[test]

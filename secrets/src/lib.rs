@@ -129,18 +129,11 @@ pub fn build(kind: &str, context: &Context) -> Result<Arc<dyn SecretProvider>> {
 trait ErrorIs {
     /// Names the section.
     fn in_section(self, context: &Context) -> Self;
-    /// Adds what else can be done.
-    fn with_hint(self, hint: &str) -> Self;
 }
 
 #[cfg(feature = "_web")]
 impl ErrorIs for hybrid_runner_core::Error {
     fn in_section(self, context: &Context) -> Self {
         Self::invalid(format!("section [secrets.{}]", context.name)).with_source(self)
-    }
-
-    fn with_hint(self, hint: &str) -> Self {
-        let message = format!("{}; {hint}", self.message());
-        Self::new(self.kind(), message).with_source(self)
     }
 }

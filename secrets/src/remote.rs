@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hybrid_runner_core::error::Result;
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::secret::{Secret, SecretName, SecretProvider};
 use serde::de::DeserializeOwned;
@@ -46,6 +46,21 @@ pub(crate) struct Common<'a> {
     pub(crate) access: &'a Access,
 }
 
+/// [`Section::common`] of settings that have these fields by these names.
+macro_rules! common {
+    () => {
+        fn common(&self) -> $crate::remote::Common<'_> {
+            $crate::remote::Common {
+                ca: self.ca.as_deref(),
+                proxy: self.proxy.as_deref(),
+                probe: self.probe.as_deref(),
+                access: &self.access,
+            }
+        }
+    };
+}
+pub(crate) use common;
+
 /// One kind of store that is far away: its settings.
 #[async_trait]
 pub(crate) trait Store: Section + Sized + Send + Sync + 'static {
@@ -84,6 +99,10 @@ pub(crate) fn provider<S: Store>(store: S) -> Result<Arc<dyn SecretProvider>> {
     store.verify()?;
     store.way().check()?;
     let access = store.common().access.clone();
+    if access.timeout.get().is_zero() {
+        let message = "`access.timeout` is zero, and no store answers in no time; write \"3s\"";
+        return Err(Error::invalid(message));
+    }
     Ok(around(Remote::new(store), &access))
 }
 
@@ -243,6 +262,14 @@ mod tests {
         async fn identity(&self, client: &u32) -> Result<Option<String>> {
             Ok(Some(client.to_string()))
         }
+    }
+
+    #[test]
+    fn no_time_at_all_is_refused() {
+        let mut numbers = Numbers::default();
+        numbers.access.timeout = hybrid_runner_core::unit::Period::seconds(0);
+        let error = provider(numbers).unwrap_err();
+        assert!(error.message().contains("`access.timeout`"), "{error}");
     }
 
     #[tokio::test]

@@ -12,7 +12,6 @@
     )
 )]
 
-use std::error::Error as StdError;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -142,20 +141,6 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>> {
         return Err(Error::invalid(message));
     }
     Ok(all)
-}
-
-/// The causes of an error in words, each once; never by `Debug`, which may show a whole answer.
-pub(crate) fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !text.is_empty() && !words.iter().any(|said| said.contains(&text)) {
-            words.push(text);
-        }
-        next = cause.source();
-    }
-    words.join(": ")
 }
 
 /// What an error of the way comes to, in one word for people: the store never answered.

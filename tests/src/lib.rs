@@ -6,6 +6,7 @@
 //! | [`program`] | a program that was started, its output, its end |
 //! | [`server`], [`runner`] | the two halves of the product as programs that can be killed and started again |
 //! | [`docker`], [`engine`] | a Docker Engine seen from outside, and one of a story's own that it may kill |
+//! | [`cluster`] | a namespace of a Kubernetes cluster, seen from outside |
 //! | [`rest`], [`follow`] | a client of the control plane, and a log that is followed over SSE |
 //! | [`proxy`], [`capture`] | a TCP proxy that cuts, refuses and swallows, and what passed through it |
 //! | [`link`] | both ends of the link by hand: a client that sends garbage, a server that sends garbage |
@@ -15,6 +16,7 @@
 //! The stories are in `tests/stories`, a file for each promise.
 
 pub mod capture;
+pub mod cluster;
 pub mod docker;
 pub mod engine;
 pub mod follow;
@@ -29,6 +31,7 @@ pub mod story;
 pub mod workflow;
 
 pub use capture::Capture;
+pub use cluster::Cluster;
 pub use docker::Docker;
 pub use engine::Engine;
 pub use follow::Follow;

@@ -1,8 +1,6 @@
 //! Answers of the API server in words of the contract.
 
-use std::error::Error as StdError;
-
-use hybrid_runner_core::error::{Error, ErrorKind};
+use hybrid_runner_core::error::{Error, ErrorKind, causes};
 use hybrid_runner_core::run::FailureClass;
 use kube::core::Status;
 
@@ -122,20 +120,6 @@ pub(crate) fn found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube
         Err(error) if is_status(&error, 404) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The causes of an error in words, each once.
-pub(crate) fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !text.is_empty() && !words.iter().any(|said| said.contains(&text)) {
-            words.push(text);
-        }
-        next = cause.source();
-    }
-    words.join(": ")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The automaton of Aho and Corasick, made small: about one and a half bytes for each byte of the needles.
+//! The automaton of Aho and Corasick, made small: less than two bytes for each byte of the needles.
 //!
 //! The sorted needles are a trie in which each [`Row`] is what a needle adds to the one before it. A node is the number
 //! of a byte in all rows, one after the other, so nearly always its only child is the next number, and needs no table.
@@ -6,10 +6,11 @@
 //!
 //! There are no nodes for the first three bytes of a needle: [`Heads`] finds the first four at once. Where a needle does
 //! not go on, the longest end of what was read that begins another one is followed if it is long ([`Run`]), which is
-//! rare; else it is searched again, over as many bytes as a short one has, so the work stays linear.
+//! rare; else it is searched again, over as many bytes as a short one has, so the work stays linear. Most nodes have no
+//! such end at all, long or short; a bit of each says so.
 
 use super::MIN_NEEDLE;
-use super::bits::Bits;
+use super::bits::{AT_ONCE, Bits};
 use super::heads::Heads;
 use super::needles::Needles;
 use super::view::{RECENT, View};
@@ -29,6 +30,10 @@ pub(super) struct Automaton {
     /// The byte that leads to a node.
     pub(super) bytes: Vec<u8>,
     pub(super) rows: Vec<Row>,
+    /// The nodes at which a needle ends. All others have a next node that is their child.
+    pub(super) endings: Bits,
+    /// The nodes of whose text a proper end, of four bytes or more, begins a needle.
+    pub(super) linked: Bits,
     /// The nodes that have a mark.
     pub(super) marked: Bits,
     pub(super) marks: Vec<Mark>,
@@ -79,6 +84,18 @@ pub(super) struct Run {
     pub(super) stop: u32,
     /// The end of the first one's text.
     pub(super) end: u32,
+}
+
+impl Run {
+    const EMPTY: Self = Self {
+        start: 0,
+        stop: 0,
+        end: 0,
+    };
+
+    fn holds(self, node: u32) -> bool {
+        self.start <= node && node < self.stop
+    }
 }
 
 /// How far a stream was searched. Places are counted as in [`View`].
@@ -136,8 +153,8 @@ impl Automaton {
                     first: start + 1,
                     ..*cursor
                 };
-            } else if !self.go_along(cursor, view) {
-                self.turn(cursor, view.byte(cursor.at));
+            } else {
+                self.walk(cursor, view.from(cursor.at));
             }
             if cursor.node != NONE && cursor.at > cursor.known {
                 let hit = self.hit(cursor.node);
@@ -150,44 +167,79 @@ impl Automaton {
         None
     }
 
-    /// Goes along a row up to a mark or the end of the input; `false` if the row or the mark gives no way.
-    fn go_along(&self, cursor: &mut Cursor, view: &View<'_>) -> bool {
-        let rest = view.from(cursor.at);
+    /// Takes bytes up to one with which a needle ends, or none goes on.
+    fn walk(&self, cursor: &mut Cursor, rest: &[u8]) {
         let mut node = index(cursor.node);
+        let mut ends = self.endings.get(node);
         let mut taken = 0;
-        while taken < rest.len() && !self.marked.get(node) && self.bytes[node + 1] == rest[taken] {
-            node += 1;
-            taken += 1;
+        let mut run = Run::EMPTY;
+        while taken < rest.len() {
+            if !ends && self.bytes[node + 1] == rest[taken] {
+                node += 1;
+                taken += 1;
+                let along = self.along(node, &rest[taken..]);
+                node += along;
+                taken += along;
+            } else if let Some(child) = self.child(node, ends, rest[taken]) {
+                node = child;
+                taken += 1;
+            } else if let Some(end) = self.longest_end(node, &mut run) {
+                node = end;
+                ends = self.endings.get(node);
+                continue;
+            } else {
+                cursor.at += taken;
+                self.give_up(cursor, node);
+                return;
+            }
+            ends = self.endings.get(node);
+            if ends {
+                break;
+            }
         }
         cursor.node = number(node);
         cursor.at += taken;
-        taken > 0
     }
 
-    /// Takes a byte that is not the next of the row.
-    fn turn(&self, cursor: &mut Cursor, byte: u8) {
+    /// How many bytes go along the row behind a node, up to where a needle ends: as a row ends with one, not out of it.
+    fn along(&self, node: usize, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        // Often it is none, which is seen at once.
+        if self.endings.get(node) || self.bytes.get(node + 1) != bytes.first() {
+            return taken;
+        }
         loop {
-            if let Some(child) = self.child(cursor.node, byte) {
-                cursor.node = child;
-                cursor.at += 1;
-                return;
+            let first = node + 1 + taken;
+            let same = same(&self.bytes[first..], &bytes[taken..]);
+            if let Some(ending) = self.endings.first(first, same) {
+                return taken + ending + 1;
             }
-            cursor.node = self.longest_end(cursor.node);
-            if cursor.node == NONE {
-                cursor.known = cursor.known.max(cursor.at);
-                cursor.at = cursor.first.max((cursor.at + 1).saturating_sub(MIN_END));
-                return;
+            taken += same;
+            if same < AT_ONCE {
+                return taken;
             }
         }
     }
 
-    fn child(&self, node: u32, byte: u8) -> Option<u32> {
-        let next = index(node) + 1;
-        if !self.marked.get(index(node)) {
-            return (self.bytes[next] == byte).then_some(node + 1);
+    /// No needle goes on with the next byte: whatever follows starts in the last bytes, or later.
+    fn give_up(&self, cursor: &mut Cursor, node: usize) {
+        let end = if self.linked.get(node) {
+            MIN_END
+        } else {
+            MIN_NEEDLE
+        };
+        cursor.node = NONE;
+        cursor.known = cursor.known.max(cursor.at);
+        cursor.at = cursor.first.max((cursor.at + 1).saturating_sub(end));
+    }
+
+    /// The child that is not the next node, or is it although a needle ends here.
+    fn child(&self, node: usize, ends: bool, byte: u8) -> Option<usize> {
+        if !self.marked.get(node) {
+            return None;
         }
         let mark = self.mark(node);
-        if mark.others & Mark::GOES_ON != 0 && self.bytes[next] == byte {
+        if ends && mark.others & Mark::GOES_ON != 0 && self.bytes[node + 1] == byte {
             return Some(node + 1);
         }
         let first = index(mark.first);
@@ -198,25 +250,30 @@ impl Automaton {
         } else {
             bytes.binary_search(&byte).ok()
         };
-        found.map(|at| self.children[first + at])
+        found.map(|at| index(self.children[first + at]))
     }
 
-    fn mark(&self, node: u32) -> Mark {
-        self.marks[self.marked.rank(index(node))]
+    fn mark(&self, node: usize) -> Mark {
+        self.marks[self.marked.rank(node)]
     }
 
-    fn longest_end(&self, node: u32) -> u32 {
-        let run = self.runs.partition_point(|run| run.start <= node);
-        match run.checked_sub(1).map(|run| self.runs[run]) {
-            Some(run) if node < run.stop => run.end + (node - run.start),
-            _ => NONE,
+    /// The longest end of a node's text that begins a needle, if it is long. One after the other they often lie in one run.
+    fn longest_end(&self, node: usize, run: &mut Run) -> Option<usize> {
+        if !self.linked.get(node) {
+            return None;
         }
+        let node = number(node);
+        if !run.holds(node) {
+            let after = self.runs.partition_point(|run| run.start <= node);
+            *run = self.runs[after.checked_sub(1)?];
+        }
+        run.holds(node).then(|| index(run.end + (node - run.start)))
     }
 
     /// The length of the longest needle that ends with a node's text; 0 if there is none.
     pub(super) fn hit(&self, node: u32) -> usize {
-        if self.marked.get(index(node)) {
-            usize::from(self.mark(node).hit)
+        if self.endings.get(index(node)) {
+            usize::from(self.mark(index(node)).hit)
         } else {
             0
         }
@@ -261,6 +318,8 @@ impl Automaton {
         self.heads.memory()
             + self.bytes.capacity()
             + self.rows.capacity() * size_of::<Row>()
+            + self.endings.memory()
+            + self.linked.memory()
             + self.marked.memory()
             + self.marks.capacity() * size_of::<Mark>()
             + self.child_bytes.capacity()
@@ -274,6 +333,28 @@ impl Drop for Automaton {
         sys::wipe(&mut self.bytes);
         self.heads.wipe();
     }
+}
+
+/// How many bytes at the beginning are the same; not more than [`AT_ONCE`].
+fn same(one: &[u8], other: &[u8]) -> usize {
+    let most = one.len().min(other.len()).min(AT_ONCE);
+    let mut same = 0;
+    while same + 8 <= most {
+        let differ = eight(one, same) ^ eight(other, same);
+        if differ != 0 {
+            return same + differ.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    while same < most && one[same] == other[same] {
+        same += 1;
+    }
+    same
+}
+
+fn eight(bytes: &[u8], at: usize) -> u64 {
+    let eight = bytes[at..at + 8].try_into();
+    u64::from_le_bytes(eight.expect("they are eight"))
 }
 
 /// The length of a node's text.

@@ -208,11 +208,15 @@ impl<'a> Trie<'a> {
             }
         });
         let (marked, marks) = self.marks();
+        let endings = bits(self.hits.iter().map(|&hit| hit > 0));
+        let linked = bits(self.ends.iter().map(|&end| end != NONE));
         let runs = self.runs();
         Automaton {
             heads: self.heads,
             bytes: self.bytes,
             rows: self.rows,
+            endings,
+            linked,
             marked,
             marks,
             child_bytes: self.others.iter().map(|other| other.byte).collect(),
@@ -283,6 +287,14 @@ fn shared_with_previous(needles: &[&[u8]]) -> Vec<usize> {
         both.take_while(|(a, b)| a == b).count().max(MIN_NEEDLE - 1)
     });
     shared.collect()
+}
+
+fn bits(values: impl ExactSizeIterator<Item = bool>) -> Bits {
+    let mut bits = Bits::new(values.len());
+    for (at, _) in values.enumerate().filter(|(_, value)| *value) {
+        bits.set(at);
+    }
+    bits
 }
 
 fn is_first(shared: u16) -> bool {

@@ -22,7 +22,7 @@ pub(crate) async fn secrets(args: Secrets, output: Output, kinds: &Kinds) -> Don
 
 /// Each reference with its store and version, or why there is none. Never the value, never its length.
 async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
-    let parsed = args.references.iter().map(|text| text.parse::<Reference>());
+    let parsed = args.references.iter().map(|text| parse(text));
     let references = parsed.collect::<Result<Vec<_>, _>>();
     let references = references.map_err(|error| Failure::usage(error.report()))?;
     let loaded = offline::load(
@@ -67,6 +67,14 @@ async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
     Ok(exit)
 }
 
+/// A reference as it stands in a workflow: whole, or within a larger string.
+fn parse(text: &str) -> hybrid_runner_core::Result<Reference> {
+    let within = text
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'));
+    within.unwrap_or(text).parse()
+}
+
 fn object(name: &str, found: &Found) -> Value {
     json!({
         "reference": name,
@@ -84,4 +92,20 @@ fn row(name: String, found: &Found) -> Vec<String> {
     };
     let version = found.version.clone().unwrap_or_else(|| "-".to_owned());
     vec![name, found.store.to_string(), version, how.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_reference_is_taken_as_it_stands_in_a_workflow() {
+        for text in [
+            "secret:/db/password",
+            "${secret:/db/password}",
+            "/db/password",
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), "secret:/db/password");
+        }
+    }
 }

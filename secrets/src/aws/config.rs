@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::credential::Source;
 use crate::decorate::Access;
-use crate::remote::{Common, Section};
+use crate::remote::{Section, common};
 
 /// A section `[secrets.NAME]` with `kind = "aws"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -97,12 +97,5 @@ impl Section for Settings {
         Ok(())
     }
 
-    fn common(&self) -> Common<'_> {
-        Common {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            probe: self.probe.as_deref(),
-            access: &self.access,
-        }
-    }
+    common!();
 }

@@ -5,12 +5,12 @@ use std::error::Error as StdError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use hybrid_runner_core::error::Error;
+use hybrid_runner_core::error::{Error, causes};
 
 use super::client::Clients;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, causes, code_of};
+use crate::web::{advice, code_of};
 
 /// What was asked for, for the error.
 #[derive(Debug)]

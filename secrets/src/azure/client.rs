@@ -91,9 +91,13 @@ async fn credential(settings: &Settings, options: &ClientOptions) -> Result<Chos
     }
 }
 
-fn named(setting: Option<&String>, key: &str, variable: &str) -> Result<String> {
+fn known(setting: Option<&String>, variable: &str) -> Option<String> {
     let value = setting.cloned().or_else(|| std::env::var(variable).ok());
-    value.filter(|value| !value.is_empty()).ok_or_else(|| {
+    value.filter(|value| !value.is_empty())
+}
+
+fn named(setting: Option<&String>, key: &str, variable: &str) -> Result<String> {
+    known(setting, variable).ok_or_else(|| {
         Error::invalid(format!(
             "`{key}` is missing: set it in the section, or {variable}"
         ))
@@ -135,7 +139,7 @@ fn workload(settings: &Settings, options: &ClientOptions) -> Result<Chosen> {
 }
 
 fn managed(settings: &Settings, options: &ClientOptions) -> Result<Chosen> {
-    let client = settings.client_id.clone();
+    let client = known(settings.client_id.as_ref(), "AZURE_CLIENT_ID");
     let given = ManagedIdentityCredentialOptions {
         user_assigned_id: client.clone().map(UserAssignedId::ClientId),
         client_options: options.clone(),

@@ -4,12 +4,12 @@ use std::error::Error as StdError;
 
 use azure_core::error::{ErrorKind, ErrorResponse};
 use azure_core::http::StatusCode;
-use hybrid_runner_core::error::Error;
+use hybrid_runner_core::error::{Error, causes};
 
 use super::client::Client;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, causes, code_of};
+use crate::web::{advice, code_of};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {

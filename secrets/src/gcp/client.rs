@@ -84,6 +84,7 @@ fn choose(settings: &Settings) -> Result<Chosen> {
         return from_file(path);
     }
     if let Some(url) = &settings.metadata {
+        only_one_metadata_server(url)?;
         let credentials = mds::Builder::default()
             .with_endpoint(url)
             .build()
@@ -110,6 +111,18 @@ fn choose(settings: &Settings) -> Result<Chosen> {
         project: None,
         metadata: (!from_file).then_some(host),
     })
+}
+
+/// The SDK takes the one in the variable, whatever it is told.
+fn only_one_metadata_server(url: &str) -> Result<()> {
+    match std::env::var("GCE_METADATA_HOST") {
+        Ok(host) if format!("http://{host}") != url.trim_end_matches('/') => {
+            Err(Error::invalid(format!(
+                "the variable GCE_METADATA_HOST (`{host}`) would go before `metadata` in the section; remove one of them"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unusable(error: build_errors::Error) -> Error {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decorate::Access;
-use crate::remote::{Common, Section};
+use crate::remote::{Section, common};
 
 /// A section `[secrets.NAME]` with `kind = "gcp"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -24,7 +24,7 @@ pub struct Settings {
     /// A file of credentials: a service account's key, a federation, a user's login. Absent: the platform's own
     /// (`GOOGLE_APPLICATION_CREDENTIALS`, `gcloud`'s login, the metadata server, as on GKE).
     pub credentials: Option<PathBuf>,
-    /// Another metadata server; absent: `GCE_METADATA_HOST`, or the platform's.
+    /// Another metadata server; absent: `GCE_METADATA_HOST`, or the platform's. Not both.
     pub metadata: Option<String>,
     /// A PEM file of certificates that are trusted besides the system's, for the service. Whoever gives the tokens is trusted by
     /// the system's alone (`SSL_CERT_FILE`).
@@ -61,12 +61,5 @@ impl Section for Settings {
         }
     }
 
-    fn common(&self) -> Common<'_> {
-        Common {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            probe: self.probe.as_deref(),
-            access: &self.access,
-        }
-    }
+    common!();
 }

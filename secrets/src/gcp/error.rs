@@ -3,12 +3,12 @@
 use google_cloud_auth::errors::CredentialsError;
 use google_cloud_gax::error::Error as Failure;
 use google_cloud_gax::error::rpc::Code;
-use hybrid_runner_core::error::Error;
+use hybrid_runner_core::error::{Error, causes};
 
 use super::client::Client;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, causes, code_of};
+use crate::web::{advice, code_of};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decorate::Access;
-use crate::remote::{Common, Section};
+use crate::remote::{Section, common};
 
 /// A section `[secrets.NAME]` with `kind = "kubernetes"`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -35,12 +35,5 @@ impl Section for Settings {
         Ok(())
     }
 
-    fn common(&self) -> Common<'_> {
-        Common {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            probe: self.probe.as_deref(),
-            access: &self.access,
-        }
-    }
+    common!();
 }

@@ -37,7 +37,6 @@ use kube::core::Request;
 use kube::core::params::GetParams;
 use zeroize::Zeroizing;
 
-use crate::ErrorIs as _;
 use crate::names;
 use crate::remote::{self, Store, probe};
 use client::Client;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::credential::Source;
 use crate::decorate::Access;
-use crate::remote::{Common, Section};
+use crate::remote::{Section, common};
 
 /// Where Kubernetes puts the token of a pod's service account.
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -182,12 +182,5 @@ impl Section for Settings {
         Ok(())
     }
 
-    fn common(&self) -> Common<'_> {
-        Common {
-            ca: self.ca.as_deref(),
-            proxy: self.proxy.as_deref(),
-            probe: self.probe.as_deref(),
-            access: &self.access,
-        }
-    }
+    common!();
 }

@@ -1,12 +1,12 @@
 //! Answers of Vault in words of the contract.
 
-use hybrid_runner_core::error::Error;
+use hybrid_runner_core::error::{Error, causes};
 use serde::Deserialize;
 
 use super::client::{Answer, Client};
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, causes, code_of};
+use crate::web::{advice, code_of};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {

@@ -15,6 +15,8 @@ use crate::front::Front;
 use crate::harness::{Dialect, Fronts, nobody, uncached};
 use crate::services;
 
+mod identities;
+
 const JSON: &str = "application/x-amz-json-1.1";
 
 pub(crate) struct Aws {
@@ -286,6 +288,25 @@ async fn a_role_is_assumed_with_its_external_id_and_again_when_its_session_ends(
     assert_eq!(provider.get(&name).await.unwrap().value.expose(), b"value");
     assert_eq!(front.seen("ExternalId=the-external-id"), 2);
     provider.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_is_not_assumed_with_another_external_id_or_none() {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
+        return services::skipped();
+    };
+    let front = aws.fronts.front().await;
+    for external_id in [None, Some("of-somebody-else".to_owned())] {
+        let mut settings = aws.settings("reader", &front.url());
+        settings.role = Some(aws.text("/role"));
+        settings.external_id = external_id;
+        let error = refused(settings, "/any").await;
+        assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
+        for part in ["the role `arn:", "AccessDenied", "sts:AssumeRole"] {
+            assert!(error.report().contains(part), "{part}: {error:?}");
+        }
+    }
+    assert_eq!(front.seen("GetSecretValue"), 0);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use crate::harness::{Dialect, Fronts, nobody, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
 
+mod identities;
+
 const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 const VAULT: &str = "kv1.vault.azure.net";
 const JSON: &str = "application/json";

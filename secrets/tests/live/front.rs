@@ -24,6 +24,15 @@ pub(crate) enum Answer {
     Late(Duration),
 }
 
+/// The headers that tests look for.
+const HEADERS: [&str; 5] = [
+    "authorization",
+    "metadata-flavor",
+    "x-amz-target",
+    "x-identity-header",
+    "x-vault-namespace",
+];
+
 #[derive(Debug)]
 struct Trouble {
     /// A part of the method, the path, a header or the body.
@@ -121,7 +130,7 @@ async fn pass(
     body: Bytes,
 ) -> Response {
     let mut whole = format!("{method} {uri}\n");
-    for name in ["x-amz-target", "x-vault-namespace", "authorization"] {
+    for name in HEADERS {
         if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
             whole = format!("{whole}{name}: {value}\n");
         }

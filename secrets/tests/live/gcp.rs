@@ -17,6 +17,8 @@ use crate::front::Front;
 use crate::harness::{Dialect, Fronts, nobody, rsa, uncached};
 use crate::services;
 
+mod identities;
+
 const JSON: &str = "application/json";
 
 pub(crate) struct Gcp {

@@ -107,7 +107,20 @@ pub(crate) fn uncached() -> Access {
 }
 
 /// A key as identity providers have one.
-#[cfg(any(feature = "gcp", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
 pub(crate) fn rsa() -> rcgen::KeyPair {
     rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap()
+}
+
+/// A token of an identity provider, signed by its key.
+#[cfg(any(feature = "aws", feature = "vault"))]
+pub(crate) fn signed(key: &rcgen::KeyPair, claims: &serde_json::Value) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use rcgen::SigningKey as _;
+    let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let head = part(&serde_json::json!({"alg": "RS256", "typ": "JWT"}));
+    let text = format!("{head}.{}", part(claims));
+    let signature = key.sign(text.as_bytes()).unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

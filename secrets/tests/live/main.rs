@@ -7,7 +7,9 @@
 //! | `authority` | that authority |
 //! | `tunnel` | a proxy for CONNECT, so that a store is called by its real name |
 //! | `harness` | what the harnesses share |
+//! | `process` | a process with variables, and addresses, of a platform |
 //! | `aws`, `azure`, `gcp`, `vault`, `kubernetes` | the contract of each, and what only it does |
+//! | `aws/identities`, `azure/identities`, `gcp/identities` | the identities that platforms give |
 
 #![cfg(feature = "_web")]
 #![expect(
@@ -26,6 +28,8 @@ mod gcp;
 mod harness;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
+mod process;
 mod services;
 #[cfg(feature = "azure")]
 mod tunnel;

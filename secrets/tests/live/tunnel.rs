@@ -35,6 +35,10 @@ impl Tunnel {
         }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://user:pass@{}", self.address)
     }

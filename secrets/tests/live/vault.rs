@@ -10,12 +10,11 @@ use hybrid_runner_core::secret::{SecretName, SecretProvider};
 use hybrid_runner_core::testing::{ProviderHarness, Trouble};
 use hybrid_runner_secrets::vault::{Auth, Settings, provider};
 use hybrid_runner_secrets::{Refusal, Source};
-use rcgen::SigningKey as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::front::{Answer, Front};
-use crate::harness::{Dialect, Fronts, nobody, rsa, uncached};
+use crate::harness::{Dialect, Fronts, nobody, rsa, signed, uncached};
 use crate::services;
 
 const JSON: &str = "application/json";
@@ -373,14 +372,12 @@ async fn a_pod_logs_in_with_the_account_that_kubernetes_gave_it() {
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
 }
 
-/// A token of an identity provider, signed by its key.
-fn signed(key: &rcgen::KeyPair, audience: &str, expires: u64) -> String {
-    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let head = part(json!({"alg": "RS256", "typ": "JWT"}));
-    let claims = json!({"iss": "https://issuer.example", "sub": "runner-1", "aud": audience, "iat": 1_700_000_000, "exp": expires});
-    let text = format!("{head}.{}", part(claims));
-    let signature = key.sign(text.as_bytes()).unwrap();
-    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+/// A token of an identity provider, as the role wants it.
+fn token(key: &rcgen::KeyPair, audience: &str, expires: u64) -> String {
+    signed(
+        key,
+        &json!({"iss": "https://issuer.example", "sub": "runner-1", "aud": audience, "iat": 1_700_000_000, "exp": expires}),
+    )
 }
 
 #[tokio::test]
@@ -404,13 +401,13 @@ async fn a_token_of_an_identity_provider_logs_in_and_a_fresh_one_when_it_has_exp
         .admin(Method::POST, &format!("auth/{mount}/role/web"), role)
         .await;
     let folder = tempfile::tempdir().unwrap();
-    let token = folder.path().join("token");
+    let file = folder.path().join("token");
     let auth = || Auth::Jwt {
         role: "web".to_owned(),
-        jwt: Source::file(&token),
+        jwt: Source::file(&file),
         mount: Some(mount.clone()),
     };
-    std::fs::write(&token, signed(&key, "vault", NEVER)).unwrap();
+    std::fs::write(&file, token(&key, "vault", NEVER)).unwrap();
     let (provider_of_role, front) = vault.reads(auth()).await;
     let identity = provider_of_role.identity().await.unwrap().unwrap();
     assert!(
@@ -421,16 +418,16 @@ async fn a_token_of_an_identity_provider_logs_in_and_a_fresh_one_when_it_has_exp
     // The session ends, and by then the platform has laid another token: it is read again.
     let path = format!("sys/leases/revoke-prefix/auth/{mount}");
     vault.admin(Method::PUT, &path, json!({})).await;
-    std::fs::write(&token, format!("{}\n", signed(&key, "vault", NEVER - 1))).unwrap();
+    std::fs::write(&file, format!("{}\n", token(&key, "vault", NEVER - 1))).unwrap();
     let name = SecretName::new("/shared/by-role");
     provider_of_role.get(&name).await.unwrap();
     assert_eq!(front.seen("/login"), 2);
 
-    let expired = signed(&key, "vault", 1_700_000_001);
-    let elsewhere = signed(&key, "elsewhere", NEVER);
-    let forged = signed(&rsa(), "vault", NEVER);
+    let expired = token(&key, "vault", 1_700_000_001);
+    let elsewhere = token(&key, "elsewhere", NEVER);
+    let forged = token(&rsa(), "vault", NEVER);
     for wrong in [expired, elsewhere, forged] {
-        std::fs::write(&token, &wrong).unwrap();
+        std::fs::write(&file, &wrong).unwrap();
         let error = provider(vault.settings(auth(), &front.url()))
             .unwrap()
             .get(&name)

@@ -36,6 +36,25 @@ async fn lay(stores: &Value, path: &str, value: &str) {
     );
 }
 
+/// The section of somebody in AWS.
+fn aws_of(story: &Story, stores: &Value, who: &str) -> String {
+    let text = |pointer: &str| {
+        let text = stores.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_else(|| panic!("no `{pointer}` in stores.json"))
+    };
+    let key = story.write(
+        &format!("aws-key-{who}"),
+        text(&format!("/aws/{who}/secret_key")),
+    );
+    format!(
+        "region = \"{}\"\nendpoint = \"{1}\"\nsts_endpoint = \"{1}\"\naccess_key = {{ id = \"{2}\", secret_key = {{ file = \"{3}\" }} }}\n",
+        text("/aws/region"),
+        text("/aws/url"),
+        text(&format!("/aws/{who}/id")),
+        key.display(),
+    )
+}
+
 /// The section of each store; the rest of the configuration is the same for all.
 fn sections(story: &Story, stores: &Value) -> Vec<(&'static str, String)> {
     let text = |pointer: &str| {
@@ -43,18 +62,7 @@ fn sections(story: &Story, stores: &Value) -> Vec<(&'static str, String)> {
         text.unwrap_or_else(|| panic!("no `{pointer}` in stores.json"))
             .to_owned()
     };
-    let keys = format!(
-        "access_key = {{ id = \"{}\", secret_key = {{ file = \"{}\" }} }}",
-        text("/aws/reader/id"),
-        story
-            .write("aws-key", text("/aws/reader/secret_key"))
-            .display(),
-    );
-    let aws = format!(
-        "region = \"{}\"\nendpoint = \"{1}\"\nsts_endpoint = \"{1}\"\n{keys}",
-        text("/aws/region"),
-        text("/aws/url")
-    );
+    let aws = aws_of(story, stores, "reader");
     let client_secret = story.write("azure-secret", "reader-secret");
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -189,6 +197,138 @@ async fn a_profile_of_aws_the_role_it_names_and_a_role_beside_it_are_identities(
         let config = story.write("config.toml", config).display().to_string();
         let ended = story.command_of(Binary::Clouds, &["secrets", "check", "secret:prod:/a", "-c", &config], &[]).await;
         ended.expect(1).says(&["the profile `nobody`"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_accounts_of_one_kind_of_store_are_two_identities() {
+    let Some(stores) = stores() else {
+        return skip();
+    };
+    Story::told(60, async |story| {
+        let path = format!("/accounts{}/password", std::process::id());
+        lay(&stores, &path, VALUE).await;
+        let sections = ["reader", "nobody"].map(|who| {
+            format!(
+                "[secrets.{who}]\nkind = \"aws\"\n{}",
+                aws_of(&story, &stores, who)
+            )
+        });
+        let config = story
+            .write("config.toml", sections.concat())
+            .display()
+            .to_string();
+        let [mine, other] = ["reader", "nobody"].map(|who| format!("secret:{who}:{path}"));
+        let check = ["secrets", "check", &mine, &other, "-c", &config];
+        let ended = story.command_of(Binary::Clouds, &check, &[]).await;
+        ended.expect(1).says(&[
+            &format!("`{other}` is denied by store `nobody`"),
+            "user/nobody",
+        ]);
+        assert!(
+            ended
+                .text()
+                .lines()
+                .any(|row| row.contains(&mine) && row.contains("yes")),
+            "{}",
+            ended.text()
+        );
+    })
+    .await;
+}
+
+/// A secret that is there and disabled, as its administrator makes it.
+async fn disable(stores: &Value, path: &str) {
+    let name = path.trim_start_matches('/').replace('/', "_");
+    let gcp = stores["gcp"]["url"].as_str().expect("an address");
+    let url = format!("{gcp}/v1/projects/p1/secrets/{name}/versions/1:disable");
+    let http = hybrid_runner_tests::rest::http();
+    let answer = http
+        .post(url)
+        .bearer_auth("default.0")
+        .json(&json!({}))
+        .send()
+        .await;
+    assert!(answer.expect("the store answers").status().is_success());
+}
+
+#[tokio::test]
+async fn whatever_a_store_refuses_stops_the_run_before_its_start() {
+    let Some(stores) = stores() else {
+        return skip();
+    };
+    Story::told(120, async |story| {
+        let [there, disabled] =
+            ["there", "disabled"].map(|name| format!("/closed{}/{name}", std::process::id()));
+        lay(&stores, &there, VALUE).await;
+        lay(&stores, &disabled, VALUE).await;
+        disable(&stores, &disabled).await;
+        let of = |kind: &str| {
+            let all = sections(&story, &stores);
+            let found = all.into_iter().find(|(known, _)| *known == kind);
+            found.expect("a section of this kind").1
+        };
+        let unknown = aws_of(&story, &stores, "reader").replace("id = \"AKIA", "id = \"AKIX");
+        let gone =
+            "address = \"http://127.0.0.1:9\"\nauth = { method = \"token\", token = \"t\" }\n"
+                .to_owned();
+        for (kind, section, reference, words) in [
+            (
+                "gcp",
+                of("gcp"),
+                "secret:/closed/nowhere",
+                "is not found in store `prod`",
+            ),
+            (
+                "aws",
+                aws_of(&story, &stores, "nobody"),
+                &format!("secret:{there}"),
+                "is denied by store `prod`",
+            ),
+            (
+                "aws",
+                unknown,
+                &format!("secret:{there}"),
+                "UnrecognizedClientException",
+            ),
+            (
+                "gcp",
+                of("gcp"),
+                &format!("secret:{disabled}"),
+                "FAILED_PRECONDITION",
+            ),
+            (
+                "vault",
+                gone,
+                &format!("secret:{there}"),
+                "store `prod` is unreachable",
+            ),
+            ("azure", of("azure"), "secret:/___", "cannot hold the name"),
+        ] {
+            let config = format!(
+                "[executors.here]\nkind = \"local\"\n[secrets.prod]\nkind = \"{kind}\"\n{section}\n"
+            );
+            let config = story.write("config.toml", config).display().to_string();
+            let workflow = story
+                .sh("closed", "touch $STORY/started")
+                .env("A", reference)
+                .env("B", &format!("secret:{there}"));
+            let workflow = story
+                .write("closed.yaml", workflow.to_yaml())
+                .display()
+                .to_string();
+            let ended = story
+                .command_of(Binary::Clouds, &["exec", &workflow, "-c", &config], &[])
+                .await;
+            ended.expect(1);
+            let said = format!("{}{}", ended.text(), ended.err);
+            for part in ["(secret)", reference, words] {
+                assert!(said.contains(part), "{kind}: no `{part}` in {said}");
+            }
+            assert!(!story.path("started").exists(), "{kind}: {reference}");
+            assert!(!said.contains("horse"), "{kind}: {said}");
+        }
     })
     .await;
 }

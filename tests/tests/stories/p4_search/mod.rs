@@ -7,7 +7,9 @@
 //! | `forms` | what encoders make of them, by encoders of the story's own |
 //! | `script`, `workload.c` | what the workload does, and what must be seen of it |
 //! | `places` | the search |
+//! | `cluster` | the search in a cluster |
 
+mod cluster;
 mod forms;
 mod places;
 mod script;

@@ -8,6 +8,7 @@ use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
 
 use super::access::Access;
+use super::object::{Kind, Object};
 use super::proxy;
 
 /// How long a question may take.
@@ -62,6 +63,16 @@ impl Connected {
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.patient.clone(), &self.namespace)
+    }
+
+    /// Objects of a kind that an executor knows, for questions and orders.
+    pub(crate) fn objects(&self, kind: &'static dyn Kind) -> Api<Object> {
+        Api::namespaced_with(self.quick.clone(), &self.namespace, &kind)
+    }
+
+    /// The same, to be watched.
+    pub(crate) fn following_objects(&self, kind: &'static dyn Kind) -> Api<Object> {
+        Api::namespaced_with(self.patient.clone(), &self.namespace, &kind)
     }
 
     pub(crate) fn client(&self) -> &Client {

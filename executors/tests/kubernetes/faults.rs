@@ -209,7 +209,7 @@ async fn killed_at_each_step(scenario: Scenario, least: usize) {
         let stage = Stage::new().await.unwrap();
         let passed = stage.play_until(scenario, at).await;
         let step = passed.last().unwrap();
-        if step.contains("kubernetes.remove.") {
+        if step.contains("cluster.remove.") {
             // The runner's tombstone keeps it from being started again; it removes what it still finds.
             stage.bench.remove(&Handle::of(stage.run)).await;
         } else {

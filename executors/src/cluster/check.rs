@@ -3,23 +3,18 @@
 use hybrid_runner_core::Finding;
 use hybrid_runner_core::error::{Error, Result};
 
-use super::Shared;
-use crate::cluster::client::Connected;
-use crate::cluster::error::failed;
-use crate::cluster::rights::{self, Rights, missing};
+use super::client::Connected;
+use super::error::failed;
+use super::rights::{self, Rights, missing};
+use super::runs::Shared;
 
-/// Without these nothing works.
+/// What is needed for each kind of object, besides the object itself.
 const NEEDED: &[Rights] = &[
-    (
-        "batch",
-        "jobs",
-        &["create", "get", "list", "watch", "patch", "delete"],
-    ),
     ("", "pods", &["list", "watch", "patch", "delete"]),
     ("", "pods/log", &["get"]),
     ("", "secrets", &["create", "get", "delete"]),
 ];
-/// Without this it is not told why a Job has no pod.
+/// Without this it is not told why an object has no pod.
 const USEFUL: &[Rights] = &[("", "events", &["list"])];
 /// The oldest that this was written for.
 const OLDEST: (u32, u32) = (1, 28);
@@ -29,7 +24,7 @@ impl Shared {
     pub(super) async fn check(&self) -> Result<()> {
         self.list().await?;
         let connected = self.cluster.connected().await?;
-        let lacking = missing(connected, NEEDED).await?;
+        let lacking = self.lacking(connected).await?;
         if lacking.is_empty() {
             return Ok(());
         }
@@ -46,7 +41,7 @@ impl Shared {
             Ok(finding) => finding,
             Err(error) => return vec![Finding::of_error(&error)],
         }];
-        findings.push(match missing(connected, NEEDED).await {
+        findings.push(match self.lacking(connected).await {
             Ok(lacking) => rights::finding(connected, &lacking),
             Err(error) => Finding::of_error(&error),
         });
@@ -54,7 +49,7 @@ impl Shared {
             && !lacking.is_empty()
         {
             findings.push(Finding::warning(format!(
-                "{}; without it `show RUN` cannot say why a Job has no pod",
+                "{}; without it `show RUN` cannot say why a run has no pod",
                 rights::finding(connected, &lacking).message
             )));
         }
@@ -68,6 +63,15 @@ impl Shared {
             ));
         }
         findings
+    }
+
+    /// The rights that we need and do not have.
+    async fn lacking(
+        &self,
+        connected: &Connected,
+    ) -> Result<Vec<(&'static str, &'static str, Vec<&'static str>)>> {
+        let wanted = [self.kind.needed(), NEEDED].concat();
+        missing(connected, &wanted).await
     }
 }
 

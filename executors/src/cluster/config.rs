@@ -1,4 +1,4 @@
-//! The section of a Kubernetes executor: `[executors.NAME] kind = "kubernetes"`.
+//! The section of an executor over a cluster: `[executors.NAME] kind = "kubernetes"` or `"argo"`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cluster::access::Access;
-use crate::cluster::names::PREFIX;
-use crate::cluster::pod::PodSettings;
+use super::access::Access;
+use super::names::PREFIX;
+use super::pod::PodSettings;
 use crate::settings;
 
-/// The settings of a Kubernetes executor, as they are written. All have defaults.
+/// The settings of an executor over a cluster, as they are written. All have defaults.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
-pub struct KubernetesConfig {
-    /// The namespace of the Jobs: `namespace = "ingestion"`. Absent: that of the runner's own pod, or of the kubeconfig.
+pub struct ClusterConfig {
+    /// The namespace of the runs: `namespace = "ingestion"`. Absent: that of the runner's own pod, or of the kubeconfig.
     pub namespace: Option<String>,
     /// A kubeconfig: `kubeconfig = "/etc/hybrid-runner/kubeconfig"`. Absent: the variable `KUBECONFIG`, `~/.kube/config`, or
     /// the account of the runner's own pod.
@@ -57,16 +57,18 @@ pub struct KubernetesConfig {
     pub node_selector: BTreeMap<String, String>,
     /// `priority_class = "low"`.
     pub priority_class: Option<String>,
-    /// Labels for all Jobs and pods: `labels = { team = "data" }`.
+    /// Labels for all Jobs or Workflows, and their pods: `labels = { team = "data" }`.
     pub labels: BTreeMap<String, String>,
-    /// Annotations for all Jobs: `annotations = { "example.com/owner" = "data" }`.
+    /// Annotations for all Jobs or Workflows: `annotations = { "example.com/owner" = "data" }`.
     pub annotations: BTreeMap<String, String>,
     /// Variables of the runner that a workload also gets, readable in the pod's description: `env = ["no_proxy"]`.
     pub env: Vec<String>,
-    /// How long a Job that has ended stays if nobody removes it, at least a week: `ttl = "8d"`.
+    /// How long what has ended stays if nobody removes it, at least a week: `ttl = "8d"`.
     pub ttl: Option<Period>,
-    /// A partial Job, merged into each: `template = { spec = { template = { spec = { tolerations = [{ operator = "Exists" }] } } } }`.
-    /// Lists of things with a `name` are merged by it; the container of the work is called `main`.
+    /// A partial `spec` of a pod, merged into that of each: `pod = { tolerations = [{ operator = "Exists" }] }`. Lists of things with
+    /// a `name` are merged by it; the container of the work is called `main`.
+    pub pod: Map<String, Value>,
+    /// A partial Job or Workflow, merged into each: `template = { metadata = { finalizers = ["example.com/audit"] } }`.
     pub template: Map<String, Value>,
     /// What a workflow may ask for in vain: `ignore = ["pids", "stall_timeout"]`.
     pub ignore: Vec<Ignorable>,
@@ -102,13 +104,15 @@ const TTL: Duration = Duration::from_hours(8 * 24);
 
 /// The settings after the checks.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) access: Access,
     pub(super) pod: PodSettings,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
-    pub(super) ttl: Duration,
+    pub(crate) ttl: Duration,
     pub(super) template: Value,
+    /// Of the pod.
+    pub(super) pod_template: Value,
 }
 
 impl Settings {
@@ -117,7 +121,7 @@ impl Settings {
         context: &Context,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let config: KubernetesConfig = settings::read(context)?;
+        let config: ClusterConfig = settings::read(context)?;
         let wrong = |key: &str, why: String| settings::wrong(context, key).with_source(why);
         let access = Access {
             namespace: config.namespace.clone(),
@@ -162,6 +166,7 @@ impl Settings {
             annotations: config.annotations.clone(),
             ttl,
             template: Value::Object(config.template.clone()),
+            pod_template: Value::Object(config.pod.clone()),
             pod: PodSettings {
                 env: env.collect(),
                 image: config.image,

@@ -3,10 +3,10 @@
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State, Status};
 
-use super::job::{JobEnd, JobSeen};
-use crate::cluster::blame::{self, Delay};
-use crate::cluster::board::Seen;
-use crate::cluster::seen::PodSeen;
+use super::blame::{self, Delay};
+use super::board::Seen;
+use super::object::{End, Kind, ObjectSeen};
+use super::seen::PodSeen;
 
 /// Where a run stands.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) enum Level {
     Unknown,
     /// It is being made ready: what it waits for.
     Starting(Option<String>),
-    /// It cannot begin, and its Job does not say so yet.
+    /// It cannot begin, and its object does not say so yet.
     Hopeless(Failure),
     /// The work runs.
     Running,
@@ -23,29 +23,29 @@ pub(super) enum Level {
     Over(Outcome),
 }
 
-/// Where a run stands by its Job and its pods.
-pub(super) fn level(seen: &Seen<JobSeen>) -> Level {
-    let Some(job) = &seen.object else {
+/// Where a run stands by its object and its pods.
+pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
+    let Some(object) = &seen.object else {
         return Level::Unknown;
     };
     let pod = seen.pod();
     if let Some(pod) = pod {
-        return of_pod(job, pod);
+        return of_pod(object, pod);
     }
-    if let Some(failure) = &job.failed {
+    if let Some(failure) = &object.failed {
         return Level::Over(Outcome::Failed(failure.clone()));
     }
-    if let Some(end) = &job.end {
-        return Level::Over(without_pod(job, end));
+    if let Some(end) = &object.standing.end {
+        return Level::Over(without_pod(kind, object, end));
     }
-    if job.is_suspended && job.is_stopped {
+    if object.standing.is_held && object.is_stopped {
         return Level::Over(Outcome::Stopped { by: None });
     }
-    Level::Starting(None)
+    Level::Starting(object.standing.waits.clone())
 }
 
-fn of_pod(job: &JobSeen, pod: &PodSeen) -> Level {
-    match &job.failed {
+fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
+    match &object.failed {
         // Said when no pod is left that could still begin.
         Some(failure) if pod.is_over() => {
             return Level::Over(Outcome::Failed(failure.clone()));
@@ -54,42 +54,55 @@ fn of_pod(job: &JobSeen, pod: &PodSeen) -> Level {
         _ => {}
     }
     if pod.is_over() {
-        return Level::Over(blame::outcome(pod, job.is_stopped));
+        return Level::Over(end_of(object, pod));
     }
     if pod.has_begun() {
         return Level::Running;
     }
     match blame::delay(pod) {
-        _ if job.is_stopped || pod.going.is_some() => Level::Starting(None),
+        _ if object.is_stopped || pod.going.is_some() => Level::Starting(None),
         Delay::Waits(why) => Level::Starting(Some(why)),
         Delay::Hopeless(failure) => Level::Hopeless(failure),
     }
 }
 
-/// The Job is over, and its pod is gone.
-fn without_pod(job: &JobSeen, end: &JobEnd) -> Outcome {
+/// How a pod ended, which somebody may have told the cluster to end.
+fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
+    match blame::outcome(pod, object.is_stopped) {
+        Outcome::Failed(failure)
+            if object.standing.is_shut && failure.class == FailureClass::Exit =>
+        {
+            if object.is_stopped {
+                return Outcome::Stopped { by: None };
+            }
+            let mut shut = Failure::new(
+                FailureClass::Killed,
+                "somebody else told the cluster to stop the run",
+            );
+            shut.exit_code = failure.exit_code;
+            Outcome::Failed(shut)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The object is over, and its pod is gone.
+fn without_pod(kind: &dyn Kind, object: &ObjectSeen, end: &End) -> Outcome {
     if end.is_complete {
         return Outcome::Succeeded;
     }
-    if job.is_stopped {
+    if object.is_stopped {
         return Outcome::Stopped { by: None };
     }
     let words = format!("{}: {}", end.reason, end.message);
-    let failure = match end.reason.as_str() {
-        "DeadlineExceeded" => Failure::new(
-            FailureClass::Timeout,
-            "the Job ran longer than the `activeDeadlineSeconds` that a template gave it",
-        ),
-        _ => blame::deleted(),
-    };
-    Outcome::Failed(failure.with_source(words))
+    Outcome::Failed(kind.blame(end).with_source(words))
 }
 
 const UNKNOWN: &str =
-    "the cluster knows nothing of the run: its Job was deleted, or the cluster lost its data";
+    "the cluster knows nothing of the run: its object was deleted, or the cluster lost its data";
 
 /// The status of a run at this level.
-pub(super) fn of(run: RunId, level: &Level, seen: &Seen<JobSeen>) -> Status {
+pub(super) fn of(run: RunId, level: &Level, seen: &Seen) -> Status {
     let (state, message) = match level {
         Level::Unknown => (State::Finished(Outcome::lost(UNKNOWN)), None),
         Level::Starting(why) => (State::Starting, why.clone()),

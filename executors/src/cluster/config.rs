@@ -117,7 +117,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Reads and checks the section. `variable` looks up the runner's environment.
-    pub(super) fn read(
+    pub(crate) fn read(
         context: &Context,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {

@@ -71,6 +71,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Waits until it may stand otherwise.
     async fn changed(&mut self);
     async fn connected(&self) -> Result<&Connected>;
+    /// Whether the first process of a container writes lines of its own into its log.
+    fn has_first_process(&self) -> bool;
 }
 
 /// The log of a run from a cursor on.
@@ -229,7 +231,7 @@ impl Follower {
                 self.reading = Some(Reading {
                     reader: Box::pin(reader),
                     pod: tag,
-                    lines: Lines::default(),
+                    lines: Lines::new(self.source.has_first_process()),
                     counter: Counter::default(),
                     seeking: match self.place {
                         Place::Behind { anchor, .. } => Seeking::Behind(anchor),
@@ -273,7 +275,9 @@ impl Follower {
         match self.take(&mut reading).await {
             Came::Bytes(bytes) => {
                 self.failures = 0;
-                self.deliver(&mut reading, bytes);
+                let mut pieces = Vec::new();
+                reading.lines.push(bytes, &mut pieces);
+                self.deliver(&mut reading, pieces);
                 self.reading = Some(reading);
             }
             Came::Change => {
@@ -299,7 +303,14 @@ impl Follower {
                 sleep(PAUSE).await;
                 self.begin(Back::Little).await?;
             }
-            Came::End => self.ended(reading).await?,
+            Came::End => {
+                if reading.is_last {
+                    let mut pieces = Vec::new();
+                    reading.lines.finish(&mut pieces);
+                    self.deliver(&mut reading, pieces);
+                }
+                self.ended(reading).await?;
+            }
         }
         Ok(())
     }
@@ -331,13 +342,11 @@ impl Follower {
     }
 
     /// Brings what is to be delivered into the queue.
-    fn deliver(&mut self, reading: &mut Reading, bytes: Bytes) {
-        let mut pieces = Vec::new();
-        reading.lines.push(bytes, &mut pieces);
+    fn deliver(&mut self, reading: &mut Reading, pieces: Vec<Piece>) {
         let mut joined = BytesMut::new();
         let mut time = None;
         for mut piece in pieces {
-            if !is_wanted(reading, &mut piece) {
+            if !is_wanted(reading, &mut piece) || piece.is_remark {
                 continue;
             }
             time.get_or_insert(piece.time);

@@ -16,7 +16,7 @@
 //! | `delivery` | the Secret by which values reach the workload, and from which they are masked |
 //! | `seen`, `board`, `look` | what we want to know of a pod; one watch for each kind, shared by all runs; how a run stands |
 //! | `watch`, `status`, `blame`, `events` | the levels; the words of the contract; whose fault it is, by the pod's own words, and by the cluster's of an object |
-//! | `records`, `place`, `logs`, `output` | lines of a container's log; a place in it; following it; masked |
+//! | `records`, `remarks`, `place`, `logs`, `output` | lines of a container's log; those of its first process; a place in it; following it; masked |
 //! | `stop` | stop and remove |
 
 mod access;
@@ -38,6 +38,7 @@ mod plan;
 pub(crate) mod pod;
 mod proxy;
 mod records;
+mod remarks;
 pub(crate) mod rights;
 pub(crate) mod runs;
 mod seen;

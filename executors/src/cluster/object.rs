@@ -54,6 +54,9 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// Whether the cluster itself puts away the pod of an object that is held.
     fn puts_away(&self) -> bool;
 
+    /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
+    fn has_first_process(&self) -> bool;
+
     /// How an object stands.
     fn standing(&self, object: &Object) -> Standing;
 

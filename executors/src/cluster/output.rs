@@ -106,6 +106,10 @@ impl Source for Follower {
     async fn connected(&self) -> Result<&Connected> {
         self.shared.cluster.connected().await
     }
+
+    fn has_first_process(&self) -> bool {
+        self.shared.kind.has_first_process()
+    }
 }
 
 fn stand(shared: &Shared, seen: &Seen) -> Stand {

@@ -80,6 +80,10 @@ impl Kind for Job {
         true
     }
 
+    fn has_first_process(&self) -> bool {
+        false
+    }
+
     fn standing(&self, job: &Object) -> Standing {
         let is_suspended = job.spec.suspend == Some(true);
         Standing {

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::bench::{Bench, read_and_watch, until, within};
+use crate::over::Over;
 use crate::place::{Place, kubeconfig};
 
 /// A cluster that is removed once it is dropped.
@@ -69,7 +70,7 @@ async fn script(arguments: &[&str]) -> Output {
 async fn a_run_outlives_the_programs_of_its_cluster() {
     let Some(own) = Own::up().await else { return };
     let path = own.kubeconfig.to_str().unwrap().to_owned();
-    let bench = Bench::at(Place::with(Some(path), json!({}))).await;
+    let bench = Bench::at(Place::with(Over::Jobs, Some(path), json!({}))).await;
     let done = bench.place.folder.path().join("done");
     let script = format!(
         "i=0; while [ ! -e {} ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo last $i",

@@ -7,10 +7,12 @@
 use serde_json::{Value, json};
 
 use crate::cluster::pod::MAIN;
+use crate::cluster::template::merge;
 
 /// Argo's own containers that ask the API server.
-const INIT: &str = "init";
-const WAIT: &str = "wait";
+const OWN: [(&str, &str); 2] = [("initContainers", "init"), ("containers", "wait")];
+/// The user for whom their image is made, where the section names none.
+const USER: u32 = 8737;
 /// The volume of their token.
 const TOKEN: &str = "hybrid-runner-argo-token";
 /// Where programs in a pod look for it.
@@ -29,31 +31,42 @@ pub(super) fn completed(pod: &Value) -> Value {
     let mut pod = pod.clone();
     // The work is no first process, so that nothing is gained; and `wait`, which has a token, would be seen from it.
     pod["shareProcessNamespace"] = false.into();
+    for (list, name) in OWN {
+        if let Some(security) = security(&pod) {
+            let container = json!({ "name": name, "securityContext": security });
+            merge(&mut pod, &json!({ list: [container] }));
+        }
+    }
     if pod["automountServiceAccountToken"] != json!(false) {
         return pod;
     }
     let mount = json!({ "name": TOKEN, "mountPath": TOKEN_FOLDER, "readOnly": true });
-    let with_token = |name| json!({ "name": name, "volumeMounts": [mount] });
-    add(&mut pod, "initContainers", with_token(INIT));
-    add(&mut pod, "containers", with_token(WAIT));
+    for (list, name) in OWN {
+        let container = json!({ "name": name, "volumeMounts": [mount] });
+        merge(&mut pod, &json!({ list: [container] }));
+    }
     let sources = json!([
         { "serviceAccountToken": { "path": "token", "expirationSeconds": TOKEN_LIFE } },
         { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
         { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } }] } },
     ]);
-    add(
-        &mut pod,
-        "volumes",
-        json!({ "name": TOKEN, "projected": { "sources": sources } }),
-    );
+    let volume = json!({ "name": TOKEN, "projected": { "sources": sources } });
+    merge(&mut pod, &json!({ "volumes": [volume] }));
     pod
 }
 
-fn add(pod: &mut Value, list: &str, item: Value) {
-    match pod[list].as_array_mut() {
-        Some(items) => items.push(item),
-        None => pod[list] = json!([item]),
+/// What Argo's own containers lack for the profile that the pod keeps.
+fn security(pod: &Value) -> Option<Value> {
+    let of_pod = &pod["securityContext"];
+    if of_pod["runAsNonRoot"] != json!(true) {
+        return None;
     }
+    let mut security =
+        json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+    if of_pod["runAsUser"].is_null() {
+        security["runAsUser"] = USER.into();
+    }
+    Some(security)
 }
 
 /// The image of the work.
@@ -93,6 +106,20 @@ mod tests {
         assert_eq!(completed["initContainers"][0]["name"], "init");
         assert_eq!(completed["volumes"][0]["name"], TOKEN);
         assert_eq!(image(&completed), "image:1");
+    }
+
+    #[test]
+    fn argos_containers_keep_the_profile_that_the_pod_keeps() {
+        let mut pod = pod(true);
+        pod["securityContext"] = json!({ "runAsNonRoot": true });
+        let completed = completed(&pod);
+        for container in [&completed["containers"][1], &completed["initContainers"][0]] {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["runAsUser"], USER);
+        }
+        let own = &completed["containers"][0];
+        assert_eq!(own["securityContext"], Value::Null);
     }
 
     #[test]

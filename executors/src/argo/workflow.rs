@@ -202,8 +202,10 @@ const CAUSES: [(&str, FailureClass, &str); 9] = [
     ),
 ];
 
-/// The end of the work, as Argo noted it when there was a pod: `main: Error (exit code 3)`.
+/// The end of the work, as Argo noted it when there was a pod: `main: Error (exit code 3)`. That the pod is gone, and its work was
+/// ended by a signal, was one and the same thing.
 fn exit(words: &str) -> Option<Failure> {
+    const SIGNALS: [i32; 2] = [128 + 9, 128 + 15];
     let (before, rest) = words.split_once(" (exit code ")?;
     let code = rest.split_once(')')?.0.parse().ok()?;
     if before.ends_with("OOMKilled") {
@@ -213,6 +215,9 @@ fn exit(words: &str) -> Option<Failure> {
         );
         failure.exit_code = Some(code);
         return Some(failure);
+    }
+    if SIGNALS.contains(&code) {
+        return Some(deleted());
     }
     before.contains("main").then(|| Failure::exit(code))
 }

@@ -1,11 +1,13 @@
 //! The connection to one cluster, made at its first use.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::access::Access;
 use super::object::{Kind, Object};
@@ -16,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a log or a watch may be silent before it is asked for again: what died without a word is found by then. Longer
 /// than a watch lives.
 const SILENCE: Duration = Duration::from_secs(320);
+/// So long an API server that was away may not yet know all Roles.
+const FORGETFUL: Duration = Duration::from_secs(30);
 /// A host that is there accepts a connection within this.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -37,6 +41,8 @@ pub(crate) struct Connected {
     pub(crate) server: String,
     /// Who we are, as it was configured, for messages.
     pub(crate) identity: String,
+    /// When the API server last did not answer.
+    away: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Connected {
@@ -73,6 +79,17 @@ impl Connected {
     /// The same, to be watched.
     pub(crate) fn following_objects(&self, kind: &'static dyn Kind) -> Api<Object> {
         Api::namespaced_with(self.patient.clone(), &self.namespace, &kind)
+    }
+
+    /// Notes that the API server does not answer.
+    pub(super) fn is_away(&self) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was away a moment ago, so that it may not know yet what we may do.
+    pub(super) fn is_forgetful(&self) -> bool {
+        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.is_some_and(|away| away.elapsed() < FORGETFUL)
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -120,6 +137,7 @@ impl Cluster {
             patient: client(SILENCE)?,
             namespace,
             identity,
+            away: Mutex::default(),
             server: server.trim_end_matches('/').to_owned(),
         })
     }

@@ -45,7 +45,7 @@ mod seen;
 mod start;
 mod status;
 mod stop;
-mod template;
+pub(crate) mod template;
 mod watch;
 
 pub(crate) use blame::deleted;

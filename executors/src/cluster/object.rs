@@ -48,10 +48,10 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// The change that lets an object go which was made held back.
     fn go(&self, settings: &Settings) -> Value;
 
-    /// The change after which no pod is made for an object that has none.
+    /// The change after which no pod is made for an object.
     fn hold(&self) -> Value;
 
-    /// Whether the cluster itself puts away the pod of an object that is held.
+    /// Whether the cluster at once deletes the pod of an object that is held.
     fn puts_away(&self) -> bool;
 
     /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
@@ -181,6 +181,8 @@ pub(crate) struct ObjectSeen {
     pub(super) version: String,
     pub(super) created: Option<Timestamp>,
     pub(super) is_stopped: bool,
+    /// When that was asked for.
+    pub(super) stopped: Option<Timestamp>,
     pub(super) failed: Option<Failure>,
     pub(super) has_secret: bool,
     pub(super) timeout: Option<Duration>,
@@ -225,6 +227,7 @@ impl ObjectSeen {
             version: metadata.resource_version.clone().unwrap_or_default(),
             created: time(metadata.creation_timestamp.as_ref()),
             is_stopped: annotation(STOPPED).is_some(),
+            stopped: annotation(STOPPED).and_then(|text| text.parse().ok()),
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             has_secret: annotation(SECRET).is_some(),
             timeout: timeout.map(Duration::from_millis),

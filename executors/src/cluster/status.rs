@@ -2,6 +2,7 @@
 
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State, Status};
+use jiff::Timestamp;
 
 use super::blame::{self, Delay};
 use super::board::Seen;
@@ -66,19 +67,29 @@ fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
     }
 }
 
-/// How a pod ended, which somebody may have told the cluster to end.
+/// How a pod ended. What somebody told the cluster to end does not say so itself.
 fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
-    match blame::outcome(pod, object.is_stopped) {
-        Outcome::Failed(failure)
-            if object.standing.is_shut && failure.class == FailureClass::Exit =>
+    let outcome = blame::outcome(pod, object.is_stopped);
+    if !object.standing.is_shut {
+        return outcome;
+    }
+    if object.is_stopped {
+        // The node counts in seconds.
+        let stopped = object.stopped.map(Timestamp::as_second);
+        let ended = pod.ended().map(Timestamp::as_second);
+        return if stopped
+            .zip(ended)
+            .is_some_and(|(stopped, ended)| ended < stopped)
         {
-            if object.is_stopped {
-                return Outcome::Stopped { by: None };
-            }
-            let mut shut = Failure::new(
-                FailureClass::Killed,
-                "somebody else told the cluster to stop the run",
-            );
+            outcome
+        } else {
+            Outcome::Stopped { by: None }
+        };
+    }
+    match outcome {
+        Outcome::Failed(failure) if failure.class == FailureClass::Exit => {
+            let what = "somebody else told the cluster to stop the run";
+            let mut shut = Failure::new(FailureClass::Killed, what);
             shut.exit_code = failure.exit_code;
             Outcome::Failed(shut)
         }

@@ -70,9 +70,10 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
     if matches!(shared.level(&seen), Level::Over(_)) {
         return Ok(true);
     }
-    let has_pod = seen.living().next().is_some();
-    if !object.is_stopped || (!has_pod && !object.standing.is_held) {
-        mark(shared, run, object, has_pod).await?;
+    // Where that deletes the pod, it would take log and end with it.
+    let holds = !shared.kind.puts_away() || seen.living().next().is_none();
+    if !object.is_stopped || (holds && !object.standing.is_held) {
+        mark(shared, run, object, holds).await?;
         fault::step("cluster.stop.marked");
         return Ok(false);
     }
@@ -82,12 +83,12 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
     Ok(true)
 }
 
-/// Forbids a start for ever. Where there is no pod, none is to come.
-async fn mark(shared: &Shared, run: RunId, object: &ObjectSeen, has_pod: bool) -> Result<()> {
+/// Forbids a start for ever, and that another pod is made.
+async fn mark(shared: &Shared, run: RunId, object: &ObjectSeen, holds: bool) -> Result<()> {
     let mut patch = json!({
         "metadata": { "annotations": { STOPPED: Timestamp::now().to_string() } }
     });
-    if !has_pod {
+    if holds {
         merge(&mut patch, &shared.kind.hold());
     }
     let marked = shared.change(run, object, "mark as stopped", patch);

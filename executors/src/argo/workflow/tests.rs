@@ -15,7 +15,7 @@ fn read(workflow: Value) -> Standing {
     Workflow.standing(&serde_json::from_value(workflow).unwrap())
 }
 
-fn ended(phase: &str, node: Value, message: &str) -> End {
+fn ended(phase: &str, node: &Value, message: &str) -> End {
     let status = json!({ "phase": phase, "message": message, "nodes": { "n": node } });
     read(json!({ "status": status })).end.unwrap()
 }
@@ -119,8 +119,8 @@ fn what_argo_says_of_an_end_is_put_into_words() {
         ),
         (json!({}), "something new", FailureClass::Backend),
     ] {
-        let end = ended("Failed", node, message);
+        let end = ended("Failed", &node, message);
         assert_eq!(Workflow.blame(&end).class, class, "{end:?}");
     }
-    assert!(ended("Succeeded", json!({ "type": "Pod" }), "").is_complete);
+    assert!(ended("Succeeded", &json!({ "type": "Pod" }), "").is_complete);
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -168,12 +168,26 @@ impl Cluster {
             })?;
             return Ok((config, format!("the user of the kubeconfig{named}")));
         }
-        let config = Config::infer().await.map_err(|error| {
+        let mut config = Config::infer().await.map_err(|error| {
             Error::invalid(
                 "there is neither a kubeconfig nor the account of a pod; set `kubeconfig`",
             )
             .with_source(error)
         })?;
+        if let Some(name) = &access.token_env {
+            let token = std::env::var(name).map(|token| token.trim().to_owned());
+            let token = token.ok().filter(|token| !token.is_empty());
+            let token = token.ok_or_else(|| {
+                Error::invalid(format!(
+                    "the variable `{name}`, which `token_env` names, is not set"
+                ))
+            })?;
+            config.auth_info = AuthInfo {
+                token: Some(token.into()),
+                ..AuthInfo::default()
+            };
+            return Ok((config, format!("the account of the token in `{name}`")));
+        }
         let identity = "the user of the kubeconfig, or this pod's account".to_owned();
         Ok((config, identity))
     }

@@ -29,6 +29,8 @@ pub struct ClusterConfig {
     pub kubeconfig: Option<PathBuf>,
     /// The context in it: `context = "production"`. Absent: its current one.
     pub context: Option<String>,
+    /// The variable of the runner with a token for the API server: `token_env = "CLUSTER_TOKEN"`. Absent: the account of the runner's own pod.
+    pub token_env: Option<String>,
     /// A PEM file of the authority that signed the API server's certificate: `ca = "ca.pem"`. Absent: that of the kubeconfig.
     pub ca: Option<PathBuf>,
     /// The way there: `proxy = "http://proxy:3128"`, or `"none"`. Absent: the usual variables.
@@ -68,6 +70,9 @@ pub struct ClusterConfig {
     /// A partial `spec` of a pod, merged into that of each: `pod = { tolerations = [{ operator = "Exists" }] }`. Lists of things with
     /// a `name` are merged by it; the container of the work is called `main`.
     pub pod: Map<String, Value>,
+    /// More of `pod` for runs of a type of OpenMetadata's, which their variable or label `pipelineType` says:
+    /// `types = { automation = { priorityClassName = "high" } }`.
+    pub types: BTreeMap<String, Map<String, Value>>,
     /// A partial Job or Workflow, merged into each: `template = { metadata = { finalizers = ["example.com/audit"] } }`.
     pub template: Map<String, Value>,
     /// What a workflow may ask for in vain: `ignore = ["pids", "stall_timeout"]`.
@@ -113,6 +118,8 @@ pub(crate) struct Settings {
     pub(super) template: Value,
     /// Of the pod.
     pub(super) pod_template: Value,
+    /// More of it, by the type of the run.
+    pub(super) types: BTreeMap<String, Value>,
 }
 
 impl Settings {
@@ -127,12 +134,17 @@ impl Settings {
             namespace: config.namespace.clone(),
             kubeconfig: config.kubeconfig.clone(),
             context: config.context.clone(),
+            token_env: config.token_env.clone(),
             ca: config.ca.clone(),
             proxy: config.proxy.clone(),
         };
         access
             .check()
             .map_err(|error| settings::wrong(context, "proxy").with_source(error))?;
+        if config.token_env.is_some() && (config.kubeconfig.is_some() || config.context.is_some()) {
+            let why = "it is for a runner in a pod; a kubeconfig names its user itself";
+            return Err(wrong("token_env", why.to_owned()));
+        }
         for (key, names) in [
             ("labels", &config.labels),
             ("annotations", &config.annotations),
@@ -167,8 +179,14 @@ impl Settings {
             ttl,
             template: Value::Object(config.template.clone()),
             pod_template: Value::Object(config.pod.clone()),
+            types: config
+                .types
+                .iter()
+                .map(|(name, pod)| (name.clone(), Value::Object(pod.clone())))
+                .collect(),
             pod: PodSettings {
                 env: env.collect(),
+                secret_env: context.env.clone(),
                 image: config.image,
                 pull: config.pull.map(PullPolicy::word),
                 pull_secrets: config.pull_secrets,

@@ -28,6 +28,9 @@ impl Plan {
         let name = shared.names.object(spec.run);
         let pod::Plan { mut pod, delivery } = pod::Plan::of(spec, secrets, &settings.pod, &name)?;
         merge(&mut pod, &settings.pod_template);
+        if let Some(more) = type_of(spec).and_then(|name| settings.types.get(name)) {
+            merge(&mut pod, more);
+        }
         // Attempts are ours to make.
         pod["restartPolicy"] = "Never".into();
         let labels = json!(shared.names.all_labels(spec, &settings.labels));
@@ -56,6 +59,13 @@ impl Plan {
         merge(&mut object, &shared.kind.keep(&shell));
         Ok(Self { object, delivery })
     }
+}
+
+/// Which of OpenMetadata's types of pipelines a run is of: as its own images are told it, or as a label.
+fn type_of(spec: &RunSpec) -> Option<&str> {
+    const NAME: &str = "pipelineType";
+    let name = spec.env.get(NAME).or_else(|| spec.labels.get(NAME));
+    name.map(String::as_str)
 }
 
 fn head(shared: &Shared, name: &str, labels: &Value, annotations: &Map<String, Value>) -> Value {

@@ -98,6 +98,18 @@ impl Delivery {
             .collect()
     }
 
+    /// The object without its values and its owner, for people.
+    pub(crate) fn preview(&self) -> Value {
+        let data: BTreeMap<&str, &str> =
+            self.data.keys().map(|key| (key.as_str(), "***")).collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": self.name },
+            "data": data,
+        })
+    }
+
     /// The object, to be sent. Everything in `data` may be secret.
     fn body(&self, labels: &BTreeMap<String, String>, owner: &Value) -> Vec<u8> {
         let metadata = json!({ "name": self.name, "labels": labels, "ownerReferences": [owner] });

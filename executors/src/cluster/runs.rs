@@ -11,13 +11,16 @@ use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::{Finding, LogChunk, LogCursor, RunId};
+use serde_json::Value;
 
 use super::board::{Board, Seen, list};
 use super::client::Cluster;
 use super::config::Settings;
+use super::delivery::Delivery;
 use super::error::failed;
 use super::names::{self, Names};
 use super::object::Kind;
+use super::plan::Plan;
 use super::status::{self, Level};
 use super::{output, start, stop, watch};
 use crate::turns::Turns;
@@ -67,6 +70,12 @@ impl Executor for Runs {
 
     async fn examine(&self) -> Vec<Finding> {
         self.0.examine().await
+    }
+
+    async fn preview(&self, spec: &RunSpec, secrets: &Secrets) -> Result<Vec<Value>> {
+        let plan = Plan::of(&self.0, spec, secrets)?;
+        let secret = plan.delivery.as_ref().map(Delivery::preview);
+        Ok(std::iter::once(plan.object).chain(secret).collect())
     }
 
     async fn start(

@@ -9,7 +9,7 @@ use hybrid_runner_core::executor::{Executor, Progress};
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -207,6 +207,16 @@ impl Place {
     }
 
     pub(crate) fn executor_at(&self, agent: &str, changed: &Value) -> Arc<dyn Executor> {
+        self.executor_with(agent, changed, Vec::new())
+    }
+
+    /// With variables for each workload.
+    pub(crate) fn executor_with(
+        &self,
+        agent: &str,
+        changed: &Value,
+        env: Vec<(String, SecretValue)>,
+    ) -> Arc<dyn Executor> {
         let context = Context::new(
             "here".parse().unwrap(),
             self.settings(changed),
@@ -214,7 +224,7 @@ impl Place {
             self.owner(agent),
             1 << 30,
         );
-        hybrid_runner_executors::build(self.over.kind(), &context).unwrap()
+        hybrid_runner_executors::build(self.over.kind(), &context.with_env(env)).unwrap()
     }
 
     /// Host and port of the API server.

@@ -18,6 +18,8 @@ over_both!(
     without_its_secret_a_log_is_held_back,
     a_secret_goes_with_its_object_whoever_removes_that,
     a_start_after_a_stop_hands_nothing_over,
+    what_would_be_made_is_shown_without_a_value,
+    what_the_runner_was_given_for_each_workload_is_in_no_log,
 );
 
 /// All objects of a kind in the namespace, as the API gives them.
@@ -159,4 +161,31 @@ async fn a_start_after_a_stop_hands_nothing_over(over: Over) {
     assert_eq!(secrets_of_ours(&bench).await, 0);
     bench.remove(&run).await;
     assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn what_would_be_made_is_shown_without_a_value(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let spec = spec(&bench, "true");
+    let shown = bench.executor.preview(&spec, &given()).await.unwrap();
+    assert_eq!(shown[0]["metadata"]["name"], bench.place.object(spec.run));
+    assert_eq!(shown[1]["kind"], "Secret");
+    assert!(!json!(shown).to_string().contains(VALUE));
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn what_the_runner_was_given_for_each_workload_is_in_no_log(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let given = vec![("GIVEN".to_owned(), SecretValue::new(VALUE))];
+    let executor = bench.place.executor_with("one", &json!({}), given);
+    let bench = Bench { executor, ..bench };
+    let run = bench.begin("echo $GIVEN | tr a-z A-Z; echo $GIVEN").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    let text = bench.log(&run, None).await.text();
+    assert_eq!(text, format!("{}\n***\n", VALUE.to_uppercase()));
+    bench.remove(&run).await;
+    assert_eq!(secrets_of_ours(&bench).await, 0);
 }

@@ -133,7 +133,7 @@ fn choose(config: &mut Config, name: &str) -> Result<SectionName, Failure> {
     Ok(section)
 }
 
-/// Checks the executor and resolves the secrets; starts nothing, shows no value.
+/// Checks the executor, resolves the secrets, and shows what would be made; starts nothing, shows no value.
 async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
     let name = spec.executor.clone().or(built.default_executor.clone());
     let name = name.ok_or_else(|| Failure::usage("no executor: name one with `--executor`"))?;
@@ -149,11 +149,16 @@ async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
     let references = spec.references()?;
     let found = built.stores.resolve(spec.run, &references).await;
     // What cannot be resolved would fail the run: the answer is no, but the request was well formed.
-    found.map_err(|error| Failure::new(Exit::No, error.report()))?;
+    let secrets = found.map_err(|error| Failure::new(Exit::No, error.report()))?;
     for reference in &references {
         output.note(format!("`{reference}`: found"));
     }
-    output.object(&json!({ "executor": name, "spec": spec }))?;
+    let mut shown = json!({ "executor": name, "spec": spec });
+    let objects = executor.preview(spec, &secrets).await?;
+    if !objects.is_empty() {
+        shown["objects"] = objects.into();
+    }
+    output.object(&shown)?;
     Ok(Exit::Done)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::patch;
 use crate::cluster::config::Settings;
 use crate::cluster::deleted;
-use crate::cluster::object::{End, Kind, KindNames, Node, Object, Shell, Standing};
+use crate::cluster::object::{Bringer, End, Kind, KindNames, Node, Object, Shell, Standing};
 use crate::cluster::pod::{MAIN, seconds};
 use crate::cluster::rights::Rights;
 
@@ -30,6 +30,15 @@ impl Kind for Workflow {
             kind: "Workflow",
             plural: "workflows",
         }
+    }
+
+    fn bringer(&self) -> Option<&'static Bringer> {
+        Some(&Bringer {
+            name: "Argo Workflows",
+            install: "https://argo-workflows.readthedocs.io/en/latest/installation/",
+            container: "wait",
+            tried: &["v3.6.", "v3.7."],
+        })
     }
 
     fn needed(&self) -> &'static [Rights] {
@@ -130,7 +139,7 @@ impl Kind for Workflow {
             is_suspended,
             is_held: is_suspended || is_shut,
             is_shut,
-            waits: pods(workflow).find_map(|node| node.message.clone()),
+            waits: waits(workflow),
             untaken: (!is_suspended && !is_taken).then_some(UNTAKEN),
             end: end(workflow),
         }
@@ -233,6 +242,15 @@ fn late(end: &End) -> Failure {
         FailureClass::Timeout,
         "the Workflow ran longer than its deadline",
     )
+}
+
+/// What it waits for, as long as it has no pod: a quota, or a lock that others hold.
+fn waits(workflow: &Object) -> Option<String> {
+    let status = &workflow.status;
+    let of_node = pods(workflow).find_map(|node| node.message.as_ref());
+    let is_pending = status.phase.as_deref() == Some("Pending");
+    let of_workflow = status.message.as_ref().filter(|_| is_pending);
+    of_node.or(of_workflow).cloned()
 }
 
 /// The steps that have a pod, or should have one.

@@ -2,11 +2,17 @@
 
 use hybrid_runner_core::Finding;
 use hybrid_runner_core::error::{Error, Result};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 
+use super::board::list;
 use super::client::Connected;
-use super::error::failed;
+use super::error::{failed, found};
+use super::object::{Bringer, ObjectSeen};
 use super::rights::{self, Rights, missing};
 use super::runs::Shared;
+use super::watch::NEGLECTED;
 
 /// What is needed for each kind of object, besides the object itself.
 const NEEDED: &[Rights] = &[
@@ -41,6 +47,16 @@ impl Shared {
             Ok(finding) => finding,
             Err(error) => return vec![Finding::of_error(&error)],
         }];
+        if let Some(bringer) = self.kind.bringer() {
+            match self.brought(connected, bringer).await {
+                Ok(found) => findings.extend(found),
+                // Nothing else of it can be told.
+                Err(error) => {
+                    findings.push(Finding::of_error(&error));
+                    return findings;
+                }
+            }
+        }
         findings.push(match self.lacking(connected).await {
             Ok(lacking) => rights::finding(connected, &lacking),
             Err(error) => Finding::of_error(&error),
@@ -63,6 +79,70 @@ impl Shared {
             ));
         }
         findings
+    }
+
+    /// Whether the kind is there, of which version, and whether somebody looks after our objects.
+    async fn brought(&self, connected: &Connected, by: &Bringer) -> Result<Vec<Finding>> {
+        let names = self.kind.names();
+        let listed = connected
+            .client()
+            .list_api_group_resources(&names.api_version())
+            .await;
+        let listed = found(listed)
+            .map_err(|error| failed(connected, "ask for what the cluster has", &error))?;
+        let resources = listed.map(|listed| listed.resources).unwrap_or_default();
+        if !resources.iter().any(|one| one.name == names.plural) {
+            return Err(Error::unsupported(format!(
+                "{} is not installed in the cluster, there is no `{}` of `{}`: see {}",
+                by.name,
+                names.plural,
+                names.api_version(),
+                by.install
+            )));
+        }
+        let mut findings = vec![self.version_of(connected, by).await];
+        findings.extend(self.neglected(connected).await);
+        Ok(findings)
+    }
+
+    /// Its own image in one of our pods tells its version.
+    async fn version_of(&self, connected: &Connected, by: &Bringer) -> Finding {
+        let wanted = ListParams::default()
+            .labels(&self.names.selector())
+            .limit(1);
+        let pods = connected.api::<Pod>().list(&wanted).await;
+        let pods = pods.map(|pods| pods.items).unwrap_or_default();
+        let containers = pods.iter().filter_map(|pod| pod.spec.as_ref());
+        let mut containers = containers.flat_map(|spec| &spec.containers);
+        let own = containers.find(|container| container.name == by.container);
+        let image = own.and_then(|own| own.image.as_deref());
+        let Some((_, version)) = image.and_then(|image| image.rsplit_once(':')) else {
+            return Finding::ok(format!(
+                "{} is installed; its version is told while a pod of ours is there",
+                by.name
+            ));
+        };
+        let found = format!("{} {version}", by.name);
+        if by.tried.iter().any(|tried| version.starts_with(tried)) {
+            return Finding::ok(found);
+        }
+        let tried = by.tried.join("x and ");
+        Finding::warning(format!("{found}: it was tried with {tried}x alone"))
+    }
+
+    /// An object of ours that nobody looks after.
+    async fn neglected(&self, connected: &Connected) -> Option<Finding> {
+        let objects = list(&connected.objects(self.kind), &self.names.selector()).await;
+        let (objects, _) = objects.ok()?;
+        let now = Timestamp::now();
+        let old = |created: Timestamp| now.duration_since(created) >= NEGLECTED;
+        let mut seen = objects.iter().map(|one| ObjectSeen::read(self.kind, one));
+        let why = seen.find_map(|seen| {
+            seen.standing
+                .untaken
+                .filter(|_| seen.created.is_some_and(old))
+        });
+        why.map(Finding::failed)
     }
 
     /// The rights that we need and do not have.

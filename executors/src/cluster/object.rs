@@ -33,6 +33,9 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// As the API server calls it.
     fn names(&self) -> &'static KindNames;
 
+    /// Who brings the kind into a cluster, where it is not there anyway: to be found, and where to get it.
+    fn bringer(&self) -> Option<&'static Bringer>;
+
     /// What must be allowed, so that anything works.
     fn needed(&self) -> &'static [Rights];
 
@@ -62,6 +65,17 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
 
     /// Why a run failed whose object ended like this, and whose pod is gone or never was.
     fn blame(&self, end: &End) -> Failure;
+}
+
+/// A program that brings a kind into a cluster.
+#[derive(Debug)]
+pub(crate) struct Bringer {
+    pub(crate) name: &'static str,
+    pub(crate) install: &'static str,
+    /// Its container in our pods, whose image tells the version.
+    pub(crate) container: &'static str,
+    /// The versions with which it was tried.
+    pub(crate) tried: &'static [&'static str],
 }
 
 /// Names of a kind.

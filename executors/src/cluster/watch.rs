@@ -28,7 +28,7 @@ use super::template::merge;
 /// An object gets its pod at once; one that is older and has none, for a reason.
 const YOUNG: SignedDuration = SignedDuration::from_secs(2);
 /// One that is still as it was made so long after that is not looked after.
-const NEGLECTED: SignedDuration = SignedDuration::from_secs(20);
+pub(super) const NEGLECTED: SignedDuration = SignedDuration::from_secs(20);
 /// Between two looks at the events of an object without a pod, at first and at most.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_PATIENCE: Duration = Duration::from_mins(1);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::config::Settings;
 use crate::cluster::deleted;
-use crate::cluster::object::{End, Kind, KindNames, Object, Shell, Standing};
+use crate::cluster::object::{Bringer, End, Kind, KindNames, Object, Shell, Standing};
 use crate::cluster::pod::{MAIN, seconds};
 use crate::cluster::rights::Rights;
 
@@ -21,6 +21,10 @@ impl Kind for Job {
             kind: "Job",
             plural: "jobs",
         }
+    }
+
+    fn bringer(&self) -> Option<&'static Bringer> {
+        None
     }
 
     fn needed(&self) -> &'static [Rights] {

@@ -122,3 +122,22 @@ async fn without_the_right_to_report_the_work_still_counts() {
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     assert_eq!(bench.log(&run, None).await.text(), "done\n");
 }
+
+#[tokio::test]
+async fn the_doctor_tells_the_version_once_a_pod_is_there() {
+    let Some(bench) = Bench::new(Over::Workflows).await else {
+        return;
+    };
+    let told = async || {
+        let findings = bench.executor.examine().await;
+        let mut messages = findings.into_iter().map(|finding| finding.message);
+        messages
+            .find(|message| message.contains("Argo Workflows"))
+            .unwrap()
+    };
+    assert!(told().await.contains("is installed"));
+    let run = bench.begin("true").await;
+    bench.end(&run).await;
+    assert_eq!(told().await, "Argo Workflows v3.7.3");
+    bench.remove(&run).await;
+}

@@ -73,6 +73,14 @@ impl Own {
         assert_eq!(killed, 1);
     }
 
+    /// Removes the kind of object.
+    async fn forget_workflows(&self) {
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workflows.argoproj.io";
+        let request = http::Request::delete(path).body(Vec::new()).unwrap();
+        let client = admin(&self.path()).await;
+        client.request_text(request).await.unwrap();
+    }
+
     /// Takes Argo's controller away, or gives it back.
     async fn controllers(&self, count: i32) {
         use kube::api::{Patch, PatchParams};
@@ -215,4 +223,12 @@ async fn without_argos_controller_a_run_waits_and_says_why_and_one_that_runs_can
     bench.remove(&waiting).await;
     bench.remove(&never).await;
     assert!(bench.executor.list().await.unwrap().is_empty());
+    own.forget_workflows().await;
+    until("the words about a cluster without Argo", async || {
+        let findings = bench.executor.examine().await;
+        findings
+            .last()
+            .is_some_and(|finding| finding.message.contains("Argo Workflows is not installed"))
+    })
+    .await;
 }

@@ -154,7 +154,9 @@ async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
         output.note(format!("`{reference}`: found"));
     }
     let mut shown = json!({ "executor": name, "spec": spec });
-    let objects = executor.preview(spec, &secrets).await?;
+    let mut first = spec.clone();
+    first.run = spec.run.attempt(1);
+    let objects = executor.preview(&first, &secrets).await?;
     if !objects.is_empty() {
         shown["objects"] = objects.into();
     }

@@ -75,6 +75,23 @@ fn unknown_fields_and_a_status_that_is_not_there_are_no_trouble() {
 }
 
 #[test]
+fn what_a_workflow_waits_for_is_told() {
+    for (status, words) in [
+        (
+            json!({ "phase": "Pending", "message": "a lock" }),
+            Some("a lock"),
+        ),
+        (json!({ "phase": "Running", "message": "a lock" }), None),
+        (
+            json!({ "phase": "Running", "nodes": { "n": { "type": "Pod", "message": "exceeded quota" } } }),
+            Some("exceeded quota"),
+        ),
+    ] {
+        assert_eq!(read(json!({ "status": status })).waits.as_deref(), words);
+    }
+}
+
+#[test]
 fn what_argo_says_of_an_end_is_put_into_words() {
     for (node, message, class) in [
         (

@@ -261,6 +261,11 @@ impl Follower {
                 self.finish_without_a_log();
                 return Ok(());
             }
+            if is_status(error, 404) {
+                // The pod is there: its node has just begun, and does not know it yet.
+                let message = format!("the node does not have the log of run `{}` yet", self.run);
+                return Err(Error::unavailable(message).with_source(told));
+            }
             return Err(told);
         }
         if matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {

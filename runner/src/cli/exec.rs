@@ -77,9 +77,12 @@ pub(crate) fn read_workflow(path: &Path) -> Result<Workflow, Failure> {
     workflow_file::read(path).map_err(|error| Failure::usage(error.report()))
 }
 
-/// Without an executor configured: processes of this machine; without a store: variables `SECRET_…`.
+/// Without an executor configured, or implied and in this build: processes of this machine; without a store: variables `SECRET_…`.
 pub(crate) fn local_unless_configured(config: &mut Config) {
-    if config.executors.is_empty() || config.implied_executor {
+    let implied = config.runner.executor.as_ref();
+    let implied = implied.filter(|_| config.implied_executor);
+    let is_missing = implied.is_some_and(|kind| config.kinds.executor(kind.as_str()).is_err());
+    if config.executors.is_empty() || is_missing {
         let local: SectionName = "local".parse().expect("a section name");
         config
             .executors

@@ -49,7 +49,7 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
 
     /// What the doctor (`hybrid-runner check`) finds, a line each.
     ///
-    /// The one method with a default: what `check` and the notes of the capabilities say. A plugin is asked if it answers `examine`.
+    /// By default what `check` and the notes of the capabilities say. A plugin is asked if it answers `examine`.
     ///
     /// # Behavior
     ///
@@ -57,6 +57,16 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - each finding that is not well says what to do.
     async fn examine(&self) -> Vec<Finding> {
         findings(self.check().await, self.capabilities().await)
+    }
+
+    /// What a start would make in the backend, for a person who asks before it is done (`exec --dry-run`). By default nothing.
+    ///
+    /// # Behavior
+    ///
+    /// - has no side effects, and asks the backend nothing;
+    /// - `***` stands for each value.
+    async fn preview(&self, _spec: &RunSpec, _secrets: &Secrets) -> Result<Vec<Value>> {
+        Ok(Vec::new())
     }
 
     /// Starts the run named by `spec.run` and returns when the backend will run the work without us.

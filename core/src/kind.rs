@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::id::{Owner, SectionName};
-use crate::secret::References;
+use crate::secret::{References, SecretValue};
 
 /// What an implementation is given when it is built.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Context {
     pub spool_total: Option<u64>,
     /// Reads references that stand in the section.
     pub references: References,
+    /// Variables for each workload, which the runner was given for that. Their values are secret.
+    pub env: Vec<(String, SecretValue)>,
     /// The folder of the configuration file: what is written there as a relative path is meant from here.
     pub config_dir: Option<std::path::PathBuf>,
     /// Who sees what is said between this and its backend, values left out: `plugin test`. Few have anything to show.
@@ -53,6 +55,7 @@ impl Context {
             spool_per_run,
             spool_total: None,
             references: References::none(),
+            env: Vec::new(),
             config_dir: None,
             #[cfg(feature = "plugin-host")]
             trace: None,
@@ -63,6 +66,13 @@ impl Context {
     #[must_use]
     pub fn with_references(mut self, references: References) -> Self {
         self.references = references;
+        self
+    }
+
+    /// Gives each workload these variables.
+    #[must_use]
+    pub fn with_env(mut self, env: Vec<(String, SecretValue)>) -> Self {
+        self.env = env;
         self
     }
 

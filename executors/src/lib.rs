@@ -2,6 +2,7 @@
 //!
 //! | kind and feature | runs |
 //! |---|---|
+//! | [`argo`] | Workflows of Argo in a Kubernetes cluster |
 //! | [`docker`] | containers of a Docker Engine |
 //! | [`kubernetes`] | Jobs of a Kubernetes cluster |
 //! | [`local`] | processes on this machine |
@@ -16,13 +17,15 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
+#[cfg(feature = "argo")]
+pub mod argo;
 #[cfg(feature = "plugin")]
 mod claims;
-#[cfg(feature = "kubernetes")]
+#[cfg(feature = "_cluster")]
 mod cluster;
 #[cfg(feature = "plugin")]
 pub mod command;
-#[cfg(any(feature = "docker", feature = "kubernetes"))]
+#[cfg(any(feature = "_cluster", feature = "docker"))]
 mod cursors;
 #[cfg(feature = "docker")]
 pub mod docker;
@@ -40,20 +43,22 @@ mod levels;
 pub mod local;
 #[cfg(feature = "plugin")]
 pub mod plugin;
-#[cfg(any(feature = "docker", feature = "kubernetes", feature = "local"))]
+#[cfg(any(feature = "_cluster", feature = "docker", feature = "local"))]
 mod private;
 #[cfg(any(
+    feature = "_cluster",
     feature = "docker",
-    feature = "kubernetes",
     feature = "local",
     feature = "plugin"
 ))]
 mod settings;
-#[cfg(any(feature = "docker", feature = "kubernetes", feature = "local"))]
+#[cfg(any(feature = "_cluster", feature = "docker", feature = "local"))]
 mod turns;
 
 /// The executors in this build.
 pub const KINDS: &[Kind<dyn Executor>] = &[
+    #[cfg(feature = "argo")]
+    argo::KIND,
     #[cfg(feature = "docker")]
     docker::KIND,
     #[cfg(feature = "kubernetes")]

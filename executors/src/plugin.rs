@@ -107,6 +107,10 @@ impl Executor for Plugin {
         }
     }
 
+    async fn preview(&self, _: &RunSpec, _: &Secrets) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -2,7 +2,7 @@
 
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::kind::Context;
-#[cfg(any(feature = "docker", feature = "kubernetes"))]
+#[cfg(any(feature = "_cluster", feature = "docker"))]
 use hybrid_runner_core::run::RunSpec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub(crate) fn read<T: DeserializeOwned>(context: &Context) -> Result<T> {
 }
 
 /// The image of a run: its own, else the section's. Refuses what could not be run in it.
-#[cfg(any(feature = "docker", feature = "kubernetes"))]
+#[cfg(any(feature = "_cluster", feature = "docker"))]
 pub(crate) fn image(spec: &RunSpec, own: Option<&String>) -> Result<String> {
     let image = spec.image.as_ref().or(own);
     let image = image.cloned().ok_or_else(|| {

@@ -131,6 +131,10 @@ impl Executor for Measured {
         self.inner.examine().await
     }
 
+    async fn preview(&self, spec: &RunSpec, secrets: &Secrets) -> Result<Vec<serde_json::Value>> {
+        self.inner.preview(spec, secrets).await
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -137,6 +137,10 @@ impl Executor for Polled {
         findings(self.check().await, self.capabilities().await)
     }
 
+    async fn preview(&self, _: &RunSpec, _: &Secrets) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     async fn start(&self, spec: &RunSpec, secrets: &Secrets, _: &Progress) -> Result<Handle> {
         spec.validate()?;
         self.refuse(spec)?;

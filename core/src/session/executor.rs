@@ -203,6 +203,10 @@ impl Executor for RemoteExecutor {
             .map(|Empty {}| ())
     }
 
+    async fn preview(&self, _: &RunSpec, _: &Secrets) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -247,6 +247,10 @@ impl<B: Backend> Executor for Claims<B> {
         }
     }
 
+    async fn preview(&self, _: &RunSpec, _: &Secrets) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -14,6 +14,8 @@ pub(crate) struct Access {
     /// Absent: `KUBECONFIG`, `~/.kube/config`, or the pod's own account.
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) context: Option<String>,
+    /// The variable that holds the token, instead of that of the pod's own account.
+    pub(crate) token_env: Option<String>,
     /// Instead of the authority in the kubeconfig.
     pub(crate) ca: Option<PathBuf>,
     /// `http://[user:password@]host:port`, or `none`; absent: the usual variables.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::Result;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
@@ -21,9 +20,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::Cluster;
+use super::client::{Cluster, Connected};
 use super::error::{failed, is_status};
 use super::names::Names;
+use super::object::{Kind, Object, ObjectSeen};
 use super::seen::PodSeen;
 
 /// A change that nobody told is found after this long.
@@ -36,33 +36,15 @@ const PAGE: u32 = 500;
 /// For so many seconds a watch lives: less than the silence at which a connection counts as dead.
 const WATCH: u32 = 290;
 
-/// The object of a run: a Job, a Workflow.
-pub(crate) trait Object: Clone + std::fmt::Debug + Send + Sync + Sized + 'static {
-    /// As the API server knows it.
-    type Kind: Watched;
-
-    /// The run that it belongs to, and what we want to know of it.
-    fn of(object: &Self::Kind) -> Option<(RunId, Self)>;
-}
-
 /// What the cluster has of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen<O> {
-    pub(crate) object: Option<O>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) object: Option<ObjectSeen>,
     /// By their uid.
     pub(crate) pods: BTreeMap<String, PodSeen>,
 }
 
-impl<O> Default for Seen<O> {
-    fn default() -> Self {
-        Self {
-            object: None,
-            pods: BTreeMap::new(),
-        }
-    }
-}
-
-impl<O> Seen<O> {
+impl Seen {
     /// The pod that tells how the run stands: one that lives, else one that has begun.
     pub(crate) fn pod(&self) -> Option<&PodSeen> {
         let place = |pod: &&PodSeen| (!pod.is_over(), pod.has_begun(), pod.accepted);
@@ -77,34 +59,34 @@ impl<O> Seen<O> {
 
 /// All runs of one executor.
 #[derive(Debug)]
-pub(crate) struct Board<O: Object> {
-    shared: Arc<Known<O>>,
+pub(crate) struct Board {
+    shared: Arc<Known>,
     /// Owns the two tasks, from the first listener on; ends them on drop.
     tasks: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
-struct Known<O> {
-    state: Mutex<State<O>>,
+struct Known {
+    state: Mutex<State>,
     bells: Mutex<HashMap<RunId, watch::Sender<u64>>>,
 }
 
 #[derive(Debug)]
-struct State<O> {
-    runs: HashMap<RunId, Seen<O>>,
+struct State {
+    runs: HashMap<RunId, Seen>,
     /// Whether the watch of objects, and that of pods, is up to date.
     is_current: [bool; 2],
 }
 
 /// Listens to one run. Whoever looks after it was made misses nothing.
 #[derive(Debug)]
-pub(crate) struct Ear<O: Object> {
-    shared: Arc<Known<O>>,
+pub(crate) struct Ear {
+    shared: Arc<Known>,
     run: RunId,
     receiver: Option<watch::Receiver<u64>>,
 }
 
-impl<O: Object> Board<O> {
+impl Board {
     pub(crate) fn new() -> Self {
         Self {
             shared: Arc::new(Known {
@@ -119,7 +101,13 @@ impl<O: Object> Board<O> {
     }
 
     /// Listens to a run. Must be called inside a runtime.
-    pub(crate) fn listen(&self, cluster: &Arc<Cluster>, names: &Names, run: RunId) -> Ear<O> {
+    pub(crate) fn listen(
+        &self,
+        cluster: &Arc<Cluster>,
+        kind: &'static dyn Kind,
+        names: &Names,
+        run: RunId,
+    ) -> Ear {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         // They ended with the runtime in which they ran.
         while tasks.try_join_next().is_some() {}
@@ -130,12 +118,16 @@ impl<O: Object> Board<O> {
                 shared: Arc::clone(&self.shared),
                 slot,
             };
-            tasks.spawn(keeper(Slot::Object).keep(Side::<O, O::Kind, O> {
-                of: O::of,
+            tasks.spawn(keeper(Slot::Object).keep(Side {
+                quick: Box::new(|connected| connected.objects(kind)),
+                patient: Box::new(|connected| connected.following_objects(kind)),
+                of: Box::new(|object: &Object| ObjectSeen::of(kind, object)),
                 put: |seen, object, _| seen.object = object,
             }));
-            tasks.spawn(keeper(Slot::Pod).keep(Side::<O, Pod, PodSeen> {
-                of: PodSeen::of,
+            tasks.spawn(keeper(Slot::Pod).keep(Side {
+                quick: Box::new(Connected::api::<Pod>),
+                patient: Box::new(Connected::following::<Pod>),
+                of: Box::new(PodSeen::of),
                 put: |seen, pod, uid| {
                     match pod {
                         Some(pod) => seen.pods.insert(uid.to_owned(), pod),
@@ -152,7 +144,7 @@ impl<O: Object> Board<O> {
     }
 
     /// How a run stands, if that is surely up to date.
-    pub(crate) fn current(&self, run: RunId) -> Option<Seen<O>> {
+    pub(crate) fn current(&self, run: RunId) -> Option<Seen> {
         self.shared.current(run)
     }
 
@@ -163,7 +155,7 @@ impl<O: Object> Board<O> {
     }
 }
 
-impl<O: Object> Ear<O> {
+impl Ear {
     /// Waits for the next ring, or until it is time to look anyway.
     pub(crate) async fn changed(&mut self) {
         if let Some(receiver) = &mut self.receiver {
@@ -178,15 +170,15 @@ impl<O: Object> Ear<O> {
     }
 }
 
-impl<O: Object> Drop for Ear<O> {
+impl Drop for Ear {
     fn drop(&mut self) {
         self.receiver = None;
         self.shared.forget_bell(self.run);
     }
 }
 
-impl<O> Known<O> {
-    fn state(&self) -> MutexGuard<'_, State<O>> {
+impl Known {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,10 +208,8 @@ impl<O> Known<O> {
             bells.remove(&run);
         }
     }
-}
 
-impl<O: Clone> Known<O> {
-    fn current(&self, run: RunId) -> Option<Seen<O>> {
+    fn current(&self, run: RunId) -> Option<Seen> {
         let state = self.state();
         if state.is_current != [true; 2] {
             return None;
@@ -236,41 +226,35 @@ enum Slot {
 }
 
 /// Keeps one kind of object up to date.
-struct Keeper<O> {
+struct Keeper {
     cluster: Arc<Cluster>,
     selector: String,
-    shared: Arc<Known<O>>,
+    shared: Arc<Known>,
     slot: Slot,
 }
 
+/// Objects of a kind, over one of the clients of a connection.
+type Reach<K> = Box<dyn Fn(&Connected) -> Api<K> + Send + Sync>;
+/// The run that an object belongs to, and what we want to know of it.
+type View<K, V> = Box<dyn Fn(&K) -> Option<(RunId, V)> + Send + Sync>;
+
 /// How one kind of object comes onto the board.
-struct Side<O, K, V> {
-    /// The run that it belongs to, and what we want to know.
-    of: fn(&K) -> Option<(RunId, V)>,
+struct Side<K, V> {
+    quick: Reach<K>,
+    patient: Reach<K>,
+    of: View<K, V>,
     /// Puts what is known there, or takes it away; by its uid.
-    put: fn(&mut Seen<O>, Option<V>, &str),
+    put: fn(&mut Seen, Option<V>, &str),
 }
 
 /// What a kind of object must be, to be watched.
-pub(crate) trait Watched:
-    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + DeserializeOwned
-    + std::fmt::Debug
-    + Send
-    + Sync
-    + 'static
+trait Watched:
+    kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
 }
 
 impl<K> Watched for K where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static
+    K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
 }
 
@@ -293,9 +277,9 @@ enum Broken {
     Due,
 }
 
-impl<O: Object> Keeper<O> {
+impl Keeper {
     /// For ever.
-    async fn keep<K: Watched, V: Send>(self, side: Side<O, K, V>) {
+    async fn keep<K: Watched, V: Send>(self, side: Side<K, V>) {
         let mut progress = Progress::default();
         let mut pause = PAUSE;
         loop {
@@ -320,7 +304,7 @@ impl<O: Object> Keeper<O> {
     /// Lists if there is no version to go on from, then watches until that breaks.
     async fn once<K: Watched, V: Send>(
         &self,
-        side: &Side<O, K, V>,
+        side: &Side<K, V>,
         progress: &mut Progress,
     ) -> Result<Broken> {
         let connected = self.cluster.connected().await?;
@@ -328,7 +312,7 @@ impl<O: Object> Keeper<O> {
             Some(version) => version,
             None => self.list(side, progress).await?,
         };
-        let following: Api<K> = connected.following();
+        let following = (side.patient)(connected);
         let wanted = WatchParams::default().labels(&self.selector).timeout(WATCH);
         let events = match following.watch(&wanted, &from).await {
             Ok(events) => events,
@@ -350,11 +334,11 @@ impl<O: Object> Keeper<O> {
     /// Brings the board to what there is now; gives the version of that.
     async fn list<K: Watched, V: Send>(
         &self,
-        side: &Side<O, K, V>,
+        side: &Side<K, V>,
         progress: &mut Progress,
     ) -> Result<String> {
         let connected = self.cluster.connected().await?;
-        let listed = list::<K>(&connected.api(), &self.selector).await;
+        let listed = list::<K>(&(side.quick)(connected), &self.selector).await;
         let (items, version) = listed
             .map_err(|error| failed(connected, "list what the cluster has of ours", &error))?;
         let mut gone = std::mem::take(&mut progress.known);
@@ -373,7 +357,7 @@ impl<O: Object> Keeper<O> {
 
     fn take<K: Watched, V>(
         &self,
-        side: &Side<O, K, V>,
+        side: &Side<K, V>,
         progress: &mut Progress,
         event: WatchEvent<K>,
     ) {
@@ -398,7 +382,7 @@ impl<O: Object> Keeper<O> {
         }
     }
 
-    fn put<K: Watched, V>(&self, side: &Side<O, K, V>, progress: &mut Progress, item: &K) {
+    fn put<K: Watched, V>(&self, side: &Side<K, V>, progress: &mut Progress, item: &K) {
         let (Some((run, view)), Some(uid)) = ((side.of)(item), item.uid()) else {
             return;
         };
@@ -409,7 +393,7 @@ impl<O: Object> Keeper<O> {
         self.shared.ring(run);
     }
 
-    fn remove<K, V>(&self, side: &Side<O, K, V>, run: RunId, uid: &str) {
+    fn remove<K, V>(&self, side: &Side<K, V>, run: RunId, uid: &str) {
         let mut state = self.shared.state();
         if let Some(seen) = state.runs.get_mut(&run) {
             (side.put)(seen, None, uid);

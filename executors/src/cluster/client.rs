@@ -1,13 +1,16 @@
 //! The connection to one cluster, made at its first use.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::access::Access;
+use super::object::{Kind, Object};
 use super::proxy;
 
 /// How long a question may take.
@@ -15,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a log or a watch may be silent before it is asked for again: what died without a word is found by then. Longer
 /// than a watch lives.
 const SILENCE: Duration = Duration::from_secs(320);
+/// So long an API server that was away may not yet know all Roles.
+const FORGETFUL: Duration = Duration::from_secs(30);
 /// A host that is there accepts a connection within this.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -36,6 +41,8 @@ pub(crate) struct Connected {
     pub(crate) server: String,
     /// Who we are, as it was configured, for messages.
     pub(crate) identity: String,
+    /// When the API server last did not answer.
+    away: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Connected {
@@ -62,6 +69,27 @@ impl Connected {
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.patient.clone(), &self.namespace)
+    }
+
+    /// Objects of a kind that an executor knows, for questions and orders.
+    pub(crate) fn objects(&self, kind: &'static dyn Kind) -> Api<Object> {
+        Api::namespaced_with(self.quick.clone(), &self.namespace, &kind)
+    }
+
+    /// The same, to be watched.
+    pub(crate) fn following_objects(&self, kind: &'static dyn Kind) -> Api<Object> {
+        Api::namespaced_with(self.patient.clone(), &self.namespace, &kind)
+    }
+
+    /// Notes that the API server does not answer.
+    pub(super) fn is_away(&self) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was away a moment ago, so that it may not know yet what we may do.
+    pub(super) fn is_forgetful(&self) -> bool {
+        let away = *self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.is_some_and(|away| away.elapsed() < FORGETFUL)
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -109,6 +137,7 @@ impl Cluster {
             patient: client(SILENCE)?,
             namespace,
             identity,
+            away: Mutex::default(),
             server: server.trim_end_matches('/').to_owned(),
         })
     }
@@ -139,12 +168,26 @@ impl Cluster {
             })?;
             return Ok((config, format!("the user of the kubeconfig{named}")));
         }
-        let config = Config::infer().await.map_err(|error| {
+        let mut config = Config::infer().await.map_err(|error| {
             Error::invalid(
                 "there is neither a kubeconfig nor the account of a pod; set `kubeconfig`",
             )
             .with_source(error)
         })?;
+        if let Some(name) = &access.token_env {
+            let token = std::env::var(name).map(|token| token.trim().to_owned());
+            let token = token.ok().filter(|token| !token.is_empty());
+            let token = token.ok_or_else(|| {
+                Error::invalid(format!(
+                    "the variable `{name}`, which `token_env` names, is not set"
+                ))
+            })?;
+            config.auth_info = AuthInfo {
+                token: Some(token.into()),
+                ..AuthInfo::default()
+            };
+            return Ok((config, format!("the account of the token in `{name}`")));
+        }
         let identity = "the user of the kubeconfig, or this pod's account".to_owned();
         Ok((config, identity))
     }

@@ -32,6 +32,8 @@ pub(crate) struct Delivery {
     data: BTreeMap<String, SecretValue>,
     /// Which key becomes which file.
     files: Vec<(String, String)>,
+    /// Bare values besides those of the run's secrets.
+    hidden: Vec<SecretValue>,
 }
 
 impl Delivery {
@@ -40,6 +42,7 @@ impl Delivery {
             name: name.to_owned(),
             data: BTreeMap::new(),
             files: Vec::new(),
+            hidden: Vec::new(),
         }
     }
 
@@ -48,11 +51,17 @@ impl Delivery {
         &self.name
     }
 
-    /// Adds a variable; gives the key where it is found.
-    pub(crate) fn variable(&mut self, at: usize, value: SecretValue) -> String {
-        let key = format!("env.{at}");
+    /// Adds a variable; gives it as a container wants it.
+    pub(crate) fn variable(&mut self, name: &str, value: SecretValue) -> Value {
+        let key = format!("env.{}", self.data.len());
         self.data.insert(key.clone(), value);
-        key
+        let source = json!({ "secretKeyRef": { "name": self.name, "key": key } });
+        json!({ "name": name, "valueFrom": source })
+    }
+
+    /// Adds a value that is masked although it came out of no store.
+    pub(crate) fn hide(&mut self, value: SecretValue) {
+        self.hidden.push(value);
     }
 
     /// Adds a file.
@@ -63,7 +72,9 @@ impl Delivery {
 
     /// Adds the bare values. `None` if there is nothing to deliver.
     pub(crate) fn filled(mut self, secrets: &Secrets) -> Result<Option<Self>> {
-        for (at, (_, value)) in secrets.iter().enumerate() {
+        let hidden = std::mem::take(&mut self.hidden);
+        let values = secrets.iter().map(|(_, value)| value).chain(&hidden);
+        for (at, value) in values.enumerate() {
             self.data.insert(format!("{VALUE}{at}"), value.clone());
         }
         // Counted, not shown.
@@ -85,6 +96,18 @@ impl Delivery {
         files
             .map(|(key, path)| json!({ "key": key, "path": path }))
             .collect()
+    }
+
+    /// The object without its values and its owner, for people.
+    pub(crate) fn preview(&self) -> Value {
+        let data: BTreeMap<&str, &str> =
+            self.data.keys().map(|key| (key.as_str(), "***")).collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": self.name },
+            "data": data,
+        })
     }
 
     /// The object, to be sent. Everything in `data` may be secret.

@@ -20,8 +20,11 @@ pub(crate) fn failed(connected: &Connected, what: &str, error: &kube::Error) -> 
             Error::internal(format!("{what}: the answer is not understood"))
         }
         kube::Error::BuildRequest(_) => Error::invalid(what).with_source(causes(error)),
-        _ => Error::unavailable(format!("{what} at `{}`", connected.server))
-            .with_source(causes(error)),
+        _ => {
+            connected.is_away();
+            Error::unavailable(format!("{what} at `{}`", connected.server))
+                .with_source(causes(error))
+        }
     }
 }
 
@@ -43,6 +46,13 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
             connected.identity
         ))
         .with_source(words),
+        403 if connected.is_forgetful() && Rule::missing(&words).is_some() => {
+            Error::unavailable(format!(
+                "{what}: {} may not, says an API server that was away a moment ago",
+                connected.identity
+            ))
+            .with_source(words)
+        }
         403 => match Rule::missing(&words) {
             Some(rule) => denied(&format!(
                 " may not; add to its Role in `{}`: {rule}",
@@ -60,7 +70,11 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
         }
         404 => Error::not_found(what).with_source(words),
         409 => Error::conflict(what).with_source(words),
-        408 | 429 | 500..=599 => Error::unavailable(what).with_source(words),
+        429 => Error::unavailable(what).with_source(words),
+        408 | 500..=599 => {
+            connected.is_away();
+            Error::unavailable(what).with_source(words)
+        }
         _ => Error::new(ErrorKind::Invalid, what)
             .with_class(FailureClass::Spec)
             .with_source(words),

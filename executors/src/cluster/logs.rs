@@ -71,6 +71,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Waits until it may stand otherwise.
     async fn changed(&mut self);
     async fn connected(&self) -> Result<&Connected>;
+    /// Whether the first process of a container writes lines of its own into its log.
+    fn has_first_process(&self) -> bool;
 }
 
 /// The log of a run from a cursor on.
@@ -229,7 +231,7 @@ impl Follower {
                 self.reading = Some(Reading {
                     reader: Box::pin(reader),
                     pod: tag,
-                    lines: Lines::default(),
+                    lines: Lines::new(self.source.has_first_process()),
                     counter: Counter::default(),
                     seeking: match self.place {
                         Place::Behind { anchor, .. } => Seeking::Behind(anchor),
@@ -259,6 +261,11 @@ impl Follower {
                 self.finish_without_a_log();
                 return Ok(());
             }
+            if is_status(error, 404) {
+                // The pod is there: its node has just begun, and does not know it yet.
+                let message = format!("the node does not have the log of run `{}` yet", self.run);
+                return Err(Error::unavailable(message).with_source(told));
+            }
             return Err(told);
         }
         if matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
@@ -273,7 +280,9 @@ impl Follower {
         match self.take(&mut reading).await {
             Came::Bytes(bytes) => {
                 self.failures = 0;
-                self.deliver(&mut reading, bytes);
+                let mut pieces = Vec::new();
+                reading.lines.push(bytes, &mut pieces);
+                self.deliver(&mut reading, pieces);
                 self.reading = Some(reading);
             }
             Came::Change => {
@@ -299,7 +308,14 @@ impl Follower {
                 sleep(PAUSE).await;
                 self.begin(Back::Little).await?;
             }
-            Came::End => self.ended(reading).await?,
+            Came::End => {
+                if reading.is_last {
+                    let mut pieces = Vec::new();
+                    reading.lines.finish(&mut pieces);
+                    self.deliver(&mut reading, pieces);
+                }
+                self.ended(reading).await?;
+            }
         }
         Ok(())
     }
@@ -331,13 +347,11 @@ impl Follower {
     }
 
     /// Brings what is to be delivered into the queue.
-    fn deliver(&mut self, reading: &mut Reading, bytes: Bytes) {
-        let mut pieces = Vec::new();
-        reading.lines.push(bytes, &mut pieces);
+    fn deliver(&mut self, reading: &mut Reading, pieces: Vec<Piece>) {
         let mut joined = BytesMut::new();
         let mut time = None;
         for mut piece in pieces {
-            if !is_wanted(reading, &mut piece) {
+            if !is_wanted(reading, &mut piece) || piece.is_remark {
                 continue;
             }
             time.get_or_insert(piece.time);

@@ -1,31 +1,51 @@
-//! What the executors over a Kubernetes cluster share.
+//! An executor over a Kubernetes cluster, but for the kind of object that runs a pod for us.
+//!
+//! The cluster is the database: names and labels say what is ours, and everything here works from the id of a run alone. An
+//! object is made held back, gets a Secret of its own if there are values to hand over, and is let go: from then on the cluster
+//! runs it without us, once. A module for each kind (`kubernetes`: Jobs, `argo`: Workflows) says how such an object looks and how it stands.
 //!
 //! | file | holds |
 //! |---|---|
+//! | `config` | the section `[executors.NAME]` |
+//! | `runs` | the executor contract, by the other files |
+//! | `object` | what a module says of its kind of object; what we want to know of one; the marks that we leave on it |
 //! | `access`, `client`, `proxy` | keys of a section that say which cluster; the connection; the way there |
-//! | `error`, `rights` | answers of the API server in words of the contract; what we may do there, asked beforehand |
+//! | `error`, `rights`, `check` | answers of the API server in words of the contract; what we may do there; what the doctor finds |
 //! | `names` | names, labels and annotations of our objects |
-//! | `template`, `pod` | a partial object merged into another; the pod that a run becomes |
+//! | `template`, `pod`, `plan`, `start` | a partial object merged into another; the pod, and the object, that a run becomes; the steps of its start |
 //! | `delivery` | the Secret by which values reach the workload, and from which they are masked |
-//! | `seen`, `board` | what we want to know of a pod; one watch for each kind, shared by all runs |
-//! | `blame`, `events` | whose fault it is, by the pod's own words, and by what the cluster says of an object |
-//! | `records`, `place`, `logs` | lines of a container's log; a place in it; following it |
-//!
-//! An executor brings its own object (a Job, a Workflow): how it is made, how it stands, and how it ends.
+//! | `seen`, `board`, `look` | what we want to know of a pod; one watch for each kind, shared by all runs; how a run stands |
+//! | `watch`, `status`, `blame`, `events` | the levels; the words of the contract; whose fault it is, by the pod's own words, and by the cluster's of an object |
+//! | `records`, `remarks`, `place`, `logs`, `output` | lines of a container's log; those of its first process; a place in it; following it; masked |
+//! | `stop` | stop and remove |
 
-pub(crate) mod access;
-pub(crate) mod blame;
-pub(crate) mod board;
-pub(crate) mod client;
-pub(crate) mod delivery;
-pub(crate) mod error;
-pub(crate) mod events;
-pub(crate) mod logs;
-pub(crate) mod names;
-pub(crate) mod place;
+mod access;
+mod blame;
+mod board;
+mod check;
+mod client;
+pub(crate) mod config;
+mod delivery;
+mod error;
+mod events;
+mod logs;
+mod look;
+mod names;
+pub(crate) mod object;
+mod output;
+mod place;
+mod plan;
 pub(crate) mod pod;
 mod proxy;
-pub(crate) mod records;
+mod records;
+mod remarks;
 pub(crate) mod rights;
-pub(crate) mod seen;
+pub(crate) mod runs;
+mod seen;
+mod start;
+mod status;
+mod stop;
 pub(crate) mod template;
+mod watch;
+
+pub(crate) use blame::deleted;

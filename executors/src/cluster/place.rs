@@ -179,6 +179,7 @@ mod tests {
         Piece {
             time,
             is_first,
+            is_remark: false,
             bytes: Bytes::from_static(text.as_bytes()),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::run::{Amounts, Rendered, Resources, RunSpec, render};
-use hybrid_runner_core::secret::{Secrets, Template};
+use hybrid_runner_core::secret::{SecretValue, Secrets, Template};
 use hybrid_runner_core::unit::Period;
 use serde_json::{Map, Value, json};
 
@@ -48,6 +48,8 @@ pub(crate) struct PodSettings {
     pub(crate) priority_class: Option<String>,
     /// The runner's variables that are passed on.
     pub(crate) env: Vec<(String, String)>,
+    /// Variables for each workload, whose values are secret.
+    pub(crate) secret_env: Vec<(String, SecretValue)>,
     pub(crate) ignore_pids: bool,
     pub(crate) ignore_stall: bool,
 }
@@ -103,7 +105,8 @@ fn refuse(spec: &RunSpec, settings: &PodSettings) -> Result<()> {
     Ok(())
 }
 
-/// The runner's variables that are passed on, then the run's own, which win. What holds a value comes out of the Secret.
+/// The runner's variables that are passed on, then those that it was given for each workload, then the run's own: the later wins. What
+/// holds a value comes out of the Secret.
 fn environment(
     spec: &RunSpec,
     secrets: &Secrets,
@@ -114,13 +117,18 @@ fn environment(
     let is_own = |name: &str| {
         rendered.env.iter().any(|(own, _)| own == name) || spec.files.contains_key(name)
     };
+    let is_given = |name: &str| settings.secret_env.iter().any(|(given, _)| given == name);
     let mut env: Vec<Value> = settings
         .env
         .iter()
-        .filter(|(name, _)| !is_own(name))
+        .filter(|(name, _)| !is_own(name) && !is_given(name))
         .map(|(name, value)| json!({ "name": name, "value": as_written(value) }))
         .collect();
-    for (at, (name, value)) in rendered.env.iter().enumerate() {
+    for (name, value) in settings.secret_env.iter().filter(|(name, _)| !is_own(name)) {
+        env.push(delivery.variable(name, value.clone()));
+        delivery.hide(value.clone());
+    }
+    for (name, value) in &rendered.env {
         let is_config = spec.config_env.as_ref() == Some(name);
         if is_config || has_references(spec, secrets, name)? {
             // Into the Secret; a variable is text.
@@ -130,8 +138,7 @@ fn environment(
                 ))
                 .with_source(error)
             })?;
-            let key = delivery.variable(at, value.clone());
-            env.push(json!({ "name": name, "valueFrom": { "secretKeyRef": { "name": delivery.name(), "key": key } } }));
+            env.push(delivery.variable(name, value.clone()));
         } else {
             // Written in the workflow, as it is: no value of a store stands in it.
             env.push(json!({ "name": name, "value": as_written(value.expose_text()?) }));

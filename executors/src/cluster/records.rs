@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::remarks::{Part, Remarks};
+
 /// A time and the blank behind it are no longer than this.
 const LONGEST_TIME: usize = 48;
 
@@ -17,6 +19,8 @@ pub(crate) struct Piece {
     pub(crate) time: i64,
     /// Whether the line begins with it.
     pub(crate) is_first: bool,
+    /// Whether it is of the container's first process, and no output of the work.
+    pub(crate) is_remark: bool,
     pub(crate) bytes: Bytes,
 }
 
@@ -26,6 +30,8 @@ pub(crate) struct Lines {
     state: State,
     /// What may be a time.
     head: Vec<u8>,
+    /// Where the first process of the container writes lines of its own.
+    remarks: Option<Remarks>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -40,24 +46,39 @@ enum State {
 }
 
 impl Lines {
+    pub(crate) fn new(has_first_process: bool) -> Self {
+        Self {
+            remarks: has_first_process.then(Remarks::default),
+            ..Self::default()
+        }
+    }
+
+    /// What is held back, once nothing more comes.
+    pub(crate) fn finish(&mut self, out: &mut Vec<Piece>) {
+        let rest = self.remarks.as_mut().map(Remarks::rest).unwrap_or_default();
+        if let State::Line { time, is_first } = self.state
+            && !rest.is_empty()
+        {
+            out.push(Piece {
+                time,
+                is_first,
+                is_remark: false,
+                bytes: rest,
+            });
+        }
+    }
+
     pub(crate) fn push(&mut self, mut input: Bytes, out: &mut Vec<Piece>) {
         while !input.is_empty() {
             match self.state {
                 State::Head => self.head(&mut input),
                 State::Line { time, is_first } => {
                     let (bytes, is_whole) = rest_of_line(&mut input);
-                    out.push(Piece {
-                        time,
-                        is_first,
-                        bytes,
-                    });
+                    let is_first = self.line(time, is_first, bytes, out);
                     self.state = if is_whole {
                         State::Head
                     } else {
-                        State::Line {
-                            time,
-                            is_first: false,
-                        }
+                        State::Line { time, is_first }
                     };
                 }
                 State::Foreign => {
@@ -68,6 +89,27 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// Takes more of a line; whether the next of it is its first piece.
+    fn line(&mut self, time: i64, first: bool, bytes: Bytes, out: &mut Vec<Piece>) -> bool {
+        let parts = match &mut self.remarks {
+            Some(remarks) => remarks.push(bytes),
+            None => vec![Part::Own(bytes)],
+        };
+        let mut is_first = first;
+        for part in parts {
+            let is_remark = matches!(part, Part::Remark(_));
+            let (Part::Own(bytes) | Part::Remark(bytes)) = part;
+            out.push(Piece {
+                time,
+                is_first,
+                is_remark,
+                bytes,
+            });
+            is_first = false;
+        }
+        is_first
     }
 
     fn head(&mut self, input: &mut Bytes) {
@@ -116,6 +158,31 @@ fn time_of(text: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_first_process_says_is_told_from_the_output_of_the_work() {
+        let remark = "time=\"2026-11-28T18:00:00Z\" level=info msg=x argo=true\n";
+        let log = format!(
+            "2026-11-28T12:00:00Z one\n2026-11-28T12:00:01Z two{remark}2026-11-28T12:00:02Z {remark}2026-11-28T12:00:03Z three"
+        );
+        for length in 1..log.len() {
+            let mut lines = Lines::new(true);
+            let mut pieces = Vec::new();
+            for chunk in log.as_bytes().chunks(length) {
+                lines.push(Bytes::copy_from_slice(chunk), &mut pieces);
+            }
+            lines.finish(&mut pieces);
+            let text = |is_remark| {
+                let pieces = pieces.iter().filter(|piece| piece.is_remark == is_remark);
+                let bytes: Vec<u8> = pieces.flat_map(|piece| piece.bytes.to_vec()).collect();
+                String::from_utf8(bytes).unwrap()
+            };
+            assert_eq!(text(false), "one\ntwothree", "{length}");
+            assert_eq!(text(true), format!("{remark}{remark}"), "{length}");
+            let firsts = pieces.iter().filter(|piece| piece.is_first).count();
+            assert_eq!(firsts, 4, "{length}");
+        }
+    }
 
     const LOG: &str = "rest of a line that was cut\n2026-11-28T12:00:00.000000001Z one\n2026-11-28T14:00:00.000000002+02:00 \nfailed to follow\n\n2026-11-28T12:00:01.5Z 2026-11-28T12:00:01.5Z no newline";
 

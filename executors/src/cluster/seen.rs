@@ -2,7 +2,7 @@
 
 use hybrid_runner_core::RunId;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::names;
@@ -160,7 +160,10 @@ impl Container {
             return Self::Unknown;
         };
         if let Some(ended) = &state.terminated {
-            let reason = ended.reason.clone().unwrap_or_default();
+            let mut reason = ended.reason.clone().unwrap_or_default();
+            if could_not_begin(ended) {
+                "StartError".clone_into(&mut reason);
+            }
             let of_runtime = !matches!(reason.as_str(), "Completed" | "Error" | "OOMKilled");
             return Self::Over(Over {
                 exit_code: ended.exit_code,
@@ -201,6 +204,14 @@ impl Over {
             "StartError" | "ContainerCannotRun" | "CreateContainerError" | "RunContainerError"
         )
     }
+}
+
+/// Whether Argo's first process says that it could not begin the work: by its exit code and its words.
+fn could_not_begin(ended: &ContainerStateTerminated) -> bool {
+    const CODE: i32 = 64;
+    const WORDS: [&str; 2] = ["failed to find name in PATH: ", "failed to start command: "];
+    let message = ended.message.as_deref().unwrap_or_default();
+    ended.exit_code == CODE && WORDS.iter().any(|words| message.starts_with(words))
 }
 
 /// When a pod was deleted: its timestamp says when its grace is over.

@@ -1,84 +1,122 @@
-//! What we want to know of a Job, and the marks that we leave on it.
+//! How a Job looks, stands and ends.
 
-use std::time::Duration;
+use hybrid_runner_core::run::{Failure, FailureClass};
+use serde_json::{Value, json};
 
-use hybrid_runner_core::RunId;
-use hybrid_runner_core::run::Failure;
-use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
+use crate::cluster::config::Settings;
+use crate::cluster::deleted;
+use crate::cluster::object::{Bringer, End, Kind, KindNames, Object, Shell, Standing};
+use crate::cluster::pod::{MAIN, seconds};
+use crate::cluster::rights::Rights;
 
-use crate::cluster::board::Object;
-use crate::cluster::names;
-use crate::cluster::seen::time;
+/// Jobs, as `batch/v1` has them.
+#[derive(Debug)]
+pub(super) struct Job;
 
-/// Annotation: a stop was asked for. It forbids a start for ever.
-pub(super) const STOPPED: &str = "hybrid-runner.io/stopped";
-/// Annotation: the run failed before its work began, in the words of the contract as JSON.
-pub(super) const FAILED: &str = "hybrid-runner.io/failed";
-/// Annotation: there is a Secret, without which the Job must not be let go.
-pub(super) const SECRET: &str = "hybrid-runner.io/secret";
-/// Annotation: the time limit in milliseconds, counted from the beginning of the work.
-pub(super) const TIMEOUT: &str = "hybrid-runner.io/timeout-ms";
+impl Kind for Job {
+    fn names(&self) -> &'static KindNames {
+        &KindNames {
+            group: "batch",
+            version: "v1",
+            kind: "Job",
+            plural: "jobs",
+        }
+    }
 
-/// A Job of ours.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct JobSeen {
-    pub(super) uid: String,
-    pub(super) version: String,
-    pub(super) created: Option<Timestamp>,
-    /// Not let go yet, or held again by a stop.
-    pub(super) is_suspended: bool,
-    pub(super) is_stopped: bool,
-    pub(super) failed: Option<Failure>,
-    pub(super) has_secret: bool,
-    pub(super) timeout: Option<Duration>,
-    pub(super) end: Option<JobEnd>,
-}
+    fn bringer(&self) -> Option<&'static Bringer> {
+        None
+    }
 
-/// What the Job's controller says of its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JobEnd {
-    pub(super) is_complete: bool,
-    pub(super) reason: String,
-    pub(super) message: String,
-}
+    fn needed(&self) -> &'static [Rights] {
+        const VERBS: &[&str] = &["create", "get", "list", "watch", "patch", "delete"];
+        &[("batch", "jobs", VERBS)]
+    }
 
-impl JobSeen {
-    pub(super) fn read(job: &Job) -> Self {
-        let annotations = job.metadata.annotations.clone().unwrap_or_default();
-        let failed = annotations.get(FAILED);
-        let timeout = annotations.get(TIMEOUT).and_then(|text| text.parse().ok());
-        Self {
-            uid: job.metadata.uid.clone().unwrap_or_default(),
-            version: job.metadata.resource_version.clone().unwrap_or_default(),
-            created: time(job.metadata.creation_timestamp.as_ref()),
-            is_suspended: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
-            is_stopped: annotations.contains_key(STOPPED),
-            failed: failed.and_then(|text| serde_json::from_str(text).ok()),
-            has_secret: annotations.contains_key(SECRET),
-            timeout: timeout.map(Duration::from_millis),
+    fn spec(&self, shell: &Shell<'_>) -> Value {
+        json!({
+            "ttlSecondsAfterFinished": seconds(shell.settings.ttl),
+            "template": { "spec": shell.pod },
+        })
+    }
+
+    fn keep(&self, shell: &Shell<'_>) -> Value {
+        json!({
+            "spec": {
+                "suspend": shell.is_held,
+                "parallelism": 1,
+                "completions": 1,
+                // Attempts are ours to make.
+                "backoffLimit": 0,
+                "podReplacementPolicy": "Failed",
+                "template": {
+                    "metadata": { "labels": shell.labels },
+                    "spec": { "restartPolicy": "Never" },
+                },
+            },
+        })
+    }
+
+    fn never(&self, labels: &Value) -> Value {
+        json!({
+            "spec": {
+                "suspend": true,
+                "backoffLimit": 0,
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": {
+                        "restartPolicy": "Never",
+                        "containers": [{ "name": MAIN, "image": "hybrid-runner.invalid/never-run" }],
+                    },
+                },
+            },
+        })
+    }
+
+    fn go(&self, _settings: &Settings) -> Value {
+        json!({ "spec": { "suspend": false } })
+    }
+
+    fn hold(&self) -> Value {
+        json!({ "spec": { "suspend": true } })
+    }
+
+    fn puts_away(&self) -> bool {
+        true
+    }
+
+    fn has_first_process(&self) -> bool {
+        false
+    }
+
+    fn standing(&self, job: &Object) -> Standing {
+        let is_suspended = job.spec.suspend == Some(true);
+        Standing {
+            is_suspended,
+            is_held: is_suspended,
             end: end(job),
+            ..Standing::default()
+        }
+    }
+
+    fn blame(&self, end: &End) -> Failure {
+        match end.reason.as_str() {
+            "DeadlineExceeded" => Failure::new(
+                FailureClass::Timeout,
+                "the Job ran longer than the `activeDeadlineSeconds` that a template gave it",
+            ),
+            _ => deleted(),
         }
     }
 }
 
-fn end(job: &Job) -> Option<JobEnd> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let last = conditions.iter().find(|condition| {
-        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
+fn end(job: &Object) -> Option<End> {
+    let last = job.status.conditions.iter().find(|condition| {
+        matches!(condition.kind.as_str(), "Complete" | "Failed") && condition.status == "True"
     })?;
-    Some(JobEnd {
-        is_complete: last.type_ == "Complete",
+    Some(End {
+        is_complete: last.kind == "Complete",
+        never_began: false,
         reason: last.reason.clone().unwrap_or_default(),
         message: last.message.clone().unwrap_or_default(),
     })
-}
-
-impl Object for JobSeen {
-    type Kind = Job;
-
-    fn of(job: &Job) -> Option<(RunId, Self)> {
-        let run = names::run_of(job.metadata.labels.as_ref())?;
-        Some((run, Self::read(job)))
-    }
 }

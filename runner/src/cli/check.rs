@@ -10,7 +10,7 @@ use super::args::ConfigFile;
 use super::exit::Exit;
 use super::output::Output;
 use super::{Done, exec, offline};
-use crate::config::{Inputs, Resolve};
+use crate::config::{Becomes, Environment, Inputs, Resolve, VARIABLES};
 use crate::kinds::Kinds;
 
 /// A finding, and what it is about.
@@ -23,9 +23,25 @@ struct Line {
     finding: Finding,
 }
 
+/// Variables of the existing chart that are set and do nothing here, and why.
+fn idle(environment: &Environment) -> impl Iterator<Item = Line> {
+    let idle = VARIABLES
+        .iter()
+        .filter(|variable| variable.becomes == Becomes::Nothing);
+    idle.filter_map(|variable| {
+        let (name, _) = variable.find(environment)?;
+        Some(Line {
+            part: format!("variable {name}"),
+            kind: None,
+            finding: Finding::ok(format!("without effect: {}", variable.about)),
+        })
+    })
+}
+
 /// `check`
 pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Done {
-    let loaded = offline::load(&Inputs::of_process(args.config).with_kinds(kinds), output)?;
+    let inputs = Inputs::of_process(args.config).with_kinds(kinds);
+    let loaded = offline::load(&inputs, output)?;
     let mut config = loaded.config;
     let file = loaded.file.as_ref();
     let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
@@ -34,6 +50,7 @@ pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Do
         kind: None,
         finding: Finding::ok(file),
     }];
+    lines.extend(idle(&inputs.environment));
     exec::local_unless_configured(&mut config);
     let agent = config.runner.id.clone();
     let agent = agent.unwrap_or_else(crate::app::default_agent);

@@ -77,9 +77,12 @@ pub(crate) fn read_workflow(path: &Path) -> Result<Workflow, Failure> {
     workflow_file::read(path).map_err(|error| Failure::usage(error.report()))
 }
 
-/// Without an executor configured: processes of this machine; without a store: variables `SECRET_…`.
+/// Without an executor configured, or implied and in this build: processes of this machine; without a store: variables `SECRET_…`.
 pub(crate) fn local_unless_configured(config: &mut Config) {
-    if config.executors.is_empty() || config.implied_executor {
+    let implied = config.runner.executor.as_ref();
+    let implied = implied.filter(|_| config.implied_executor);
+    let is_missing = implied.is_some_and(|kind| config.kinds.executor(kind.as_str()).is_err());
+    if config.executors.is_empty() || is_missing {
         let local: SectionName = "local".parse().expect("a section name");
         config
             .executors
@@ -133,7 +136,7 @@ fn choose(config: &mut Config, name: &str) -> Result<SectionName, Failure> {
     Ok(section)
 }
 
-/// Checks the executor and resolves the secrets; starts nothing, shows no value.
+/// Checks the executor, resolves the secrets, and shows what would be made; starts nothing, shows no value.
 async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
     let name = spec.executor.clone().or(built.default_executor.clone());
     let name = name.ok_or_else(|| Failure::usage("no executor: name one with `--executor`"))?;
@@ -149,11 +152,18 @@ async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
     let references = spec.references()?;
     let found = built.stores.resolve(spec.run, &references).await;
     // What cannot be resolved would fail the run: the answer is no, but the request was well formed.
-    found.map_err(|error| Failure::new(Exit::No, error.report()))?;
+    let secrets = found.map_err(|error| Failure::new(Exit::No, error.report()))?;
     for reference in &references {
         output.note(format!("`{reference}`: found"));
     }
-    output.object(&json!({ "executor": name, "spec": spec }))?;
+    let mut shown = json!({ "executor": name, "spec": spec });
+    let mut first = spec.clone();
+    first.run = spec.run.attempt(1);
+    let objects = executor.preview(&first, &secrets).await?;
+    if !objects.is_empty() {
+        shown["objects"] = objects.into();
+    }
+    output.object(&shown)?;
     Ok(Exit::Done)
 }
 

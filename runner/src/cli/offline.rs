@@ -165,6 +165,7 @@ fn features() -> Vec<&'static str> {
         ("local", cfg!(feature = "local")),
         ("docker", cfg!(feature = "docker")),
         ("plugin", cfg!(feature = "plugin")),
+        ("argo", cfg!(feature = "argo")),
         ("aws", cfg!(feature = "aws")),
         ("azure", cfg!(feature = "azure")),
         ("gcp", cfg!(feature = "gcp")),

@@ -48,6 +48,7 @@ impl Config {
             &|table, name, settings| {
                 self.context(data_dir, owner, table, name, settings)
                     .with_references(references.clone())
+                    .with_env(self.workload.env())
             },
             &mut problems,
         );

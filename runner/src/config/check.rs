@@ -11,7 +11,7 @@ use std::time::Duration;
 use hybrid_runner_core::AgentId;
 use hybrid_runner_core::id::{SectionName, shorten};
 use hybrid_runner_core::kind::nearest;
-use hybrid_runner_core::secret::Reference;
+use hybrid_runner_core::secret::{Reference, SecretValue};
 use hybrid_runner_core::unit::{ByteSize, Period};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
@@ -301,6 +301,17 @@ pub struct Workload {
     pub settings: BTreeMap<&'static str, SecretString>,
     /// Variables for each workload.
     pub extra_envs: Vec<(String, SecretString)>,
+}
+
+impl Workload {
+    /// Variables for each workload, as an executor takes them.
+    pub(crate) fn env(&self) -> Vec<(String, SecretValue)> {
+        // Into the executor, which keeps them as secret.
+        let pair = |(name, value): &(String, SecretString)| {
+            (name.clone(), SecretValue::new(value.expose_secret()))
+        };
+        self.extra_envs.iter().map(pair).collect()
+    }
 }
 
 impl fmt::Debug for Workload {

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::raw::DEFAULTS;
 use super::variables::{Becomes, VARIABLES, executor_kind};
-use super::{Environment, Inputs, Problem};
+use super::{Environment, Inputs, Problem, workload};
 
 /// Before each of our own variables. Two underscores: Kubernetes itself sets `HYBRID_RUNNER_*` beside a
 /// Service of that name.
@@ -107,12 +107,20 @@ pub(crate) fn collect(inputs: &Inputs) -> Result<Layers, Vec<Problem>> {
     figment = defaults(inputs).over(figment);
     if let Some((name, _)) = chart {
         figment = chart_defaults(name, implied_executor).over(figment);
+        if let Some(kind) = selected(environment, implied_executor) {
+            figment = pod_defaults(name, kind).over(figment);
+        }
     }
     if let Some(file) = from_file {
         figment = file.over(figment);
     }
     for layer in variables_of_others(environment).map_err(one)? {
         figment = layer.over(figment);
+    }
+    if let Some(kind) = selected(environment, implied_executor) {
+        for layer in workload_settings(environment, kind).map_err(one)? {
+            figment = layer.over(figment);
+        }
     }
     for layer in own_variables(environment) {
         figment = layer.over(figment);
@@ -154,6 +162,46 @@ fn chart_defaults(variable: &str, executor: bool) -> Layer {
         settings.extend([("runner.executor", "argo"), ("executors.argo.kind", "argo")]);
     }
     Layer::of(format!("default under `{variable}`"), &settings)
+}
+
+/// The kind, and the section, of the executor that variables select.
+fn selected(environment: &Environment, is_implied: bool) -> Option<&'static str> {
+    let named = environment.get("EXECUTOR_TYPE");
+    let named = named.and_then(|value| executor_kind(value).ok());
+    named.or(is_implied.then_some("argo"))
+}
+
+/// What the existing chart takes for granted of pods: that they have their account's token, and need not say as which user their image runs.
+fn pod_defaults(variable: &str, kind: &str) -> Layer {
+    let mut data = Dict::new();
+    if matches!(kind, "argo" | "kubernetes") {
+        let section = serde_json::json!({ "mount_token": true, "restricted": false });
+        put(&mut data, kind, &section);
+    }
+    Layer {
+        source: format!("default under `{variable}`"),
+        data,
+    }
+}
+
+fn workload_settings(environment: &Environment, kind: &str) -> Result<Vec<Layer>, Problem> {
+    let settings = workload::settings(environment, kind)?;
+    let layers = settings.into_iter().map(|(name, setting)| {
+        let mut data = Dict::new();
+        put(&mut data, kind, &setting);
+        Layer {
+            source: format!("`{name}`"),
+            data,
+        }
+    });
+    Ok(layers.collect())
+}
+
+/// Settings of an executor's section.
+fn put(data: &mut Dict, section: &str, settings: &serde_json::Value) {
+    let all = serde_json::json!({ section: settings });
+    let all = Value::serialize(&all).expect("JSON is a value");
+    data.insert("executors".to_owned(), all);
 }
 
 fn variables_of_others(environment: &Environment) -> Result<Vec<Layer>, Problem> {

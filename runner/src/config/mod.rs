@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `layer` | where settings come from, lowest first |
 //! | `variables` | the seed's and the chart's variables, and what each becomes |
+//! | `workload` | what the chart's variables say about workloads, as settings of an executor |
 //! | `raw` | what a file may hold, and every default |
 //! | `check` | raw → [`Config`] |
 //! | `build` | [`Config`] → executors and stores |
@@ -19,6 +20,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod variables;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -104,7 +104,7 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
                     |kind| format!("[runner] executor, [executors.{kind}] kind = \"{kind}\""),
                 ),
                 Becomes::ExtraEnvs | Becomes::Workload => {
-                    format!("kept for container executors: {}", variable.about)
+                    format!("of workloads: {}", variable.about)
                 }
                 Becomes::Nothing => format!("without effect: {}", variable.about),
             };

@@ -200,6 +200,68 @@ fn variables_of_the_chart_select_what_the_chart_takes_for_granted() {
     assert_eq!(local.runner.executor.unwrap().as_str(), "local");
 }
 
+/// What the seed's documentation sets, and nothing else.
+const SEED: [(&str, &str); 5] = [
+    ("AGENT_ID", "WestEu1Runner"),
+    ("AUTH_TOKEN", "jwt"),
+    ("SERVER_URL", "wss://acme.example.com"),
+    ("ARGO_INGESTION_IMAGE", "img:1"),
+    ("ARGO_EXTRA_ENVS_NOOP", "[AWS_SECRET_ACCESS_KEY:hunter2]"),
+];
+
+#[test]
+fn the_seeds_five_variables_alone_make_a_runner_with_argo() {
+    let loaded = Machine::new("", &SEED).load();
+    let section = &loaded.config.executors[&"argo".parse().unwrap()];
+    assert_eq!(section.kind, "argo");
+    let settings =
+        serde_json::json!({ "image": "img:1", "mount_token": true, "restricted": false });
+    assert_eq!(
+        serde_json::Value::Object(section.settings.clone()),
+        settings
+    );
+    let (name, value) = &loaded.config.workload.env()[0];
+    assert_eq!(name, "AWS_SECRET_ACCESS_KEY");
+    assert_eq!(value.expose_text().unwrap(), "hunter2");
+    let shown = format!("{:?} {:?}", loaded.show(), loaded.config);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    #[cfg(feature = "argo")]
+    {
+        let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
+        let built = loaded.config.build(Path::new("/nowhere"), &owner).unwrap();
+        assert_eq!(built.default_executor.unwrap().as_str(), "argo");
+    }
+}
+
+#[test]
+fn what_the_chart_says_of_pods_can_be_said_otherwise() {
+    let mut variables = SEED.to_vec();
+    variables.extend([
+        ("INGESTION_SERVICE_ACCOUNT_NAME", "ingestion"),
+        ("INGESTION_CPU_LIMIT", "1000m"),
+        ("HYBRID_RUNNER__EXECUTORS__ARGO__RESTRICTED", "true"),
+        ("HYBRID_RUNNER__EXECUTORS__ARGO__IMAGE", "img:2"),
+    ]);
+    let loaded = Machine::new("", &variables).load();
+    let settings = &loaded.config.executors[&"argo".parse().unwrap()].settings;
+    assert_eq!(settings["service_account"], "ingestion");
+    assert_eq!(settings["resources"]["limits"]["cpu"], "1000m");
+    assert_eq!(
+        (&settings["restricted"], &settings["image"]),
+        (&"true".into(), &"img:2".into())
+    );
+    let shown = loaded.show().into_iter();
+    let source = |key: &str| {
+        let mut shown = shown.clone();
+        shown.find(|shown| shown.key == key).unwrap().source
+    };
+    assert_eq!(
+        source("executors.argo.service_account"),
+        "`INGESTION_SERVICE_ACCOUNT_NAME`"
+    );
+    assert!(source("executors.argo.mount_token").starts_with("default under "));
+}
+
 #[test]
 fn old_names_of_variables_count_and_new_ones_win() {
     let of = |variables: &[(&str, &str)]| {
@@ -314,19 +376,27 @@ fn each_example_can_be_used() {
     assert!(seen >= 3);
 }
 
-#[cfg(feature = "kubernetes")]
+#[cfg(any(feature = "argo", feature = "kubernetes"))]
 #[test]
 fn the_cluster_of_the_example_is_built_and_not_reached() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
-    let inputs = Inputs {
-        file: Some(folder.join("kubernetes.toml")),
-        ..Inputs::default()
-    };
-    let config = load(&inputs).unwrap().config;
-    let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let built = config.build(dir.path(), &owner);
-    built.unwrap_or_else(|error| panic!("{error}"));
+    let names = [
+        #[cfg(feature = "argo")]
+        "argo.toml",
+        #[cfg(feature = "kubernetes")]
+        "kubernetes.toml",
+    ];
+    for name in names {
+        let inputs = Inputs {
+            file: Some(folder.join(name)),
+            ..Inputs::default()
+        };
+        let config = load(&inputs).unwrap().config;
+        let owner = hybrid_runner_core::id::Owner::of("test", &"a".parse().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let built = config.build(dir.path(), &owner);
+        built.unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[test]

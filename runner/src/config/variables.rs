@@ -104,10 +104,10 @@ pub const VARIABLES: &[Variable] = &[
     renamed("INGESTION_AUTOMATION_WORKFLOW_MEMORY_REQUEST", &["ARGO_AUTOMATION_WORKFLOW_MEMORY_REQUEST"], Workload, "resources of automations"),
     variable("ARGO_INGESTION_CONTAINER_SPEC_FILE_PATH", Workload, "a file of container settings"),
     variable("ARGO_INGESTION_WORKFLOW_SPEC_FILE_PATH", Workload, "a file of workflow settings"),
-    variable("PIPELINE_SERVICE_CLIENT_ENDPOINT", Workload, "the Argo server"),
-    secret("ARGO_TOKEN", Workload, "the token for Argo"),
+    variable("PIPELINE_SERVICE_CLIENT_ENDPOINT", Nothing, "Workflows go through the Kubernetes API, Argo's own server is not needed"),
+    secret("ARGO_TOKEN", Workload, "the token for the Kubernetes API, instead of the pod's own"),
     variable("ARGO_SECONDS_AFTER_COMPLETION_TTL", Workload, "how long Argo keeps an ended workflow"),
-    variable("ARGO_SERVER_CERTIFICATE_PATH", Workload, "the certificate of the Argo server"),
+    variable("ARGO_SERVER_CERTIFICATE_PATH", Nothing, "Argo's own server is not needed"),
     variable("ARGO_TEST_CONNECTION_BACKOFF_TIME", Nothing, "automations are watched, not polled"),
 ];
 

@@ -148,6 +148,10 @@ impl Executor for Odd {
         findings
     }
 
+    async fn preview(&self, spec: &RunSpec, secrets: &Secrets) -> Result<Vec<serde_json::Value>> {
+        self.inner.preview(spec, secrets).await
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -16,6 +16,7 @@
 //! | [`p10_bad_input`] | files, frames, tokens and state that are wrong |
 //! | [`admission`] | who may connect: live ids, tokens, TLS |
 //! | [`commands`] | what people type, and how it exits |
+//! | [`argo`] | the seed's five variables, and a workflow that becomes one of Argo |
 //! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`docker`] | the same with containers of a Docker Engine |
 //! | [`openmetadata`] | the real input of the main job |
@@ -23,6 +24,7 @@
 //! | [`plugins`] | a plugin under the real runner, killed again and again |
 
 mod admission;
+mod argo;
 mod clouds;
 mod commands;
 mod docker;

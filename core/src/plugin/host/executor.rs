@@ -298,6 +298,10 @@ impl Executor for PluginExecutor {
         self.ask_again("check", limit, check).await
     }
 
+    async fn preview(&self, _: &RunSpec, _: &Secrets) -> Result<Vec<serde_json::Value>> {
+        Ok(Vec::new())
+    }
+
     async fn start(
         &self,
         spec: &RunSpec,

@@ -105,3 +105,22 @@ fn what_a_pod_cannot_have_is_refused_and_says_how_to_ignore_it() {
         Plan::of(&spec, &Secrets::none(), &lenient, "s").unwrap();
     }
 }
+
+#[test]
+fn what_the_runner_was_given_for_each_workload_is_secret_and_the_runs_own_wins() {
+    let given = |name: &str| (name.to_owned(), SecretValue::new("hunter22"));
+    let settings = PodSettings {
+        secret_env: vec![given("KEY"), given("OWN")],
+        env: vec![("KEY".to_owned(), "of the runner".to_owned())],
+        ..restricted()
+    };
+    let mut spec = spec();
+    spec.env.insert("OWN".into(), "own".into());
+    let plan = Plan::of(&spec, &Secrets::none(), &settings, "the-secret").unwrap();
+    assert!(!plan.pod.to_string().contains("hunter22"));
+    let source = &variable(&plan, "KEY")["valueFrom"]["secretKeyRef"];
+    assert_eq!(source["name"], "the-secret");
+    assert_eq!(variable(&plan, "OWN")["value"], "own");
+    let shown = plan.delivery.unwrap().preview();
+    assert_eq!(shown["data"], json!({ "env.0": "***", "value.0": "***" }));
+}

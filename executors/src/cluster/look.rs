@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::Result;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::Shared;
-use super::job::JobSeen;
-use crate::cluster::board::{Ear, Seen, list};
-use crate::cluster::error::{failed, found, is_status};
-use crate::cluster::seen::PodSeen;
+use super::board::{Ear, Seen, list};
+use super::error::{failed, found, is_status};
+use super::object::ObjectSeen;
+use super::runs::Shared;
+use super::seen::PodSeen;
 
 impl Shared {
-    pub(super) fn listen(&self, run: RunId) -> Ear<JobSeen> {
-        self.board.listen(&self.cluster, &self.names, run)
+    pub(super) fn listen(&self, run: RunId) -> Ear {
+        self.board
+            .listen(&self.cluster, self.kind, &self.names, run)
     }
 
     /// Asks the API server.
-    pub(super) async fn look(&self, run: RunId) -> Result<Seen<JobSeen>> {
-        let Some(job) = self.job(run).await? else {
+    pub(super) async fn look(&self, run: RunId) -> Result<Seen> {
+        let Some(object) = self.object(run).await? else {
             return Ok(Seen::default());
         };
         let connected = self.cluster.connected().await?;
@@ -35,40 +35,46 @@ impl Shared {
             .map(|(_, pod)| (pod.uid.clone(), pod))
             .collect();
         Ok(Seen {
-            object: Some(job),
+            object: Some(object),
             pods,
         })
     }
 
     /// What the board knows, if it is up to date and knows the run; else asks the API server.
-    pub(super) async fn glance(&self, run: RunId) -> Result<Seen<JobSeen>> {
+    pub(super) async fn glance(&self, run: RunId) -> Result<Seen> {
         match self.board.current(run) {
             Some(seen) if seen.object.is_some() => Ok(seen),
             _ => self.look(run).await,
         }
     }
 
-    /// The Job of a run.
-    pub(super) async fn job(&self, run: RunId) -> Result<Option<JobSeen>> {
+    /// The object of a run.
+    pub(super) async fn object(&self, run: RunId) -> Result<Option<ObjectSeen>> {
         let connected = self.cluster.connected().await?;
-        let job = connected.api::<Job>().get(&self.names.object(run)).await;
-        let job =
-            found(job).map_err(|error| failed(connected, "look at the Job of the run", &error))?;
-        Ok(job.as_ref().map(JobSeen::read))
+        let objects = connected.objects(self.kind);
+        let object = objects.get(&self.names.object(run)).await;
+        let object =
+            found(object).map_err(|error| failed(connected, &self.on_object("look at"), &error))?;
+        Ok(object.map(|object| ObjectSeen::read(self.kind, &object)))
     }
 
-    /// Changes the Job if it is still as it was seen; `false` if it is not, or is gone.
+    /// What is done to an object, for messages: `make the Job of the run`.
+    pub(super) fn on_object(&self, verb: &str) -> String {
+        format!("{verb} the {} of the run", self.kind.names().kind)
+    }
+
+    /// Changes the object if it is still as it was seen; `false` if it is not, or is gone.
     pub(super) async fn change(
         &self,
         run: RunId,
-        seen: &JobSeen,
-        what: &str,
+        seen: &ObjectSeen,
+        verb: &str,
         mut patch: Value,
     ) -> Result<bool> {
         let connected = self.cluster.connected().await?;
         patch["metadata"]["resourceVersion"] = json!(seen.version);
         let changed = connected
-            .api::<Job>()
+            .objects(self.kind)
             .patch(
                 &self.names.object(run),
                 &PatchParams::default(),
@@ -78,7 +84,7 @@ impl Shared {
         match changed {
             Ok(_) => Ok(true),
             Err(error) if is_status(&error, 409) || is_status(&error, 404) => Ok(false),
-            Err(error) => Err(failed(connected, what, &error)),
+            Err(error) => Err(failed(connected, &self.on_object(verb), &error)),
         }
     }
 }

@@ -13,6 +13,7 @@ use hybrid_runner_core::run::{Failure, Outcome, RunSpec, Status};
 use hybrid_runner_core::secret::Secrets;
 use serde_json::{Value, json};
 
+use crate::over::Over;
 use crate::place::{Place, kubeconfig};
 
 /// How long one step may take on a machine that is busy with other tests.
@@ -41,17 +42,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// In the shared cluster, if there is one.
-    pub(crate) async fn new() -> Option<Self> {
-        Self::with(json!({})).await
+    pub(crate) async fn new(over: Over) -> Option<Self> {
+        Self::with(over, json!({})).await
     }
 
     /// With more settings in its section.
-    pub(crate) async fn with(more: Value) -> Option<Self> {
-        Some(Self::at(Place::with(Some(kubeconfig()?), more)).await)
+    pub(crate) async fn with(over: Over, more: Value) -> Option<Self> {
+        Some(Self::at(Place::with(over, Some(kubeconfig()?), more)).await)
     }
 
     pub(crate) async fn at(place: Place) -> Self {
-        let executor = place.kubernetes("one").await;
+        let executor = place.executor_of("one").await;
         Self { place, executor }
     }
 

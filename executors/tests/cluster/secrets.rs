@@ -8,8 +8,19 @@ use hybrid_runner_core::secret::{SecretValue, Secrets};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, until};
+use crate::over::{Over, over_both};
 
 const VALUE: &str = "correct-horse-battery-staple";
+
+over_both!(
+    a_value_stands_in_the_runs_secret_alone,
+    who_comes_back_masks_by_the_secret,
+    without_its_secret_a_log_is_held_back,
+    a_secret_goes_with_its_object_whoever_removes_that,
+    a_start_after_a_stop_hands_nothing_over,
+    what_would_be_made_is_shown_without_a_value,
+    what_the_runner_was_given_for_each_workload_is_in_no_log,
+);
 
 /// All objects of a kind in the namespace, as the API gives them.
 async fn all(bench: &Bench, place: &str, kind: &str) -> Value {
@@ -39,9 +50,8 @@ fn spec(bench: &Bench, script: &str) -> hybrid_runner_core::RunSpec {
     spec
 }
 
-#[tokio::test]
-async fn a_value_stands_in_the_runs_secret_alone() {
-    let Some(bench) = Bench::new().await else {
+async fn a_value_stands_in_the_runs_secret_alone(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let spec = spec(&bench, "echo $URL; cat $WORKFLOW_CONFIG $KEY");
@@ -50,6 +60,8 @@ async fn a_value_stands_in_the_runs_secret_alone() {
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, VALUE);
     for (place, kind) in [
         ("apis/batch/v1", "jobs"),
+        ("apis/argoproj.io/v1alpha1", "workflows"),
+        ("apis/argoproj.io/v1alpha1", "workflowtaskresults"),
         ("api/v1", "pods"),
         ("api/v1", "events"),
         ("api/v1", "configmaps"),
@@ -72,9 +84,8 @@ async fn a_value_stands_in_the_runs_secret_alone() {
     assert_eq!(secrets_of_ours(&bench).await, 0);
 }
 
-#[tokio::test]
-async fn who_comes_back_masks_by_the_secret() {
-    let Some(bench) = Bench::new().await else {
+async fn who_comes_back_masks_by_the_secret(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -82,7 +93,7 @@ async fn who_comes_back_masks_by_the_secret() {
         .await
         .unwrap();
     bench.end(&run).await;
-    let anew = bench.place.kubernetes("one").await;
+    let anew = bench.place.executor_of("one").await;
     let bench = Bench {
         executor: anew,
         ..bench
@@ -91,10 +102,9 @@ async fn who_comes_back_masks_by_the_secret() {
     assert_eq!(text, "***");
 }
 
-#[tokio::test]
-async fn without_its_secret_a_log_is_held_back() {
+async fn without_its_secret_a_log_is_held_back(over: Over) {
     use futures::StreamExt as _;
-    let Some(bench) = Bench::new().await else {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -104,7 +114,7 @@ async fn without_its_secret_a_log_is_held_back() {
     bench.end(&run).await;
     let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
         kube::Api::namespaced(bench.place.client().await, &bench.place.namespace);
-    let name = bench.place.job(run.run);
+    let name = bench.place.object(run.run);
     secrets
         .delete(&name, &kube::api::DeleteParams::default())
         .await
@@ -119,9 +129,8 @@ async fn without_its_secret_a_log_is_held_back() {
     assert!(error.message().contains("held back"), "{error}");
 }
 
-#[tokio::test]
-async fn a_secret_goes_with_its_job_whoever_removes_that() {
-    let Some(bench) = Bench::new().await else {
+async fn a_secret_goes_with_its_object_whoever_removes_that(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -129,10 +138,10 @@ async fn a_secret_goes_with_its_job_whoever_removes_that() {
         .await
         .unwrap();
     bench.running(&run).await;
-    let jobs: kube::Api<k8s_openapi::api::batch::v1::Job> =
-        kube::Api::namespaced(bench.place.client().await, &bench.place.namespace);
+    let objects = bench.place.objects().await;
     let background = kube::api::DeleteParams::background();
-    jobs.delete(&bench.place.job(run.run), &background)
+    objects
+        .delete(&bench.place.object(run.run), &background)
         .await
         .unwrap();
     until("the end of the Secret", async || {
@@ -141,9 +150,8 @@ async fn a_secret_goes_with_its_job_whoever_removes_that() {
     .await;
 }
 
-#[tokio::test]
-async fn a_start_after_a_stop_hands_nothing_over() {
-    let Some(bench) = Bench::new().await else {
+async fn a_start_after_a_stop_hands_nothing_over(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let spec = spec(&bench, "true");
@@ -153,4 +161,31 @@ async fn a_start_after_a_stop_hands_nothing_over() {
     assert_eq!(secrets_of_ours(&bench).await, 0);
     bench.remove(&run).await;
     assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn what_would_be_made_is_shown_without_a_value(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let spec = spec(&bench, "true");
+    let shown = bench.executor.preview(&spec, &given()).await.unwrap();
+    assert_eq!(shown[0]["metadata"]["name"], bench.place.object(spec.run));
+    assert_eq!(shown[1]["kind"], "Secret");
+    assert!(!json!(shown).to_string().contains(VALUE));
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn what_the_runner_was_given_for_each_workload_is_in_no_log(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let given = vec![("GIVEN".to_owned(), SecretValue::new(VALUE))];
+    let executor = bench.place.executor_with("one", &json!({}), given);
+    let bench = Bench { executor, ..bench };
+    let run = bench.begin("echo $GIVEN | tr a-z A-Z; echo $GIVEN").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    let text = bench.log(&run, None).await.text();
+    assert_eq!(text, format!("{}\n***\n", VALUE.to_uppercase()));
+    bench.remove(&run).await;
+    assert_eq!(secrets_of_ours(&bench).await, 0);
 }

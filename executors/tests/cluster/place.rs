@@ -9,11 +9,11 @@ use hybrid_runner_core::executor::{Executor, Progress};
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
@@ -21,12 +21,12 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::Duration;
 
+use crate::over::Over;
+
 /// The image of shell scripts.
 pub(crate) const BUSYBOX: &str = "hybrid-runner-test/busybox:1";
 const VARIABLE: &str = "HYBRID_RUNNER_TEST_KUBECONFIG";
-/// The rights that we tell people to give.
-pub(crate) const RBAC: &str = include_str!("../../../deploy/rbac/kubernetes.yaml");
-/// The account in it.
+/// The runner's account in what we tell people to give.
 const ACCOUNT: &str = "hybrid-runner";
 
 /// An administrator's kubeconfig; where there is none, the test is skipped, which CI does not allow.
@@ -68,6 +68,7 @@ pub(crate) async fn admin(path: &str) -> Client {
 
 /// A namespace of its own, and a folder that its pods see.
 pub(crate) struct Place {
+    pub(crate) over: Over,
     pub(crate) folder: TempDir,
     path: Option<String>,
     pub(crate) namespace: String,
@@ -81,12 +82,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new() -> Self {
-        Self::with(kubeconfig(), json!({}))
+    pub(crate) fn new(over: Over) -> Self {
+        Self::with(over, kubeconfig(), json!({}))
     }
 
     /// In this cluster, with more settings in its section.
-    pub(crate) fn with(path: Option<String>, more: Value) -> Self {
+    pub(crate) fn with(over: Over, path: Option<String>, more: Value) -> Self {
         let declined = match path {
             Some(_) => vec![(
                 "a_missing_final_newline_stays_missing",
@@ -102,12 +103,13 @@ impl Place {
         std::fs::set_permissions(folder.path(), all).unwrap();
         let id = RunId::generate();
         Self {
+            over,
             folder,
             path,
             namespace: format!("test-{}", id.uuid().simple()),
             server: id.to_string(),
             more,
-            rbac: RBAC.to_owned(),
+            rbac: over.rbac().to_owned(),
             made: OnceCell::new(),
             declined,
         }
@@ -199,12 +201,22 @@ impl Place {
     }
 
     /// A new executor over the same namespace.
-    pub(crate) async fn kubernetes(&self, agent: &str) -> Arc<dyn Executor> {
+    pub(crate) async fn executor_of(&self, agent: &str) -> Arc<dyn Executor> {
         self.ready().await;
-        self.kubernetes_at(agent, &json!({}))
+        self.executor_at(agent, &json!({}))
     }
 
-    pub(crate) fn kubernetes_at(&self, agent: &str, changed: &Value) -> Arc<dyn Executor> {
+    pub(crate) fn executor_at(&self, agent: &str, changed: &Value) -> Arc<dyn Executor> {
+        self.executor_with(agent, changed, Vec::new())
+    }
+
+    /// With variables for each workload.
+    pub(crate) fn executor_with(
+        &self,
+        agent: &str,
+        changed: &Value,
+        env: Vec<(String, SecretValue)>,
+    ) -> Arc<dyn Executor> {
         let context = Context::new(
             "here".parse().unwrap(),
             self.settings(changed),
@@ -212,7 +224,7 @@ impl Place {
             self.owner(agent),
             1 << 30,
         );
-        hybrid_runner_executors::build("kubernetes", &context).unwrap()
+        hybrid_runner_executors::build(self.over.kind(), &context.with_env(env)).unwrap()
     }
 
     /// Host and port of the API server.
@@ -242,11 +254,14 @@ impl Place {
             "namespace": self.namespace,
             "image": BUSYBOX,
             "user": 1000,
-            "template": { "spec": { "template": { "spec": {
+            "pod": {
                 "volumes": [{ "name": "evidence", "hostPath": { "path": folder } }],
                 "containers": [{ "name": "main", "volumeMounts": [{ "name": "evidence", "mountPath": folder }] }],
-            }}}},
+            },
         });
+        if self.over == Over::Workflows {
+            settings["service_account"] = json!("hybrid-runner-workload");
+        }
         for values in [&self.more, changed] {
             for (name, value) in values.as_object().unwrap() {
                 settings[name] = value.clone();
@@ -255,8 +270,14 @@ impl Place {
         settings
     }
 
-    /// The Job of a run.
-    pub(crate) fn job(&self, run: RunId) -> String {
+    /// What runs are made of, to whoever looks from outside.
+    pub(crate) async fn objects(&self) -> Api<DynamicObject> {
+        let client = self.client().await;
+        Api::namespaced_with(client, &self.namespace, &self.over.resource())
+    }
+
+    /// The name of the object of a run, and of its Secret.
+    pub(crate) fn object(&self, run: RunId) -> String {
         format!(
             "hr-{}-{}-{}",
             self.owner("one"),
@@ -290,7 +311,7 @@ impl Drop for Place {
 #[async_trait]
 impl Harness for Place {
     async fn executor(&self) -> Arc<dyn Executor> {
-        self.kubernetes("one").await
+        self.executor_of("one").await
     }
 
     /// With a config, so that there is something to hand over: the longest way of a start.
@@ -309,7 +330,7 @@ impl Harness for Place {
     }
 
     async fn other_owner(&self) -> Option<Arc<dyn Executor>> {
-        Some(self.kubernetes("two").await)
+        Some(self.executor_of("two").await)
     }
 
     async fn unreachable(&self) -> Option<Arc<dyn Executor>> {
@@ -324,13 +345,13 @@ impl Harness for Place {
         });
         let path = self.folder.path().join("nowhere");
         std::fs::write(&path, nowhere.to_string()).unwrap();
-        Some(self.kubernetes_at("one", &json!({ "kubeconfig": path })))
+        Some(self.executor_at("one", &json!({ "kubeconfig": path })))
     }
 
     /// As after a crash: the first that can be seen of it is there, and the start goes no further.
     async fn half_start(&self, spec: &RunSpec, secrets: &Secrets) -> bool {
-        let starting = self.kubernetes("one").await;
-        let looking = self.kubernetes("one").await;
+        let starting = self.executor_of("one").await;
+        let looking = self.executor_of("one").await;
         let progress = Progress::none();
         let seen = async {
             while !looking

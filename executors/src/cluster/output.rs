@@ -9,14 +9,14 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::masked::masked;
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 
-use super::Shared;
-use super::job::JobSeen;
-use super::status::{self, Level};
-use crate::cluster::board::{Ear, Seen};
-use crate::cluster::client::Connected;
-use crate::cluster::delivery::patterns;
-use crate::cluster::logs::{self, Source, Stand};
-use crate::cluster::seen::Container;
+use super::board::{Ear, Seen};
+use super::client::Connected;
+use super::delivery::patterns;
+use super::logs::{self, Source, Stand};
+use super::object::ObjectSeen;
+use super::runs::Shared;
+use super::seen::Container;
+use super::status::Level;
 
 pub(super) fn follow(
     shared: Arc<Shared>,
@@ -37,14 +37,14 @@ async fn open(
     run: RunId,
     from: Option<LogCursor>,
 ) -> Result<BoxStream<'static, Result<LogChunk>>> {
-    let job = shared.job(run).await?;
-    let patterns = match job {
-        Some(job) if job.has_secret && !job.is_suspended => {
+    let object = shared.object(run).await?;
+    let patterns = match object {
+        Some(object) if object.is_to_be_masked() => {
             let connected = shared.cluster.connected().await?;
             Some(patterns(connected, &shared.names.object(run)).await?)
         }
         // A run that is not let go yet has no output; one that never will be has none ever.
-        Some(job) if job.has_secret && !job.is_stopped && job.failed.is_none() => {
+        Some(object) if object.has_secret && object.may_go() => {
             let chunks = later(shared, run, from);
             return Ok(chunks);
         }
@@ -56,7 +56,7 @@ async fn open(
     }))
 }
 
-/// The log once the Job is let go: its Secret is there by then.
+/// The log once the object is let go: its Secret is there by then.
 fn later(
     shared: Arc<Shared>,
     run: RunId,
@@ -66,10 +66,9 @@ fn later(
         let mut ear = shared.listen(run);
         loop {
             let seen = shared.look(run).await;
-            let waits = seen.as_ref().is_ok_and(|seen| {
-                let job = seen.object.as_ref();
-                job.is_some_and(|job| job.is_suspended && !job.is_stopped && job.failed.is_none())
-            });
+            let waits = seen
+                .as_ref()
+                .is_ok_and(|seen| seen.object.as_ref().is_some_and(ObjectSeen::may_go));
             if !waits {
                 return follow(shared, run, from);
             }
@@ -83,7 +82,7 @@ fn later(
 struct Follower {
     shared: Arc<Shared>,
     run: RunId,
-    ear: Option<Ear<JobSeen>>,
+    ear: Option<Ear>,
 }
 
 #[async_trait]
@@ -92,9 +91,9 @@ impl Source for Follower {
         if self.ear.is_none() {
             // Made before the look, so that nothing is missed.
             self.ear = Some(self.shared.listen(self.run));
-            return Ok(stand(&self.shared.look(self.run).await?));
+            return Ok(stand(&self.shared, &self.shared.look(self.run).await?));
         }
-        Ok(stand(&self.shared.glance(self.run).await?))
+        Ok(stand(&self.shared, &self.shared.glance(self.run).await?))
     }
 
     async fn changed(&mut self) {
@@ -107,10 +106,14 @@ impl Source for Follower {
     async fn connected(&self) -> Result<&Connected> {
         self.shared.cluster.connected().await
     }
+
+    fn has_first_process(&self) -> bool {
+        self.shared.kind.has_first_process()
+    }
 }
 
-fn stand(seen: &Seen<JobSeen>) -> Stand {
-    let level = status::level(seen);
+fn stand(shared: &Shared, seen: &Seen) -> Stand {
+    let level = shared.level(seen);
     let is_over = matches!(level, Level::Over(_));
     match (level, seen.pod()) {
         (Level::Unknown, _) => Stand::Unknown,
@@ -120,10 +123,7 @@ fn stand(seen: &Seen<JobSeen>) -> Stand {
         },
         (Level::Over(_), Some(_)) => Stand::Empty,
         (Level::Over(outcome), None) => {
-            let never_began = seen
-                .object
-                .as_ref()
-                .is_some_and(|job| job.failed.is_some() || (job.end.is_none() && job.is_suspended));
+            let never_began = seen.object.as_ref().is_some_and(ObjectSeen::never_began);
             tracing::trace!(%outcome, never_began, "no pod to read from");
             if never_began {
                 Stand::Empty

@@ -1,4 +1,4 @@
-//! The section of a Kubernetes executor: `[executors.NAME] kind = "kubernetes"`.
+//! The section of an executor over a cluster: `[executors.NAME] kind = "kubernetes"` or `"argo"`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,23 +12,25 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cluster::access::Access;
-use crate::cluster::names::PREFIX;
-use crate::cluster::pod::PodSettings;
+use super::access::Access;
+use super::names::PREFIX;
+use super::pod::PodSettings;
 use crate::settings;
 
-/// The settings of a Kubernetes executor, as they are written. All have defaults.
+/// The settings of an executor over a cluster, as they are written. All have defaults.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
-pub struct KubernetesConfig {
-    /// The namespace of the Jobs: `namespace = "ingestion"`. Absent: that of the runner's own pod, or of the kubeconfig.
+pub struct ClusterConfig {
+    /// The namespace of the runs: `namespace = "ingestion"`. Absent: that of the runner's own pod, or of the kubeconfig.
     pub namespace: Option<String>,
     /// A kubeconfig: `kubeconfig = "/etc/hybrid-runner/kubeconfig"`. Absent: the variable `KUBECONFIG`, `~/.kube/config`, or
     /// the account of the runner's own pod.
     pub kubeconfig: Option<PathBuf>,
     /// The context in it: `context = "production"`. Absent: its current one.
     pub context: Option<String>,
+    /// The variable of the runner with a token for the API server: `token_env = "CLUSTER_TOKEN"`. Absent: the account of the runner's own pod.
+    pub token_env: Option<String>,
     /// A PEM file of the authority that signed the API server's certificate: `ca = "ca.pem"`. Absent: that of the kubeconfig.
     pub ca: Option<PathBuf>,
     /// The way there: `proxy = "http://proxy:3128"`, or `"none"`. Absent: the usual variables.
@@ -57,16 +59,21 @@ pub struct KubernetesConfig {
     pub node_selector: BTreeMap<String, String>,
     /// `priority_class = "low"`.
     pub priority_class: Option<String>,
-    /// Labels for all Jobs and pods: `labels = { team = "data" }`.
+    /// Labels for all Jobs or Workflows, and their pods: `labels = { team = "data" }`.
     pub labels: BTreeMap<String, String>,
-    /// Annotations for all Jobs: `annotations = { "example.com/owner" = "data" }`.
+    /// Annotations for all Jobs or Workflows: `annotations = { "example.com/owner" = "data" }`.
     pub annotations: BTreeMap<String, String>,
     /// Variables of the runner that a workload also gets, readable in the pod's description: `env = ["no_proxy"]`.
     pub env: Vec<String>,
-    /// How long a Job that has ended stays if nobody removes it, at least a week: `ttl = "8d"`.
+    /// How long what has ended stays if nobody removes it, at least a week: `ttl = "8d"`.
     pub ttl: Option<Period>,
-    /// A partial Job, merged into each: `template = { spec = { template = { spec = { tolerations = [{ operator = "Exists" }] } } } }`.
-    /// Lists of things with a `name` are merged by it; the container of the work is called `main`.
+    /// A partial `spec` of a pod, merged into that of each: `pod = { tolerations = [{ operator = "Exists" }] }`. Lists of things with
+    /// a `name` are merged by it; the container of the work is called `main`.
+    pub pod: Map<String, Value>,
+    /// More of `pod` for runs of a type of OpenMetadata's, which their variable or label `pipelineType` says:
+    /// `types = { automation = { priorityClassName = "high" } }`.
+    pub types: BTreeMap<String, Map<String, Value>>,
+    /// A partial Job or Workflow, merged into each: `template = { metadata = { finalizers = ["example.com/audit"] } }`.
     pub template: Map<String, Value>,
     /// What a workflow may ask for in vain: `ignore = ["pids", "stall_timeout"]`.
     pub ignore: Vec<Ignorable>,
@@ -102,33 +109,42 @@ const TTL: Duration = Duration::from_hours(8 * 24);
 
 /// The settings after the checks.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) access: Access,
     pub(super) pod: PodSettings,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
-    pub(super) ttl: Duration,
+    pub(crate) ttl: Duration,
     pub(super) template: Value,
+    /// Of the pod.
+    pub(super) pod_template: Value,
+    /// More of it, by the type of the run.
+    pub(super) types: BTreeMap<String, Value>,
 }
 
 impl Settings {
     /// Reads and checks the section. `variable` looks up the runner's environment.
-    pub(super) fn read(
+    pub(crate) fn read(
         context: &Context,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let config: KubernetesConfig = settings::read(context)?;
+        let config: ClusterConfig = settings::read(context)?;
         let wrong = |key: &str, why: String| settings::wrong(context, key).with_source(why);
         let access = Access {
             namespace: config.namespace.clone(),
             kubeconfig: config.kubeconfig.clone(),
             context: config.context.clone(),
+            token_env: config.token_env.clone(),
             ca: config.ca.clone(),
             proxy: config.proxy.clone(),
         };
         access
             .check()
             .map_err(|error| settings::wrong(context, "proxy").with_source(error))?;
+        if config.token_env.is_some() && (config.kubeconfig.is_some() || config.context.is_some()) {
+            let why = "it is for a runner in a pod; a kubeconfig names its user itself";
+            return Err(wrong("token_env", why.to_owned()));
+        }
         for (key, names) in [
             ("labels", &config.labels),
             ("annotations", &config.annotations),
@@ -162,8 +178,15 @@ impl Settings {
             annotations: config.annotations.clone(),
             ttl,
             template: Value::Object(config.template.clone()),
+            pod_template: Value::Object(config.pod.clone()),
+            types: config
+                .types
+                .iter()
+                .map(|(name, pod)| (name.clone(), Value::Object(pod.clone())))
+                .collect(),
             pod: PodSettings {
                 env: env.collect(),
+                secret_env: context.env.clone(),
                 image: config.image,
                 pull: config.pull.map(PullPolicy::word),
                 pull_secrets: config.pull_secrets,

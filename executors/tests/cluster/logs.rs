@@ -10,13 +10,20 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
 use crate::bench::{Bench, Log, read_and_watch, until, within};
+use crate::over::{Over, over_both};
 use crate::tunnel::Tunnel;
+
+over_both!(
+    only_a_carriage_return_before_a_newline_is_lost,
+    a_long_line_is_followed_before_it_ends,
+    the_log_of_a_pod_that_is_gone_is_one_gap,
+    a_deleted_pod_is_read_to_its_last_word_by_who_follows,
+);
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-#[tokio::test]
-async fn only_a_carriage_return_before_a_newline_is_lost() {
-    let Some(bench) = Bench::new().await else {
+async fn only_a_carriage_return_before_a_newline_is_lost(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -29,9 +36,8 @@ async fn only_a_carriage_return_before_a_newline_is_lost() {
     );
 }
 
-#[tokio::test]
-async fn a_long_line_is_followed_before_it_ends() {
-    let Some(bench) = Bench::new().await else {
+async fn a_long_line_is_followed_before_it_ends(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -58,9 +64,8 @@ async fn a_long_line_is_followed_before_it_ends() {
     assert!(read + &rest == "x".repeat(40_000), "{lengths:?} bytes");
 }
 
-#[tokio::test]
-async fn the_log_of_a_pod_that_is_gone_is_one_gap() {
-    let Some(bench) = Bench::new().await else {
+async fn the_log_of_a_pod_that_is_gone_is_one_gap(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench.begin("echo one; sleep 600").await;
@@ -88,9 +93,8 @@ async fn the_log_of_a_pod_that_is_gone_is_one_gap() {
     }
 }
 
-#[tokio::test]
-async fn a_deleted_pod_is_read_to_its_last_word_by_who_follows() {
-    let Some(bench) = Bench::new().await else {
+async fn a_deleted_pod_is_read_to_its_last_word_by_who_follows(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     let run = bench
@@ -124,12 +128,12 @@ async fn a_deleted_pod_is_read_to_its_last_word_by_who_follows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_break_lose_and_repeat_nothing() {
-    let Some(bench) = Bench::new().await else {
+    let Some(bench) = Bench::new(Over::Jobs).await else {
         return;
     };
     let tunnel = Tunnel::to(&bench.place.server_address()).await;
     let section = bench.place.through(&tunnel.address());
-    let broken = bench.place.kubernetes_at("one", &section);
+    let broken = bench.place.executor_at("one", &section);
     let run = bench
         .begin("i=0; while [ $i -lt 80 ]; do i=$((i+1)); echo line $i; sleep 0.1; done")
         .await;

@@ -1,6 +1,6 @@
-//! The Kubernetes executor on a real cluster: the one that `scripts/services/cluster` has started, whose kubeconfig is
+//! The executors over a cluster, on a real one: that which `scripts/services/cluster` has started, whose kubeconfig is
 //! `HYBRID_RUNNER_TEST_KUBECONFIG`. Without it these tests are skipped. Each has a namespace of its own, and no more rights in it
-//! than `deploy/rbac/kubernetes.yaml` gives.
+//! than `deploy/rbac` gives.
 //!
 //! | file | shows |
 //! |---|---|
@@ -11,10 +11,12 @@
 //! | `secrets` | no value stands anywhere but in the run's Secret, and not after it |
 //! | `deaths` | programs of the cluster are killed under a run |
 //! | `faults` | we are killed at each step |
-//! | `place`, `bench`, `tunnel` | a namespace; what most tests ask; a way to the API server that can be cut |
-#![cfg(feature = "kubernetes")]
+//! | `argo` | what only Workflows could get wrong |
+//! | `over`, `place`, `bench`, `tunnel` | Jobs or Workflows; a namespace; what most tests ask; a way to the API server that can be cut |
+#![cfg(all(feature = "kubernetes", feature = "argo"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod argo;
 mod bench;
 mod blame;
 mod contract;
@@ -22,6 +24,7 @@ mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;
 mod logs;
+mod over;
 mod place;
 mod rights;
 mod secrets;

@@ -48,6 +48,7 @@ fn what_is_wrong_names_section_and_key() {
             "annotations",
         ),
         (json!({ "user": -1 }), "user"),
+        (json!({ "token_env": "T", "context": "c" }), "token_env"),
         (json!({ "proxy": "socks5://p" }), "proxy"),
         (json!({ "pull": "sometimes" }), "pull"),
         (json!({ "template": "x" }), "template"),

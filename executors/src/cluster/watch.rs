@@ -14,18 +14,22 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::Shared;
-use super::job::{FAILED, JobSeen};
+use super::board::{Ear, Seen};
+use super::error::{failed, found};
+use super::events::last_warning;
+use super::object::FAILED;
+use super::pod::seconds;
+use super::runs::Shared;
+use super::seen::{Container, PodSeen};
 use super::status::{self, Level};
-use crate::cluster::board::{Ear, Seen};
-use crate::cluster::error::{failed, found};
-use crate::cluster::events::last_warning;
-use crate::cluster::pod::seconds;
-use crate::cluster::seen::{Container, PodSeen};
+use super::stop::delete;
+use super::template::merge;
 
-/// A Job gets its pod at once; one that is older and has none, for a reason.
+/// An object gets its pod at once; one that is older and has none, for a reason.
 const YOUNG: SignedDuration = SignedDuration::from_secs(2);
-/// Between two looks at the events of a Job without a pod, at first and at most.
+/// One that is still as it was made so long after that is not looked after.
+pub(super) const NEGLECTED: SignedDuration = SignedDuration::from_secs(20);
+/// Between two looks at the events of an object without a pod, at first and at most.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -47,10 +51,10 @@ pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Resul
 struct Watcher {
     shared: Arc<Shared>,
     run: RunId,
-    ear: Option<Ear<JobSeen>>,
+    ear: Option<Ear>,
     /// The last level that was told.
     told: Option<Status>,
-    /// Whether the Job has no pod, which only events can explain.
+    /// Whether the object has no pod, which only events can explain.
     is_unexplained: bool,
     /// Before they are looked at again.
     patience: Duration,
@@ -63,7 +67,7 @@ impl Watcher {
                 return Ok(None);
             }
             let seen = self.see().await?;
-            let level = status::level(&seen);
+            let level = self.shared.level(&seen);
             if let Level::Hopeless(failure) = &level {
                 self.shared.give_up(self.run, &seen, failure).await?;
                 // All who look find the same mark, if it was not too late for it.
@@ -86,7 +90,7 @@ impl Watcher {
     }
 
     /// The first time asks the API server; then waits for a ring, and takes what the board has.
-    async fn see(&mut self) -> Result<Seen<JobSeen>> {
+    async fn see(&mut self) -> Result<Seen> {
         match &mut self.ear {
             // Made before the look, so that nothing is missed.
             None => {
@@ -106,23 +110,29 @@ impl Watcher {
         }
     }
 
-    /// A Job without a pod does not say why; events do, after a while.
-    async fn explain(&mut self, status: &mut Status, seen: &Seen<JobSeen>) {
-        let job = seen.object.as_ref();
+    /// An object without a pod need not say why; events do, after a while.
+    async fn explain(&mut self, status: &mut Status, seen: &Seen) {
+        let object = seen.object.as_ref();
         self.is_unexplained = status.state == State::Starting
             && seen.pods.is_empty()
-            && job.is_some_and(|job| !job.is_suspended);
-        let Some(job) = job.filter(|_| self.is_unexplained) else {
+            && object.is_some_and(|object| !object.standing.is_suspended);
+        let Some(object) = object.filter(|_| self.is_unexplained && status.message.is_none())
+        else {
             return;
         };
-        let age = job
+        let age = object
             .created
             .map(|created| Timestamp::now().duration_since(created));
-        if age.is_none_or(|age| age < YOUNG) {
+        let is_older = |limit| age.is_some_and(|age| age >= limit);
+        if !is_older(YOUNG) {
             return;
         }
         if let Ok(connected) = self.shared.cluster.connected().await {
-            status.message = last_warning(connected, &job.uid).await;
+            status.message = last_warning(connected, &object.uid).await;
+        }
+        let neglected = object.standing.untaken.filter(|_| is_older(NEGLECTED));
+        if status.message.is_none() {
+            status.message = neglected.map(str::to_owned);
         }
     }
 
@@ -137,22 +147,25 @@ impl Watcher {
 
 impl Shared {
     /// Marks a run that cannot begin as failed, and has its pod put away, unless it stands otherwise by now.
-    async fn give_up(&self, run: RunId, seen: &Seen<JobSeen>, failure: &Failure) -> Result<()> {
-        let Some(job) = &seen.object else {
+    async fn give_up(&self, run: RunId, seen: &Seen, failure: &Failure) -> Result<()> {
+        let Some(object) = &seen.object else {
             return Ok(());
         };
         let words = serde_json::to_string(failure).unwrap_or_default();
-        let patch = json!({
-            "metadata": { "annotations": { FAILED: words } },
-            "spec": { "suspend": true },
-        });
-        let given_up = self.change(run, job, "give the Job of the run up", patch);
-        given_up.await.map(drop)
+        let mut patch = json!({ "metadata": { "annotations": { FAILED: words } } });
+        merge(&mut patch, &self.kind.hold());
+        let is_marked = self.change(run, object, "give up", patch).await?;
+        if is_marked && !self.kind.puts_away() {
+            for pod in seen.living().filter(|pod| !pod.has_begun()) {
+                delete(self, pod, Duration::ZERO).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Shortens the pod's deadline to the time limit of the work, once it is known when that began.
-    async fn keep_time(&self, seen: &Seen<JobSeen>, pod: &PodSeen) -> Result<()> {
-        let timeout = seen.object.as_ref().and_then(|job| job.timeout);
+    async fn keep_time(&self, seen: &Seen, pod: &PodSeen) -> Result<()> {
+        let timeout = seen.object.as_ref().and_then(|object| object.timeout);
         let (Some(timeout), Some(deadline)) = (timeout, pod.deadline) else {
             return Ok(());
         };

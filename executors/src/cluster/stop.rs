@@ -1,6 +1,6 @@
 //! Stopping and removing.
 //!
-//! A stop is marked on the Job first, which forbids a start for ever; of a run that has no Job, a Job that never runs is the mark.
+//! A stop is marked on the object first, which forbids a start for ever; of a run that has none, an object that never runs is the mark.
 //! Then the pod is ended. Not by deleting it, if that can be avoided: with a deleted pod go its log and the way it ended. A pod
 //! whose deadline is set to a moment in the past is asked to end by its node, with its own grace (that of the workflow), and stays.
 //!
@@ -19,24 +19,23 @@ use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::fault;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Shared;
-use super::job::{JobSeen, STOPPED};
+use super::delivery;
+use super::error::{failed, found};
+use super::object::{ObjectSeen, STOPPED};
 use super::plan::tombstone;
+use super::pod::seconds;
+use super::runs::Shared;
+use super::seen::PodSeen;
 use super::start::create;
-use super::status::{Level, level};
-use crate::cluster::board::Seen;
-use crate::cluster::delivery;
-use crate::cluster::error::{failed, found};
-use crate::cluster::pod::seconds;
-use crate::cluster::seen::PodSeen;
+use super::status::Level;
+use super::template::merge;
 
-/// How long the Job may go on changing under a stop.
+/// How long the object may go on changing under a stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -51,7 +50,8 @@ pub(super) async fn stop(shared: &Arc<Shared>, run: RunId, grace: Duration) -> R
     while !once(shared, run, grace).await? {
         if Instant::now() >= deadline {
             return Err(Error::unavailable(format!(
-                "the Job of run `{run}` was changed again and again while it was being stopped"
+                "the {} of run `{run}` was changed again and again while it was being stopped",
+                shared.kind.names().kind
             )));
         }
         sleep(PAUSE).await;
@@ -62,18 +62,19 @@ pub(super) async fn stop(shared: &Arc<Shared>, run: RunId, grace: Duration) -> R
 /// One try; whether the stop will be carried out without us.
 async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool> {
     let seen = shared.look(run).await?;
-    let Some(job) = &seen.object else {
+    let Some(object) = &seen.object else {
         let made = create(shared, &tombstone(shared, run)).await?;
-        fault::step("kubernetes.stop.forbidden");
+        fault::step("cluster.stop.forbidden");
         return Ok(made.is_some());
     };
-    if matches!(level(&seen), Level::Over(_)) {
+    if matches!(shared.level(&seen), Level::Over(_)) {
         return Ok(true);
     }
-    let has_pod = seen.living().next().is_some();
-    if !job.is_stopped || (!has_pod && !job.is_suspended) {
-        mark(shared, run, job, has_pod).await?;
-        fault::step("kubernetes.stop.marked");
+    // Where that deletes the pod, it would take log and end with it.
+    let holds = !shared.kind.puts_away() || seen.living().next().is_none();
+    if !object.is_stopped || (holds && !object.standing.is_held) {
+        mark(shared, run, object, holds).await?;
+        fault::step("cluster.stop.marked");
         return Ok(false);
     }
     for pod in seen.living() {
@@ -82,15 +83,15 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
     Ok(true)
 }
 
-/// Forbids a start for ever. Where there is no pod, none is to come.
-async fn mark(shared: &Shared, run: RunId, job: &JobSeen, has_pod: bool) -> Result<()> {
+/// Forbids a start for ever, and that another pod is made.
+async fn mark(shared: &Shared, run: RunId, object: &ObjectSeen, holds: bool) -> Result<()> {
     let mut patch = json!({
         "metadata": { "annotations": { STOPPED: Timestamp::now().to_string() } }
     });
-    if !has_pod {
-        patch["spec"] = json!({ "suspend": true });
+    if holds {
+        merge(&mut patch, &shared.kind.hold());
     }
-    let marked = shared.change(run, job, "mark the Job of the run as stopped", patch);
+    let marked = shared.change(run, object, "mark as stopped", patch);
     marked.await.map(drop)
 }
 
@@ -101,7 +102,7 @@ async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -
     }
     if pod.deadline != Some(NOW) {
         shared.set_deadline(pod, NOW).await?;
-        fault::step("kubernetes.stop.asked");
+        fault::step("cluster.stop.asked");
     }
     let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
     if pod.has_begun() && grace >= own {
@@ -118,7 +119,7 @@ async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -
         grace
     };
     delete(shared, pod, left).await?;
-    fault::step("kubernetes.stop.deleted");
+    fault::step("cluster.stop.deleted");
     Ok(())
 }
 
@@ -127,7 +128,7 @@ async fn has_ended(shared: &Arc<Shared>, run: RunId, limit: Duration) -> Result<
     let mut ear = shared.listen(run);
     let ended = async {
         loop {
-            let seen: Seen<JobSeen> = shared.glance(run).await?;
+            let seen = shared.glance(run).await?;
             if seen.living().next().is_none() {
                 return Ok(());
             }
@@ -141,7 +142,7 @@ async fn has_ended(shared: &Arc<Shared>, run: RunId, limit: Duration) -> Result<
 }
 
 /// Deletes a pod with this grace. Without any the API server would forget a pod whose processes may still run.
-async fn delete(shared: &Shared, pod: &PodSeen, grace: Duration) -> Result<()> {
+pub(super) async fn delete(shared: &Shared, pod: &PodSeen, grace: Duration) -> Result<()> {
     let connected = shared.cluster.connected().await?;
     let grace = u32::try_from(seconds(grace).max(1)).unwrap_or(u32::MAX);
     let options = DeleteParams {
@@ -158,34 +159,34 @@ async fn delete(shared: &Shared, pod: &PodSeen, grace: Duration) -> Result<()> {
 pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
     let _alone = shared.turns.take(run).await;
     let mut seen = shared.glance(run).await?;
-    if !matches!(level(&seen), Level::Over(_)) {
+    if !matches!(shared.level(&seen), Level::Over(_)) {
         // An end is for ever; anything else may be old.
         seen = shared.look(run).await?;
     }
-    let Some(job) = &seen.object else {
+    let Some(object) = &seen.object else {
         shared.board.forget(run);
         return Ok(());
     };
-    if !matches!(level(&seen), Level::Over(_)) {
+    if !matches!(shared.level(&seen), Level::Over(_)) {
         return Err(Error::conflict(format!(
             "run `{run}` has not ended; stop it first"
         )));
     }
     let connected = shared.cluster.connected().await?;
     let name = shared.names.object(run);
-    if job.has_secret {
-        // It would go with the Job, but in the cluster's own time.
+    if object.has_secret {
+        // It would go with the object, but in the cluster's own time.
         delivery::remove(connected, &name).await?;
-        fault::step("kubernetes.remove.cleared");
+        fault::step("cluster.remove.cleared");
     }
     let mut options = DeleteParams::background();
     options.preconditions = Some(Preconditions {
-        uid: Some(job.uid.clone()),
+        uid: Some(object.uid.clone()),
         ..Preconditions::default()
     });
-    let removed = connected.api::<Job>().delete(&name, &options).await;
-    found(removed).map_err(|error| failed(connected, "remove the Job of the run", &error))?;
-    fault::step("kubernetes.remove.removed");
+    let removed = connected.objects(shared.kind).delete(&name, &options).await;
+    found(removed).map_err(|error| failed(connected, &shared.on_object("remove"), &error))?;
+    fault::step("cluster.remove.removed");
     shared.board.forget(run);
     Ok(())
 }

@@ -6,17 +6,24 @@ use hybrid_runner_core::secret::Secrets;
 use serde_json::json;
 
 use crate::bench::Bench;
-use crate::place::{Place, RBAC, kubeconfig};
+use crate::over::{Over, over_both};
+use crate::place::{Place, kubeconfig};
 
-async fn without(rule: &str, other: &str) -> Option<Bench> {
-    assert!(RBAC.contains(rule));
-    let place = Place::with(Some(kubeconfig()?), json!({}));
-    Some(Bench::at(place.with_rbac(RBAC.replace(rule, other))).await)
+over_both!(
+    under_the_role_that_we_ship_all_is_well,
+    each_missing_rule_is_named_by_the_doctor,
+    a_start_without_the_right_names_the_rule,
+);
+
+async fn without(over: Over, rule: &str, other: &str) -> Option<Bench> {
+    let rbac = over.rbac();
+    assert!(rbac.contains(rule));
+    let place = Place::with(over, Some(kubeconfig()?), json!({}));
+    Some(Bench::at(place.with_rbac(rbac.replace(rule, other))).await)
 }
 
-#[tokio::test]
-async fn under_the_role_that_we_ship_all_is_well() {
-    let Some(bench) = Bench::new().await else {
+async fn under_the_role_that_we_ship_all_is_well(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
         return;
     };
     bench.executor.check().await.unwrap();
@@ -25,8 +32,7 @@ async fn under_the_role_that_we_ship_all_is_well() {
     }
 }
 
-#[tokio::test]
-async fn each_missing_rule_is_named_by_the_doctor() {
+async fn each_missing_rule_is_named_by_the_doctor(over: Over) {
     for (rule, resource) in [
         (
             "resources: [pods], verbs: [list, watch, patch, delete]",
@@ -37,12 +43,18 @@ async fn each_missing_rule_is_named_by_the_doctor() {
             "resources: [secrets], verbs: [create, get, delete]",
             "secrets",
         ),
-        (
-            "resources: [jobs], verbs: [create, get, list, watch, patch, delete]",
-            "jobs",
-        ),
+        match over {
+            Over::Jobs => (
+                "resources: [jobs], verbs: [create, get, list, watch, patch, delete]",
+                "jobs",
+            ),
+            Over::Workflows => (
+                "resources: [workflows], verbs: [create, get, list, watch, patch, delete]",
+                "workflows",
+            ),
+        },
     ] {
-        let Some(bench) = without(rule, "resources: [none], verbs: [none]").await else {
+        let Some(bench) = without(over, rule, "resources: [none], verbs: [none]").await else {
             return;
         };
         let findings = bench.executor.examine().await;
@@ -56,11 +68,10 @@ async fn each_missing_rule_is_named_by_the_doctor() {
     }
 }
 
-#[tokio::test]
-async fn a_start_without_the_right_names_the_rule() {
+async fn a_start_without_the_right_names_the_rule(over: Over) {
     let without_create = "resources: [secrets], verbs: [get, delete]";
     let rule = "resources: [secrets], verbs: [create, get, delete]";
-    let Some(bench) = without(rule, without_create).await else {
+    let Some(bench) = without(over, rule, without_create).await else {
         return;
     };
     let mut spec = bench.spec("true");

@@ -13,18 +13,26 @@ use hybrid_runner_core::executor::{Executor, Handle, Progress};
 use hybrid_runner_core::run::{Outcome, RunSpec};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::processes_of;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 
 use crate::bench::{Bench, until, within};
+use crate::over::{Over, over_both};
+
+over_both!(
+    a_run_that_ends_survives_a_death_at_each_step,
+    a_stop_survives_a_death_at_each_step,
+    a_stop_that_comes_first_survives_a_death_at_each_step,
+);
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// Says whose an object is.
 const LABEL: &str = "hybrid-runner.io/owner";
 const SCENARIO: &str = "SCENARIO";
+/// The kind of the executor.
+const KIND: &str = "SCENARIO_KIND";
 /// The section of the executor, as JSON.
 const SECTION: &str = "SCENARIO_SECTION";
 const RUN: &str = "SCENARIO_RUN";
@@ -113,8 +121,9 @@ async fn play_through(
 #[ignore = "played by the walk"]
 async fn play() {
     let variable = |name| std::env::var(name).ok();
-    let (Some(name), Some(section), Some(run), Some(evidence)) = (
+    let (Some(name), Some(kind), Some(section), Some(run), Some(evidence)) = (
         variable(SCENARIO),
+        variable(KIND),
         variable(SECTION),
         variable(RUN),
         variable(EVIDENCE),
@@ -131,7 +140,7 @@ async fn play() {
         section["owner"].as_str().unwrap().parse().unwrap(),
         1 << 30,
     );
-    let here = hybrid_runner_executors::build("kubernetes", &context).unwrap();
+    let here = hybrid_runner_executors::build(&kind, &context).unwrap();
     play_through(&*here, scenario, run.parse().unwrap(), Path::new(&evidence)).await;
 }
 
@@ -142,9 +151,9 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new() -> Option<Self> {
+    async fn new(over: Over) -> Option<Self> {
         Some(Self {
-            bench: Bench::new().await?,
+            bench: Bench::new(over).await?,
             run: RunId::generate().attempt(1),
         })
     }
@@ -168,6 +177,7 @@ impl Stage {
         command
             .args(["faults::play", "--exact", "--ignored", "--test-threads=1"])
             .env(SCENARIO, scenario.name())
+            .env(KIND, self.bench.place.over.kind())
             .env(SECTION, section.to_string())
             .env(RUN, self.run.to_string())
             .env(EVIDENCE, self.evidence())
@@ -187,29 +197,31 @@ impl Stage {
         let owner = self.bench.place.owner("one");
         let wanted = ListParams::default().labels(&format!("{LABEL}={owner}"));
         let namespace = &self.bench.place.namespace;
-        let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
+        let objects = self.bench.place.objects().await;
         let secrets: Api<Secret> = Api::namespaced(client, namespace);
-        let jobs = jobs.list(&wanted).await.unwrap().items;
+        let objects = objects.list(&wanted).await.unwrap().items;
         let secrets = secrets.list(&wanted).await.unwrap().items;
-        let jobs = jobs.into_iter().map(|job| job.metadata.name.unwrap());
+        let objects = objects
+            .into_iter()
+            .map(|object| object.metadata.name.unwrap());
         let secrets = secrets
             .into_iter()
             .map(|secret| secret.metadata.name.unwrap());
-        jobs.chain(secrets).collect()
+        objects.chain(secrets).collect()
     }
 }
 
-async fn killed_at_each_step(scenario: Scenario, least: usize) {
-    let Some(whole) = Stage::new().await else {
+async fn killed_at_each_step(over: Over, scenario: Scenario, least: usize) {
+    let Some(whole) = Stage::new(over).await else {
         return;
     };
     let steps = whole.play_until(scenario, 0).await;
     assert!(steps.len() >= least, "{steps:?}");
     for at in 1..=steps.len() {
-        let stage = Stage::new().await.unwrap();
+        let stage = Stage::new(over).await.unwrap();
         let passed = stage.play_until(scenario, at).await;
         let step = passed.last().unwrap();
-        if step.contains("kubernetes.remove.") {
+        if step.contains("cluster.remove.") {
             // The runner's tombstone keeps it from being started again; it removes what it still finds.
             stage.bench.remove(&Handle::of(stage.run)).await;
         } else {
@@ -227,17 +239,14 @@ async fn killed_at_each_step(scenario: Scenario, least: usize) {
     }
 }
 
-#[tokio::test]
-async fn a_run_that_ends_survives_a_death_at_each_step() {
-    killed_at_each_step(Scenario::Ends, 5).await;
+async fn a_run_that_ends_survives_a_death_at_each_step(over: Over) {
+    killed_at_each_step(over, Scenario::Ends, 5).await;
 }
 
-#[tokio::test]
-async fn a_stop_survives_a_death_at_each_step() {
-    killed_at_each_step(Scenario::IsStopped, 6).await;
+async fn a_stop_survives_a_death_at_each_step(over: Over) {
+    killed_at_each_step(over, Scenario::IsStopped, 6).await;
 }
 
-#[tokio::test]
-async fn a_stop_that_comes_first_survives_a_death_at_each_step() {
-    killed_at_each_step(Scenario::IsStoppedBefore, 2).await;
+async fn a_stop_that_comes_first_survives_a_death_at_each_step(over: Over) {
+    killed_at_each_step(over, Scenario::IsStoppedBefore, 2).await;
 }

@@ -6,17 +6,36 @@ use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::unit::ByteSize;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::bench::{Bench, until};
+use crate::over::{Over, over_both};
 
-async fn bench() -> Option<Bench> {
-    Bench::new().await
+async fn bench(over: Over) -> Option<Bench> {
+    Bench::new(over).await
 }
+
+over_both!(
+    a_command_that_is_not_there_is_the_authors_fault,
+    a_program_that_may_not_be_executed_is_denied,
+    the_end_of_memory_is_told_from_an_exit_code,
+    an_image_that_no_node_has_and_may_not_be_pulled_fails_at_once,
+    a_registry_that_does_not_answer_is_waited_for_and_told,
+    an_invalid_name_of_an_image_is_said_to_be_one,
+    an_image_that_runs_as_root_needs_a_user,
+    what_no_node_can_give_is_named_while_it_waits,
+    a_quota_that_is_used_up_is_named_while_it_waits,
+    a_policy_of_the_namespace_is_named,
+    by_default_a_pod_keeps_the_restricted_profile,
+    a_pod_that_somebody_deleted_was_killed,
+    a_pod_that_was_evicted_may_be_tried_again,
+    an_object_that_somebody_deleted_is_lost,
+    a_time_limit_counts_from_the_beginning_of_the_work,
+    a_pod_that_the_api_server_refuses_is_refused,
+);
 
 fn says(failure: &Failure, class: FailureClass, words: &str) {
     assert_eq!(failure.class, class, "{failure:?}");
@@ -36,27 +55,30 @@ async fn pod(bench: &Bench) -> (Api<Pod>, String) {
     (pods, name)
 }
 
-#[tokio::test]
-async fn a_command_that_is_not_there_is_the_authors_fault() {
-    let Some(bench) = bench().await else { return };
+async fn a_command_that_is_not_there_is_the_authors_fault(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.command = Some(vec!["/no/such/command".into()]);
     let failure = bench.failure_of(&spec).await;
     says(&failure, FailureClass::Spec, "no such program in the image");
 }
 
-#[tokio::test]
-async fn a_program_that_may_not_be_executed_is_denied() {
-    let Some(bench) = bench().await else { return };
+async fn a_program_that_may_not_be_executed_is_denied(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.command = Some(vec!["/etc/passwd".into()]);
     let failure = bench.failure_of(&spec).await;
     says(&failure, FailureClass::Denied, "may not be executed");
 }
 
-#[tokio::test]
-async fn the_end_of_memory_is_told_from_an_exit_code() {
-    let Some(bench) = bench().await else { return };
+async fn the_end_of_memory_is_told_from_an_exit_code(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("head -c 200000000 /dev/zero | tail -n 1");
     spec.command = Some(vec![
         "/bin/sh".into(),
@@ -68,9 +90,8 @@ async fn the_end_of_memory_is_told_from_an_exit_code() {
     says(&failure, FailureClass::Oom, "resources.limits.memory");
 }
 
-#[tokio::test]
-async fn an_image_that_no_node_has_and_may_not_be_pulled_fails_at_once() {
-    let Some(bench) = Bench::with(json!({ "pull": "never" })).await else {
+async fn an_image_that_no_node_has_and_may_not_be_pulled_fails_at_once(over: Over) {
+    let Some(bench) = Bench::with(over, json!({ "pull": "never" })).await else {
         return;
     };
     let mut spec = bench.spec("true");
@@ -79,9 +100,10 @@ async fn an_image_that_no_node_has_and_may_not_be_pulled_fails_at_once() {
     says(&failure, FailureClass::Image, "hybrid-runner-test/none:1");
 }
 
-#[tokio::test]
-async fn a_registry_that_does_not_answer_is_waited_for_and_told() {
-    let Some(bench) = bench().await else { return };
+async fn a_registry_that_does_not_answer_is_waited_for_and_told(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.image = Some("registry.invalid/none:1".into());
     let run = bench.start(&spec).await;
@@ -96,27 +118,28 @@ async fn a_registry_that_does_not_answer_is_waited_for_and_told() {
     bench.remove(&run).await;
 }
 
-#[tokio::test]
-async fn an_invalid_name_of_an_image_is_said_to_be_one() {
-    let Some(bench) = bench().await else { return };
+async fn an_invalid_name_of_an_image_is_said_to_be_one(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.image = Some("NOT/a valid:name:".into());
     let failure = bench.failure_of(&spec).await;
     says(&failure, FailureClass::Image, "name of the image");
 }
 
-#[tokio::test]
-async fn an_image_that_runs_as_root_needs_a_user() {
-    let Some(bench) = Bench::with(json!({ "user": null })).await else {
+async fn an_image_that_runs_as_root_needs_a_user(over: Over) {
+    let Some(bench) = Bench::with(over, json!({ "user": null })).await else {
         return;
     };
     let failure = bench.failure_of(&bench.spec("true")).await;
     says(&failure, FailureClass::Spec, "`user`");
 }
 
-#[tokio::test]
-async fn what_no_node_can_give_is_named_while_it_waits() {
-    let Some(bench) = bench().await else { return };
+async fn what_no_node_can_give_is_named_while_it_waits(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.resources.requests.memory = Some(ByteSize::gib(4000));
     let run = bench.start(&spec).await;
@@ -135,9 +158,10 @@ async fn what_no_node_can_give_is_named_while_it_waits() {
     bench.remove(&run).await;
 }
 
-#[tokio::test]
-async fn a_quota_that_is_used_up_is_named_while_it_waits() {
-    let Some(bench) = bench().await else { return };
+async fn a_quota_that_is_used_up_is_named_while_it_waits(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let client = bench.place.client().await;
     let quotas: Api<ResourceQuota> = Api::namespaced(client, &bench.place.namespace);
     let quota = json!({ "metadata": { "name": "none" }, "spec": { "hard": { "pods": "0" } } });
@@ -162,9 +186,10 @@ async fn a_quota_that_is_used_up_is_named_while_it_waits() {
     assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
 }
 
-#[tokio::test]
-async fn a_policy_of_the_namespace_is_named_while_it_waits() {
-    let Some(bench) = bench().await else { return };
+async fn a_policy_of_the_namespace_is_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let namespaces: Api<Namespace> = Api::all(bench.place.client().await);
     let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
     let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
@@ -175,6 +200,11 @@ async fn a_policy_of_the_namespace_is_named_while_it_waits() {
         .unwrap();
     // Its template mounts a path of the host, which the profile forbids.
     let run = bench.begin("true").await;
+    if over == Over::Workflows {
+        // A Job waits for better times, Argo does not.
+        let failure = bench.failure(&run).await;
+        return says(&failure, FailureClass::Policy, "hostPath");
+    }
     until("the words about the policy", async || {
         let status = bench.status(&run, |_| true).await;
         let message = status.message.unwrap_or_default();
@@ -183,9 +213,8 @@ async fn a_policy_of_the_namespace_is_named_while_it_waits() {
     .await;
 }
 
-#[tokio::test]
-async fn by_default_a_pod_keeps_the_restricted_profile() {
-    let Some(bench) = Bench::with(json!({ "template": {} })).await else {
+async fn by_default_a_pod_keeps_the_restricted_profile(over: Over) {
+    let Some(bench) = Bench::with(over, json!({ "pod": {} })).await else {
         return;
     };
     let namespaces: Api<Namespace> = Api::all(bench.place.client().await);
@@ -203,9 +232,10 @@ async fn by_default_a_pod_keeps_the_restricted_profile() {
     assert_eq!(bench.log(&run, None).await.text(), "1000\ntext");
 }
 
-#[tokio::test]
-async fn a_pod_that_somebody_deleted_was_killed() {
-    let Some(bench) = bench().await else { return };
+async fn a_pod_that_somebody_deleted_was_killed(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let run = bench.begin("sleep 600").await;
     bench.running(&run).await;
     let (pods, name) = pod(&bench).await;
@@ -224,9 +254,10 @@ async fn a_pod_that_somebody_deleted_was_killed() {
     bench.remove(&run).await;
 }
 
-#[tokio::test]
-async fn a_pod_that_was_evicted_may_be_tried_again() {
-    let Some(bench) = bench().await else { return };
+async fn a_pod_that_was_evicted_may_be_tried_again(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let run = bench.begin("trap 'exit 3' TERM; sleep 600 & wait").await;
     bench.running(&run).await;
     let (pods, name) = pod(&bench).await;
@@ -236,14 +267,16 @@ async fn a_pod_that_was_evicted_may_be_tried_again() {
     assert!(failure.may_pass);
 }
 
-#[tokio::test]
-async fn a_job_that_somebody_deleted_is_lost() {
-    let Some(bench) = bench().await else { return };
+async fn an_object_that_somebody_deleted_is_lost(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let run = bench.begin("sleep 600").await;
     bench.running(&run).await;
-    let jobs: Api<Job> = Api::namespaced(bench.place.client().await, &bench.place.namespace);
-    let name = bench.place.job(run.run);
-    jobs.delete(&name, &DeleteParams::background())
+    let name = bench.place.object(run.run);
+    let objects = bench.place.objects().await;
+    objects
+        .delete(&name, &DeleteParams::background())
         .await
         .unwrap();
     let outcome = bench.end(&run).await;
@@ -253,9 +286,10 @@ async fn a_job_that_somebody_deleted_is_lost() {
     );
 }
 
-#[tokio::test]
-async fn a_time_limit_counts_from_the_beginning_of_the_work() {
-    let Some(bench) = bench().await else { return };
+async fn a_time_limit_counts_from_the_beginning_of_the_work(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("sleep 600 & wait");
     spec.limits.timeout = Duration::from_secs(3).into();
     let run = bench.start(&spec).await;
@@ -271,18 +305,21 @@ async fn a_time_limit_counts_from_the_beginning_of_the_work() {
     assert!((2..=9).contains(&lived.as_secs()), "{lived}");
 }
 
-#[tokio::test]
-async fn a_job_that_the_api_server_refuses_is_refused() {
-    let Some(bench) = bench().await else { return };
+async fn a_pod_that_the_api_server_refuses_is_refused(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
     let mut spec = bench.spec("true");
     spec.resources.requests.memory = Some(ByteSize::gib(2));
     spec.resources.limits.memory = Some(ByteSize::gib(1));
+    let words = "must be less than or equal to memory limit";
+    if over == Over::Workflows {
+        // It learns of its pod only when the controller makes that.
+        let failure = bench.failure_of(&spec).await;
+        return says(&failure, FailureClass::Spec, words);
+    }
     let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    says(
-        &Failure::of_start(&error),
-        FailureClass::Spec,
-        "must be less than or equal to memory limit",
-    );
+    says(&Failure::of_start(&error), FailureClass::Spec, words);
     assert!(bench.executor.list().await.unwrap().is_empty());
 }

@@ -1,0 +1,277 @@
+//! The object of a run: what an executor says of its kind, what we want to know of one, and the marks that we leave on it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::run::Failure;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::DynamicResourceScope;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::Settings;
+use super::names;
+use super::rights::Rights;
+use super::seen::time;
+
+/// Annotation: a stop was asked for. It forbids a start for ever.
+pub(crate) const STOPPED: &str = "hybrid-runner.io/stopped";
+/// Annotation: the run failed before its work began, in the words of the contract as JSON.
+pub(super) const FAILED: &str = "hybrid-runner.io/failed";
+/// Annotation: there is a Secret, without which the object must not be let go.
+pub(super) const SECRET: &str = "hybrid-runner.io/secret";
+/// Annotation: the time limit in milliseconds, counted from the beginning of the work.
+pub(super) const TIMEOUT: &str = "hybrid-runner.io/timeout-ms";
+
+/// What an executor says of its kind of object: each runs one pod, once, and can be held back until it is let go.
+pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
+    /// As the API server calls it.
+    fn names(&self) -> &'static KindNames;
+
+    /// Who brings the kind into a cluster, where it is not there anyway: to be found, and where to get it.
+    fn bringer(&self) -> Option<&'static Bringer>;
+
+    /// What must be allowed, so that anything works.
+    fn needed(&self) -> &'static [Rights];
+
+    /// The `spec` around a pod, before the section's template is merged into it.
+    fn spec(&self, shell: &Shell<'_>) -> Value;
+
+    /// Of a whole object: what no template may change.
+    fn keep(&self, shell: &Shell<'_>) -> Value;
+
+    /// An object that never runs, without its name.
+    fn never(&self, labels: &Value) -> Value;
+
+    /// The change that lets an object go which was made held back.
+    fn go(&self, settings: &Settings) -> Value;
+
+    /// The change after which no pod is made for an object.
+    fn hold(&self) -> Value;
+
+    /// Whether the cluster at once deletes the pod of an object that is held.
+    fn puts_away(&self) -> bool;
+
+    /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
+    fn has_first_process(&self) -> bool;
+
+    /// How an object stands.
+    fn standing(&self, object: &Object) -> Standing;
+
+    /// Why a run failed whose object ended like this, and whose pod is gone or never was.
+    fn blame(&self, end: &End) -> Failure;
+}
+
+/// A program that brings a kind into a cluster.
+#[derive(Debug)]
+pub(crate) struct Bringer {
+    pub(crate) name: &'static str,
+    pub(crate) install: &'static str,
+    /// Its container in our pods, whose image tells the version.
+    pub(crate) container: &'static str,
+    /// The versions with which it was tried.
+    pub(crate) tried: &'static [&'static str],
+}
+
+/// Names of a kind.
+#[derive(Debug)]
+pub(crate) struct KindNames {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    /// `Job`.
+    pub(crate) kind: &'static str,
+    /// `jobs`.
+    pub(crate) plural: &'static str,
+}
+
+impl KindNames {
+    /// `batch/v1`.
+    pub(crate) fn api_version(&self) -> String {
+        format!("{}/{}", self.group, self.version)
+    }
+}
+
+/// What goes into an object.
+pub(crate) struct Shell<'a> {
+    pub(crate) settings: &'a Settings,
+    /// Of the object and its pod.
+    pub(crate) labels: &'a Value,
+    /// The pod's `spec`.
+    pub(crate) pod: &'a Value,
+    /// Whether it is held back until it is let go.
+    pub(crate) is_held: bool,
+}
+
+/// An object as the API server knows it, of any kind: no more of it than we look at. It is never written back.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Object {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: ObjectSpec,
+    pub(crate) status: ObjectStatus,
+}
+
+/// Of its `spec`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ObjectSpec {
+    pub(crate) suspend: Option<bool>,
+    /// Of a Workflow.
+    pub(crate) shutdown: Option<String>,
+}
+
+/// Of its `status`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ObjectStatus {
+    pub(crate) conditions: Vec<Condition>,
+    /// Of a Workflow.
+    pub(crate) phase: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) nodes: BTreeMap<String, Node>,
+}
+
+/// What a controller says of its object.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) message: Option<String>,
+}
+
+/// A step of a Workflow.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Node {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) phase: Option<String>,
+    pub(crate) message: Option<String>,
+    /// Where its pod was, if it had one.
+    pub(crate) host_node_name: Option<String>,
+}
+
+impl Resource for Object {
+    type DynamicType = &'static dyn Kind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &Self::DynamicType) -> Cow<'_, str> {
+        kind.names().kind.into()
+    }
+
+    fn group(kind: &Self::DynamicType) -> Cow<'_, str> {
+        kind.names().group.into()
+    }
+
+    fn version(kind: &Self::DynamicType) -> Cow<'_, str> {
+        kind.names().version.into()
+    }
+
+    fn plural(kind: &Self::DynamicType) -> Cow<'_, str> {
+        kind.names().plural.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What we want to know of an object: little, as it is kept for each live run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ObjectSeen {
+    pub(super) uid: String,
+    pub(super) version: String,
+    pub(super) created: Option<Timestamp>,
+    pub(super) is_stopped: bool,
+    /// When that was asked for.
+    pub(super) stopped: Option<Timestamp>,
+    pub(super) failed: Option<Failure>,
+    pub(super) has_secret: bool,
+    pub(super) timeout: Option<Duration>,
+    pub(super) standing: Standing,
+}
+
+/// How an object stands, by its own kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Not let go yet.
+    pub(crate) is_suspended: bool,
+    /// No pod is made for it (any more), be it for want of the word to go or by a stop.
+    pub(crate) is_held: bool,
+    /// Whether somebody told the cluster to end it: of a kind that can be told so.
+    pub(crate) is_shut: bool,
+    /// What it waits for, as long as it has no pod.
+    pub(crate) waits: Option<String>,
+    /// What is wrong, if it stays like this for a while.
+    pub(crate) untaken: Option<&'static str>,
+    /// What the cluster says of its end.
+    pub(crate) end: Option<End>,
+}
+
+/// What the cluster says of an object's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) is_complete: bool,
+    /// Whether it never had a pod, so that there is no log.
+    pub(crate) never_began: bool,
+    /// In one word.
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+impl ObjectSeen {
+    pub(super) fn read(kind: &dyn Kind, object: &Object) -> Self {
+        let metadata = &object.metadata;
+        let annotation = |name| metadata.annotations.as_ref()?.get(name);
+        let timeout = annotation(TIMEOUT).and_then(|text| text.parse().ok());
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.clone().unwrap_or_default(),
+            created: time(metadata.creation_timestamp.as_ref()),
+            is_stopped: annotation(STOPPED).is_some(),
+            stopped: annotation(STOPPED).and_then(|text| text.parse().ok()),
+            failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
+            has_secret: annotation(SECRET).is_some(),
+            timeout: timeout.map(Duration::from_millis),
+            standing: kind.standing(object),
+        }
+    }
+
+    /// The run that it belongs to, and what we want to know of it.
+    pub(super) fn of(kind: &dyn Kind, object: &Object) -> Option<(RunId, Self)> {
+        let run = names::run_of(object.metadata.labels.as_ref())?;
+        Some((run, Self::read(kind, object)))
+    }
+
+    /// Whether its run has a log that is masked by its Secret: not before it is let go, and not if it never was.
+    pub(super) fn is_to_be_masked(&self) -> bool {
+        self.has_secret && !self.standing.is_suspended
+    }
+
+    /// Whether it ended, if it did, without ever having had a pod whose work began.
+    pub(super) fn never_began(&self) -> bool {
+        let standing = &self.standing;
+        self.failed.is_some()
+            || match &standing.end {
+                Some(end) => end.never_began,
+                None => standing.is_held,
+            }
+    }
+
+    /// Whether it may still be let go.
+    pub(super) fn may_go(&self) -> bool {
+        self.standing.is_suspended && !self.is_stopped && self.failed.is_none()
+    }
+}

@@ -321,9 +321,9 @@ impl Backend for Command {
         match started {
             Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
             Err(error) if error.kind() == ErrorKind::Internal => {
-                Submitted::Unclear(self.0.values.error(error))
+                Submitted::Unclear(self.0.values.error_of_start(error))
             }
-            Err(error) => Submitted::Refused(self.0.values.error(error)),
+            Err(error) => Submitted::Refused(self.0.values.error_of_start(error)),
         }
     }
 

@@ -295,7 +295,11 @@ async fn a_setting_of_the_log_that_is_none_is_refused_at_once() {
     )
     .try_docker("one", "unix:///nowhere/docker.sock")
     .unwrap_err();
-    assert!(error.report().contains("`log.driver`"), "{}", error.report());
+    assert!(
+        error.report().contains("`log.driver`"),
+        "{}",
+        error.report()
+    );
 }
 
 #[tokio::test]

@@ -49,6 +49,11 @@ pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &
         .unwrap_or_else(crate::app::default_agent);
     let mut spec = workflow.to_spec_on(RunId::generate(), &agent, None);
     spec.executor = executor.or(spec.executor);
+    if config.runner.executor.is_none() {
+        // Of the only run there is.
+        let named = spec.executor.clone();
+        config.runner.executor = named.filter(|name| config.executors.contains_key(name));
+    }
 
     let scratch = Scratch::new(args.data_dir, "exec")?;
     add_demo_store(&mut config, scratch.path())?;

@@ -140,6 +140,36 @@ fn write_store(story: &Story) {
     fs::set_permissions(program, executable).expect("a file of our own can be made executable");
 }
 
+/// Makes the executor of the tutorial say what its runs were given, to stderr and in errors.
+fn blab(program: &Path) {
+    let text = fs::read_to_string(program).expect("the example is there");
+    let said = "str([path.read_text() for path in self.root.parent.glob(\"given-*\")])";
+    let blabbing = [
+        (
+            "            batch.submit(",
+            "            (self.root.parent / (\"given-\" + spec[\"run\"])).write_text(str(job[\"env\"]))\n".to_owned(),
+        ),
+        (
+            "        try:\n            job = batch.status(",
+            format!("        print({said}, file=sys.stderr, flush=True)\n"),
+        ),
+        (
+            "        return batch.jobs(",
+            format!(
+                "        self.asked = getattr(self, \"asked\", 0) + 1\n        if self.asked < 3:\n            raise Refused(\"unavailable\", {said})\n"
+            ),
+        ),
+    ];
+    let blabbing = blabbing.iter().fold(text, |text, (before, more)| {
+        assert!(
+            text.contains(before),
+            "the example has changed: no `{before}`"
+        );
+        text.replacen(before, &format!("{more}{before}"), 1)
+    });
+    fs::write(program, blabbing).expect("a copy of our own can be written");
+}
+
 /// A runner whose executor is the one of the tutorial, which does not mask, and whose default store has versions.
 async fn with_careless_plugin(story: &Story, server: &Server) -> Runner {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
@@ -148,6 +178,7 @@ async fn with_careless_plugin(story: &Story, server: &Server) -> Runner {
         &examples.join("custom-executor-python"),
         &story.path("mine"),
     );
+    blab(&story.path("mine/executor.py"));
     write_store(story);
     let mut runner = Runner::new(story, server, "runner-1").await;
     runner.sections = format!(
@@ -160,7 +191,7 @@ async fn with_careless_plugin(story: &Story, server: &Server) -> Runner {
 }
 
 /// A run that tells its value before and after the runner's death; what is told of it, and how long after its end.
-async fn outlives_the_runner(story: &Story, reference: &str) -> (Told, Runner) {
+async fn outlives_the_runner(story: &Story, reference: &str) -> (Told, Runner, Server) {
     let server = Server::started(story).await;
     let mut runner = with_careless_plugin(story, &server).await;
     let client = server.client();
@@ -198,7 +229,7 @@ async fn outlives_the_runner(story: &Story, reference: &str) -> (Told, Runner) {
         gaps: follow.gaps.clone(),
         stored: client.text(&run).await,
     };
-    (told, runner)
+    (told, runner, server)
 }
 
 struct Told {
@@ -214,7 +245,7 @@ async fn a_log_that_the_plugin_does_not_mask_is_masked_by_the_runners_next_life(
     Story::told(90, async |story| {
         story.write("values/pw", "1");
         story.write("values/pw@1", VALUE);
-        let (told, _runner) = outlives_the_runner(&story, "secret:versions:/pw").await;
+        let (told, _runner, _server) = outlives_the_runner(&story, "secret:versions:/pw").await;
         assert_eq!(told.text, "before ***\nafter ***\n");
         assert_eq!(told.stored, told.text);
         assert_eq!(told.gaps, [""; 0]);
@@ -227,7 +258,7 @@ async fn a_log_that_the_plugin_does_not_mask_is_masked_by_the_runners_next_life(
 async fn a_log_that_cannot_be_masked_any_more_is_held_back_and_the_outcome_is_not() {
     Story::told(90, async |story| {
         story.write("secrets/pw", VALUE);
-        let (told, mut runner) = outlives_the_runner(&story, "secret:files:/pw").await;
+        let (told, mut runner, server) = outlives_the_runner(&story, "secret:files:/pw").await;
         assert_eq!(told.text, "before ***\n");
         assert_eq!(told.gaps, ["held_back"]);
         assert!(
@@ -243,7 +274,14 @@ async fn a_log_that_cannot_be_masked_any_more_is_held_back_and_the_outcome_is_no
         assert!(told.after < SOON, "{:?}", told.after);
         let said = runner.program().errors();
         assert!(said.contains("store `files` has no versions"), "{said}");
+        assert!(said.contains("stderr are held back"), "{said}");
         assert!(!said.contains(VALUE), "{said}");
+        for file in ["server.db", "server.db-wal"] {
+            let stored =
+                fs::read(server.data_dir().join(file)).expect("it is there while the server runs");
+            let found = memchr::memmem::find(&stored, VALUE.as_bytes());
+            assert_eq!(found, None, "in the control plane's `{file}`");
+        }
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! The values of live runs, and texts without them. The only place that knows the masker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +14,9 @@ use crate::secret::SecretValue;
 /// Values of a secret store that are remembered; those of runs are bounded by the runs.
 const REMEMBERED: usize = 4096;
 
+/// Instead of words in which a value may stand that is not known.
+pub(super) const HELD_BACK: &str = "(the backend's words are held back: a run was given values before the restart that are not known again yet, and could not be masked)";
+
 /// What is to be masked, by who was given it: a run, or a name in a store.
 #[derive(Default)]
 pub(super) struct Masking(Mutex<Known>);
@@ -21,6 +24,8 @@ pub(super) struct Masking(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     values: HashMap<String, Vec<SecretValue>>,
+    /// Who was given values in an earlier life that are not known in this one.
+    unknown: HashSet<String>,
     /// Those of all together, made when they are needed.
     all: Option<Patterns>,
 }
@@ -48,12 +53,26 @@ impl Masking {
 
     /// Masks these values from here on.
     pub(super) fn learn(&self, key: String, values: Vec<SecretValue>) {
+        let mut known = self.known();
+        known.unknown.remove(&key);
         if values.is_empty() {
             return;
         }
-        let mut known = self.known();
         known.values.insert(key, values);
         known.all = None;
+    }
+
+    /// Notes that this one was given values which are not known.
+    pub(super) fn doubt(&self, key: String) {
+        let mut known = self.known();
+        if !known.values.contains_key(&key) {
+            known.unknown.insert(key);
+        }
+    }
+
+    /// Whether there are values that are not known, so that no text is without them for certain.
+    pub(super) fn is_blind(&self) -> bool {
+        !self.known().unknown.is_empty()
     }
 
     /// As [`Self::learn`], for a store: it has no end at which its values could be forgotten.
@@ -70,6 +89,7 @@ impl Masking {
 
     pub(super) fn forget(&self, key: &str) {
         let mut known = self.known();
+        known.unknown.remove(key);
         if known.values.remove(key).is_some() {
             known.all = None;
         }
@@ -97,8 +117,16 @@ impl Masking {
         known.all.insert(all).clone()
     }
 
-    /// A text without any value.
+    /// A text without any value: nothing of it, as long as some are not known.
     pub(super) fn text(&self, text: &str) -> String {
+        if self.is_blind() && !text.is_empty() {
+            return HELD_BACK.to_owned();
+        }
+        self.masked(text)
+    }
+
+    /// A text of a run whose values are known, without them.
+    fn masked(&self, text: &str) -> String {
         let all = self.all();
         if all.is_empty() {
             return text.to_owned();
@@ -112,8 +140,17 @@ impl Masking {
 
     /// An error without any value; left as it is if it holds none. What it means stays: its kind and its class.
     pub(super) fn error(&self, error: Error) -> Error {
+        Self::reworded(error, |report| self.text(report))
+    }
+
+    /// An error about a run whose values are known, without them.
+    pub(super) fn error_of_known(&self, error: Error) -> Error {
+        Self::reworded(error, |report| self.masked(report))
+    }
+
+    fn reworded(error: Error, mask: impl Fn(&str) -> String) -> Error {
         let report = error.report();
-        let masked = self.text(&report);
+        let masked = mask(&report);
         if masked == report {
             return error;
         }
@@ -126,7 +163,7 @@ impl Masking {
 
     /// A level without any value.
     pub(super) fn status(&self, mut status: Status) -> Status {
-        let mask = |text: &mut String| *text = self.text(text);
+        let mask = |text: &mut String| *text = self.masked(text);
         if let Some(message) = &mut status.message {
             mask(message);
         }
@@ -145,7 +182,7 @@ impl Masking {
     /// A handle as it may be stored: its state is left out if a value stands in it.
     pub(super) fn handle(&self, handle: Handle) -> Handle {
         let state = handle.state.to_string();
-        if self.text(&state) == state {
+        if self.masked(&state) == state {
             return handle;
         }
         tracing::warn!(run = %handle.run, "the plugin put a value into the handle's state: the state is left out");
@@ -158,6 +195,31 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::run::{Failure, FailureClass};
+
+    #[test]
+    fn no_word_is_told_while_values_are_not_known() {
+        let masking = Masking::default();
+        masking.doubt("a run".into());
+        let error =
+            masking.error(Error::denied("kestrel-umbrella-4711").with_class(FailureClass::Quota));
+        assert_eq!(
+            (error.kind(), error.message()),
+            (ErrorKind::Denied, HELD_BACK)
+        );
+        assert_eq!(error.class(), Some(FailureClass::Quota));
+        assert_eq!(masking.text("kestrel-umbrella-4711"), HELD_BACK);
+        assert_eq!(masking.text(""), "");
+        masking.learn(
+            "a run".into(),
+            vec![SecretValue::new("kestrel-umbrella-4711")],
+        );
+        assert_eq!(masking.text("it is kestrel-umbrella-4711"), "it is ***");
+        masking.doubt("a run".into());
+        assert!(!masking.is_blind(), "it is known already");
+        masking.doubt("another".into());
+        masking.forget("another");
+        assert!(!masking.is_blind());
+    }
 
     #[test]
     fn an_error_keeps_its_kind_and_its_class_without_the_value() {

@@ -57,6 +57,7 @@ pub(super) async fn read(
         since: Instant::now(),
         told: 0,
         left_out: 0,
+        is_held: false,
     };
     let mut line = Vec::new();
     let mut buffer = vec![0; 8192];
@@ -88,10 +89,22 @@ struct Teller {
     since: Instant,
     told: u32,
     left_out: u64,
+    /// Lines are held back, and that was told.
+    is_held: bool,
 }
 
 impl Teller {
     fn tell(&mut self, line: &[u8]) {
+        if self.masking.is_blind() {
+            if !std::mem::replace(&mut self.is_held, true) {
+                tracing::warn!(
+                    plugin = self.plugin,
+                    "lines of the plugin's stderr are held back: values that a run was given before the restart could not be masked in them"
+                );
+            }
+            return;
+        }
+        self.is_held = false;
         if self.since.elapsed() > STRETCH {
             if self.left_out > 0 {
                 tracing::warn!(

@@ -208,6 +208,9 @@ impl<T: Transport> Sink<String> for Traced<T> {
 
 /// A message without values: members that hold them become `***`, and so does what is known of them elsewhere.
 fn shown(message: &str, masking: &Masking) -> String {
+    if masking.is_blind() {
+        return outline(message);
+    }
     let text = match serde_json::from_str::<Value>(message) {
         Ok(mut value) => {
             leave_out(&mut value, masking.is_empty());
@@ -222,6 +225,20 @@ fn shown(message: &str, masking: &Masking) -> String {
         text.push_str("… (cut)");
     }
     text
+}
+
+/// What a message is about, while a value may stand in it that is not known.
+fn outline(message: &str) -> String {
+    let whole: Value = serde_json::from_str(message).unwrap_or_default();
+    let kept = ["id", "method"].into_iter().filter_map(|name| {
+        let member = whole.get(name)?;
+        Some(format!("{name} {member}, "))
+    });
+    format!(
+        "({}{} bytes, held back)",
+        kept.collect::<String>(),
+        message.len()
+    )
 }
 
 /// Output is left out as long as there are values: one of them may lie across two messages.

@@ -49,8 +49,16 @@ pub struct Values {
     folder: PathBuf,
     on: bool,
     references: References,
-    /// Runs whose values cannot be had again, and why.
-    held: Arc<Mutex<HashMap<RunId, String>>>,
+    /// Runs whose values cannot be had again.
+    held: Arc<Mutex<HashMap<RunId, Held>>>,
+}
+
+/// A run that is held back.
+#[derive(Debug)]
+struct Held {
+    why: String,
+    /// In our log.
+    is_told: bool,
 }
 
 impl Values {
@@ -65,9 +73,14 @@ impl Values {
         on: bool,
         references: References,
     ) -> Self {
+        let folder = data_dir.join("given-values");
+        if on {
+            // What an earlier life gave is not known in this one.
+            noted(&folder).for_each(|run| masking.doubt(run));
+        }
         Self {
             masking,
-            folder: data_dir.join("given-values"),
+            folder,
             on,
             references,
             held: Arc::default(),
@@ -98,6 +111,7 @@ impl Values {
                 match earlier.again(&self.references).await {
                     Ok(more) => values.extend(more),
                     Err(error) => {
+                        self.masking.doubt(run.to_string());
                         self.hold(run, &error);
                         return Ok(());
                     }
@@ -144,7 +158,7 @@ impl Values {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<RunId, String>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -154,8 +168,20 @@ impl Values {
             "the log of the run is held back in the backend, because the values that it was given cannot be had again to mask them: {}",
             why.report()
         );
-        tracing::debug!(%run, why);
-        self.held().insert(run, why);
+        let mut held = self.held();
+        let is_told = held.get(&run).is_some_and(|held| held.is_told);
+        held.insert(run, Held { why, is_told });
+    }
+
+    /// Says once in our log that a run is held back.
+    fn tell(&self, run: RunId, error: &Error) {
+        let mut held = self.held();
+        let Some(held) = held.get_mut(&run) else {
+            return;
+        };
+        if !std::mem::replace(&mut held.is_told, true) {
+            tracing::warn!(%run, why = error.report(), "the log of the run is held back: the values that it was given cannot be had again");
+        }
     }
 
     /// Forgets what a run was given.
@@ -191,7 +217,7 @@ impl Values {
         let opened = async move {
             if !masks && let Err(error) = this.recall_in_time(run, &watch).await {
                 this.hold(run, &error);
-                tracing::warn!(%run, why = error.report(), "the log of the run is held back: the values that it was given cannot be had again");
+                this.tell(run, &error);
                 return held::held(from.as_ref(), told, watch());
             }
             let patterns = this.masking.of(&run.to_string());
@@ -239,6 +265,12 @@ impl Values {
         self.masking.error(error)
     }
 
+    /// An error about a run that is being started, without any value.
+    #[must_use]
+    pub fn error_of_start(&self, error: Error) -> Error {
+        self.masking.error_of_known(error)
+    }
+
     /// A finding without any value.
     pub fn finding(&self, mut finding: Finding) -> Finding {
         finding.message = self.masking.text(&finding.message);
@@ -247,7 +279,7 @@ impl Values {
 
     /// A level of a run without any value: without the backend's own words, if they cannot be masked.
     pub fn status(&self, run: RunId, mut status: Status) -> Status {
-        let held = self.held().get(&run).cloned();
+        let held = self.held().get(&run).map(|held| held.why.clone());
         let Some(why) = held else {
             return self.masking.status(status);
         };
@@ -269,6 +301,13 @@ impl Values {
     pub fn handle(&self, handle: Handle) -> Handle {
         self.masking.handle(handle)
     }
+}
+
+/// The runs that have a note.
+fn noted(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.parse::<RunId>().is_ok())
 }
 
 /// Waits for the end of a run.
@@ -417,7 +456,10 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!(failure.exit_code, Some(3));
+        let error = values.error(Error::unavailable(VALUE));
+        assert!(!error.report().contains(VALUE), "{error:?}");
         values.withdraw(run).await;
+        assert_eq!(values.text("words"), "words");
         assert_eq!(
             std::fs::read_dir(folder.path().join("given-values"))
                 .unwrap()

@@ -143,11 +143,11 @@ fn write_store(story: &Story) {
 /// Makes the executor of the tutorial say what its runs were given, to stderr and in errors.
 fn blab(program: &Path) {
     let text = fs::read_to_string(program).expect("the example is there");
-    let said = "str([path.read_text() for path in self.root.parent.glob(\"given-*\")])";
+    let said = "str([path.read_text() for path in self.root.parent.glob(\"blab-*\")])";
     let blabbing = [
         (
             "            batch.submit(",
-            "            (self.root.parent / (\"given-\" + spec[\"run\"])).write_text(str(job[\"env\"]))\n".to_owned(),
+            "            (self.root.parent / (\"blab-\" + spec[\"run\"])).write_text(str(job[\"env\"]))\n".to_owned(),
         ),
         (
             "        try:\n            job = batch.status(",

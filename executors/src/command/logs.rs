@@ -35,8 +35,7 @@ impl Command {
         let settings = &self.0.settings;
         let request = json!({ "run": run.run, "id": place.id, "offset": offset, "settings": settings.settings });
         let step = Step::new(run.run).id(&place.id).offset(offset);
-        let printed = self.ask("logs", &step, &request).await;
-        let printed = printed.map_err(|error| self.0.values.error(error))?;
+        let printed = self.ask("logs", &step, &request).await?;
         if settings.raw_logs {
             return Ok(printed);
         }

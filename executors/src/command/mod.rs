@@ -321,9 +321,9 @@ impl Backend for Command {
         match started {
             Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
             Err(error) if error.kind() == ErrorKind::Internal => {
-                Submitted::Unclear(self.0.values.error_of_start(error))
+                Submitted::Unclear(self.0.values.error(error))
             }
-            Err(error) => Submitted::Refused(self.0.values.error_of_start(error)),
+            Err(error) => Submitted::Refused(self.0.values.error(error)),
         }
     }
 
@@ -331,8 +331,9 @@ impl Backend for Command {
         let request =
             json!({ "run": spec.run, "name": spec.name, "settings": self.0.settings.settings });
         let step = Step::new(spec.run).name(spec.name.as_str());
-        let answer = self.ask("find", &step, &request).await?;
-        let found: Found = program::read("find", &answer)?;
+        let answer = self.ask("find", &step, &request).await;
+        let found = answer.and_then(|answer| program::read::<Found>("find", &answer));
+        let found = found.map_err(|error| self.0.values.error(error))?;
         Ok(found.id.map(|id| self.handle(spec, &id.text())))
     }
 

@@ -23,7 +23,7 @@ use super::bell::Ear;
 use super::lines::Lines;
 use super::look::{Container, Seen};
 use super::place::{Anchor, Counter, Place};
-use super::records::{Record, Records, Wanted, is_unreadable};
+use super::records::{Record, Records, Wanted, is_unreadable, stalled};
 use joined::Joined;
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
@@ -41,8 +41,11 @@ const NOTE: &[u8] = b"hybrid-runner: ";
 const PAUSE: Duration = Duration::from_millis(50);
 /// Before a log that the engine could not read is asked for again.
 const UNREADABLE: Duration = Duration::from_secs(2);
-/// After so many times in a row it is shown that something is missing.
-const UNREAD: u8 = 3;
+/// After so many times in a row behind the end of the run it is shown that something is missing.
+const UNREAD: u8 = 8;
+/// How often a log whose end is missing is asked for once more, and after how long.
+const LATE: u8 = 3;
+const LATER: Duration = Duration::from_secs(1);
 /// Whoever waits for the log hears so often that it is still being read, while a place in it is looked for.
 const SIGN: Duration = Duration::from_secs(5);
 
@@ -62,6 +65,7 @@ pub(super) fn follow(
         lines: None,
         ear: None,
         unread: 0,
+        late: 0,
         signed: Instant::now(),
         has_twins: false,
         later: None,
@@ -86,8 +90,10 @@ struct Follower {
     /// Once there is a container.
     lines: Option<Lines>,
     ear: Option<Ear>,
-    /// How many times in a row the engine could not read the log.
+    /// How many times in a row the engine could not read the log of the run, which has ended.
     unread: u8,
+    /// How often the log of a run that has ended came without its end, and nothing new in it.
+    late: u8,
     /// When there was last something to deliver.
     signed: Instant,
     /// The log itself has records that follow one another and are the same in all.
@@ -309,7 +315,7 @@ impl Follower {
                 },
                 () if reading.pass.is_last => match timeout(SEARCH, next).await {
                     Ok(next) => Some(next),
-                    Err(_) => return (records, Then::Broken(doubts::stalled())),
+                    Err(_) => return (records, Then::Broken(stalled())),
                 },
                 () => tokio::select! {
                     next = next => Some(next),
@@ -389,23 +395,21 @@ impl Follower {
         if owed {
             record.content = [b"\n", &record.content[..]].concat().into();
         }
+        self.late = 0;
         self.place.add(record.stream, record.content.len());
         joined.push(&record, [before, self.place], self.run, &mut self.queue);
     }
 
     /// The engine is there and cannot read the log, or no more of it: the run is not held up by that for long.
     async fn skip(&mut self, pass: Pass, error: &Error) {
-        self.unread += 1;
+        self.unread += u8::from(pass.is_last);
         if self.unread < UNREAD {
+            // It may pass.
             return sleep(UNREADABLE).await;
         }
         tracing::warn!(run = %self.run, error = error.report(), "a log cannot be read");
         self.gap(None, GapReason::Damaged);
-        if pass.is_last {
-            self.finish();
-        } else {
-            sleep(UNREADABLE).await;
-        }
+        self.finish();
     }
 
     /// The place was not found where it was looked for: the whole log is searched.
@@ -437,9 +441,13 @@ impl Follower {
             self.gap(None, GapReason::Rotated);
             self.place.anchor = None;
             self.later = Some(anchor.time);
-        } else if pass.is_last || self.is_whole() {
+        } else if self.is_whole() || (pass.is_last && self.late >= LATE) {
             self.finish();
             return Ok(());
+        } else if pass.is_last {
+            // A busy engine ends a container before it has taken all of its output.
+            self.late += 1;
+            sleep(LATER).await;
         }
         let Seen::Claimed(container) = self.shared.look(self.run).await? else {
             // Removed under our eyes: whoever did it had all that they wanted.

@@ -1,6 +1,7 @@
 //! The records of a container's log, as the engine gives them: one for each line, or for each part of a long one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
@@ -10,6 +11,7 @@ use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::log::Stream;
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::Shared;
 use super::answer::Answer;
@@ -38,6 +40,8 @@ pub(super) struct Wanted {
 /// Records as they arrive.
 pub(super) type Records = BoxStream<'static, Result<Record>>;
 
+/// What the engine has arrives without a pause as long as this; one that is followed may be silent.
+const PAUSE: Duration = Duration::from_secs(10);
 /// What is done here, for errors.
 const READING: &str = "read the log of the container";
 
@@ -49,8 +53,14 @@ impl Shared {
             source: Source::Asked(container.to_owned(), wanted),
             frames: Frames::default(),
         };
-        stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|record| (record, reader)))
+        stream::try_unfold(reader, move |mut reader| async move {
+            let next = reader.next();
+            let next = if wanted.follow {
+                next.await?
+            } else {
+                timeout(PAUSE, next).await.map_err(|_| stalled())??
+            };
+            Ok(next.map(|record| (record, reader)))
         })
         .boxed()
     }
@@ -208,6 +218,11 @@ fn oversized(engine: &Engine, length: usize) -> Error {
         "the engine at `{}` tells of a record of {length} bytes, and no more than {LONGEST} are taken: is something between us and it?",
         engine.address()
     ))
+}
+
+/// What is there arrives without a pause, and does not.
+pub(super) fn stalled() -> Error {
+    Error::unavailable("the engine stopped in the middle of a log")
 }
 
 fn broke_off(engine: &Engine) -> Error {

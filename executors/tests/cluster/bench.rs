@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::over::Over;
 use crate::place::{Place, kubeconfig};
 
-/// How long one step may take on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long one step may take on a machine that is busy with other tests. Argo takes a pod that is gone for lost after two minutes.
+const PATIENCE: Duration = Duration::from_mins(4);
 
 pub(crate) async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
     let limited = tokio::time::timeout(limit, future).await;

@@ -37,8 +37,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Spoils the first `times` answers to those who follow a log.
-    fn start(folder: &Path, engine: &str, fault: Fault, times: u32) -> Self {
+    /// Spoils the first `times` answers to questions for a log that have `of` in them.
+    fn start(folder: &Path, engine: &str, of: &'static str, fault: Fault, times: u32) -> Self {
         let path = folder.join("proxy.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let engine = engine.strip_prefix("unix://").unwrap().to_owned();
@@ -51,7 +51,7 @@ impl Proxy {
                 let (engine, count) = (engine.clone(), Arc::clone(&count));
                 connections.spawn(async move {
                     // A connection that broke is what this is about.
-                    drop(pass(client, &engine, fault, times, &count).await);
+                    drop(pass(client, &engine, of, fault, times, &count).await);
                 });
             }
         });
@@ -66,6 +66,7 @@ impl Proxy {
 async fn pass(
     mut client: UnixStream,
     engine: &str,
+    of: &str,
     fault: Fault,
     times: u32,
     count: &AtomicU32,
@@ -77,7 +78,7 @@ async fn pass(
     let line = String::from_utf8_lossy(&request[..length.min(300)]).into_owned();
     let spoil = |count: u32| (count < times).then_some(count + 1);
     let order = Ordering::SeqCst;
-    if line.contains("follow=1") && count.fetch_update(order, order, spoil).is_ok() {
+    if line.contains(of) && count.fetch_update(order, order, spoil).is_ok() {
         spoilt(&mut client, &mut server, fault).await?;
         return Ok(());
     }
@@ -148,7 +149,8 @@ async fn read(executor: &dyn Executor, run: &Handle) -> String {
 
 async fn each_line_comes_once(fault: Fault, times: u32) {
     let Some(bench) = Bench::new() else { return };
-    let proxy = Proxy::start(bench.place.folder.path(), bench.place.host(), fault, times);
+    let (folder, engine) = (bench.place.folder.path(), bench.place.host());
+    let proxy = Proxy::start(folder, engine, "follow=1", fault, times);
     let host = format!("unix://{}", proxy.path.display());
     let through = bench.place.docker_at("one", &host);
     let run = bench
@@ -166,6 +168,33 @@ async fn each_line_comes_once(fault: Fault, times: u32) {
 #[tokio::test]
 async fn a_connection_that_stalls_costs_no_line() {
     each_line_comes_once(Fault::Stall(2000), 2).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_does_not_hold_up_the_outcome() {
+    let Some(bench) = Bench::new() else { return };
+    let (folder, engine) = (bench.place.folder.path(), bench.place.host());
+    let proxy = Proxy::start(folder, engine, "follow=0", Fault::Stall(100), 2);
+    let host = format!("unix://{}", proxy.path.display());
+    let through = bench.place.docker_at("one", &host);
+    let run = bench.begin("echo a; exit 3").await;
+    let outcome = async {
+        loop {
+            let levels = through.watch(&run).collect::<Vec<_>>().await;
+            match levels.into_iter().next_back() {
+                Some(Ok(status)) => return status.outcome().cloned(),
+                Some(Err(error)) => assert!(error.is_transient(), "{error:?}"),
+                None => {}
+            }
+        }
+    };
+    let outcome = within(Duration::from_mins(1), "the outcome", outcome).await;
+    assert!(
+        matches!(&outcome, Some(Outcome::Failed(failure)) if failure.exit_code == Some(3)),
+        "{outcome:?}"
+    );
+    assert!(proxy.spoilt.load(Ordering::SeqCst) > 0);
+    bench.remove(&run).await;
 }
 
 #[tokio::test]

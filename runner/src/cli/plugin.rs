@@ -289,8 +289,8 @@ async fn list(args: PluginList, output: Output, kinds: &Kinds) -> Done {
     let config = offline::load(&inputs, output)?.config;
     let agent = config.runner.id.clone();
     let agent = agent.unwrap_or_else(crate::app::default_agent);
-    let scratch = Scratch::new(None, "plugin-list")?;
-    let built = config.build(scratch.path(), &Owner::of("list", &agent))?;
+    // The runner's own folder, as for `check`: there stands which runs have values that are not to be told.
+    let built = config.build(&config.runner.data_dir, &Owner::of("list", &agent))?;
     let kind_of = |sections: &std::collections::BTreeMap<SectionName, Section>,
                    name: &SectionName| {
         sections

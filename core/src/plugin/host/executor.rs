@@ -76,10 +76,6 @@ impl PluginExecutor {
         match timeout(limit, question(remote)).await {
             Ok(Ok(answer)) => Answer::Given(answer),
             Ok(Err(_)) if life.session.is_closed() => Answer::None(self.gone(life, method).await),
-            // Its values are known; what it says of earlier runs may not be.
-            Ok(Err(error)) if method == "start" => {
-                Answer::Refused(self.values.error_of_start(error))
-            }
             Ok(Err(error)) => Answer::Refused(self.values.error(error)),
             Err(_) => Answer::None(Error::unavailable(format!(
                 "the plugin did not answer `{method}` within {limit:?}"

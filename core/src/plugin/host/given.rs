@@ -68,16 +68,19 @@ impl Given {
         self.values.is_empty()
     }
 
-    /// What stands here and not there.
+    /// What may be other values than those there. Without a version, one may be another each time.
     pub(super) fn without(mut self, other: &Self) -> Self {
-        self.values.retain(|one| !other.values.contains(one));
+        let is_certain = |one: &One| one.version.is_some() || one.default;
+        self.values
+            .retain(|one| !is_certain(one) || !other.values.contains(one));
         self
     }
 
     /// Both together.
     pub(super) fn and(mut self, other: Self) -> Self {
-        let new = other.without(&self);
-        self.values.extend(new.values);
+        let new = other.values.into_iter();
+        let new: Vec<_> = new.filter(|one| !self.values.contains(one)).collect();
+        self.values.extend(new);
         self
     }
 

@@ -1,10 +1,12 @@
 //! The values of live runs, and texts without them. The only place that knows the masker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hybrid_runner_helper::mask::{Masker, Patterns, needles_of};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::executor::Handle;
@@ -17,6 +19,9 @@ const REMEMBERED: usize = 4096;
 /// Instead of words in which a value may stand that is not known.
 pub(super) const HELD_BACK: &str = "(the backend's words are held back: a run was given values before the restart that are not known again yet, and could not be masked)";
 
+/// What somebody was given is masked for so long after they are gone: what they said last may not be read yet.
+const LINGERS: Duration = Duration::from_secs(5);
+
 /// What is to be masked, by who was given it: a run, or a name in a store.
 #[derive(Default)]
 pub(super) struct Masking(Mutex<Known>);
@@ -26,6 +31,8 @@ struct Known {
     values: HashMap<String, Vec<SecretValue>>,
     /// Who was given values in an earlier life that are not known in this one.
     unknown: HashSet<String>,
+    /// Who is gone, and since when.
+    gone: VecDeque<(Instant, String)>,
     /// Those of all together, made when they are needed.
     all: Option<Patterns>,
 }
@@ -48,17 +55,34 @@ fn patterns<'a>(values: impl IntoIterator<Item = &'a SecretValue>) -> Patterns {
 
 impl Masking {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((since, _)) = known.gone.front()
+            && since.elapsed() >= LINGERS
+            && let Some((_, key)) = known.gone.pop_front()
+        {
+            known.unknown.remove(&key);
+            if known.values.remove(&key).is_some() {
+                known.all = None;
+            }
+        }
+        known
     }
 
     /// Masks these values from here on.
     pub(super) fn learn(&self, key: String, values: Vec<SecretValue>) {
         let mut known = self.known();
         known.unknown.remove(&key);
+        known.gone.retain(|(_, gone)| *gone != key);
         if values.is_empty() {
             return;
         }
-        known.values.insert(key, values);
+        // What was given before may still be said.
+        let of_key = known.values.entry(key).or_default();
+        for value in values {
+            if !of_key.iter().any(|other| other.expose() == value.expose()) {
+                of_key.push(value);
+            }
+        }
         known.all = None;
     }
 
@@ -83,15 +107,17 @@ impl Masking {
         {
             known.values.remove(&any);
         }
+        known.values.remove(&key);
         drop(known);
         self.learn(key, vec![value]);
     }
 
+    /// Forgets soon.
     pub(super) fn forget(&self, key: &str) {
         let mut known = self.known();
-        known.unknown.remove(key);
-        if known.values.remove(key).is_some() {
-            known.all = None;
+        let is_there = known.values.contains_key(key) || known.unknown.contains(key);
+        if is_there && !known.gone.iter().any(|(_, gone)| gone == key) {
+            known.gone.push_back((Instant::now(), key.to_owned()));
         }
     }
 
@@ -140,17 +166,8 @@ impl Masking {
 
     /// An error without any value; left as it is if it holds none. What it means stays: its kind and its class.
     pub(super) fn error(&self, error: Error) -> Error {
-        Self::reworded(error, |report| self.text(report))
-    }
-
-    /// An error about a run whose values are known, without them.
-    pub(super) fn error_of_known(&self, error: Error) -> Error {
-        Self::reworded(error, |report| self.masked(report))
-    }
-
-    fn reworded(error: Error, mask: impl Fn(&str) -> String) -> Error {
         let report = error.report();
-        let masked = mask(&report);
+        let masked = self.text(&report);
         if masked == report {
             return error;
         }
@@ -163,7 +180,7 @@ impl Masking {
 
     /// A level without any value.
     pub(super) fn status(&self, mut status: Status) -> Status {
-        let mask = |text: &mut String| *text = self.masked(text);
+        let mask = |text: &mut String| *text = self.text(text);
         if let Some(message) = &mut status.message {
             mask(message);
         }
@@ -196,8 +213,8 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::run::{Failure, FailureClass};
 
-    #[test]
-    fn no_word_is_told_while_values_are_not_known() {
+    #[tokio::test(start_paused = true)]
+    async fn no_word_is_told_while_values_are_not_known() {
         let masking = Masking::default();
         masking.doubt("a run".into());
         let error =
@@ -218,7 +235,24 @@ mod tests {
         assert!(!masking.is_blind(), "it is known already");
         masking.doubt("another".into());
         masking.forget("another");
+        assert!(masking.is_blind(), "its last words may not be read yet");
+        tokio::time::advance(LINGERS).await;
         assert!(!masking.is_blind());
+        assert_eq!(masking.text("kestrel-umbrella-4711"), "***");
+        masking.forget("a run");
+        assert_eq!(masking.text("kestrel-umbrella-4711"), "***");
+        tokio::time::advance(LINGERS).await;
+        assert!(!masking.knows("a run") && masking.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_run_was_given_before_is_masked_beside_what_it_is_given_now() {
+        let masking = Masking::default();
+        for value in ["kestrel-umbrella-4711", "rotated-quartz-0815"] {
+            masking.learn("a run".into(), vec![SecretValue::new(value)]);
+        }
+        let said = masking.text("kestrel-umbrella-4711 and rotated-quartz-0815");
+        assert_eq!(said, "*** and ***");
     }
 
     #[test]

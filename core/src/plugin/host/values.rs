@@ -214,6 +214,7 @@ impl Values {
     ) -> BoxStream<'static, Result<LogChunk>> {
         let (from, told) = held::place(from);
         let this = self.clone();
+        let values = self.clone();
         let opened = async move {
             if !masks && let Err(error) = this.recall_in_time(run, &watch).await {
                 this.hold(run, &error);
@@ -227,7 +228,9 @@ impl Values {
                 patterns => masked::masked(run, patterns, from, open),
             }
         };
-        stream::once(opened).flatten().boxed()
+        let chunks = stream::once(opened).flatten();
+        let chunks = chunks.map(move |chunk| chunk.map_err(|error| values.error(error)));
+        chunks.boxed()
     }
 
     /// Learns again what a run was given, or says why not, as soon as that cannot change or the run has ended.
@@ -265,12 +268,6 @@ impl Values {
         self.masking.error(error)
     }
 
-    /// An error about a run that is being started, without any value.
-    #[must_use]
-    pub fn error_of_start(&self, error: Error) -> Error {
-        self.masking.error_of_known(error)
-    }
-
     /// A finding without any value.
     pub fn finding(&self, mut finding: Finding) -> Finding {
         finding.message = self.masking.text(&finding.message);
@@ -290,6 +287,7 @@ impl Values {
                 failure.source = None;
             }
             State::Finished(Outcome::Lost { why }) => *why = withheld(),
+            State::Finished(Outcome::Stopped { by: Some(by) }) => *by = withheld(),
             _ => {}
         }
         status.message = Some(why);
@@ -441,6 +439,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_start_made_again_with_another_value_of_no_version_is_held_back() {
+        let (folder, run) = (tempfile::tempdir().unwrap(), RunId::generate().attempt(1));
+        let given = |value: &str| {
+            let mut secrets = Secrets::none();
+            secrets.insert("/a", SecretValue::new(value));
+            secrets.set_origin("/a", Origin::Store("files".parse().unwrap(), None));
+            secrets
+        };
+        let life = || Values::of(folder.path(), References::none());
+        life().give(run, &given(VALUE), false).await.unwrap();
+        let next = life();
+        next.give(run, &given("rotated"), false).await.unwrap();
+        let log = read(next.log(run, false, None, open, ended)).await;
+        assert_eq!(text(&log), format!("[{}]", GapReason::HeldBack.in_words()));
+        assert!(!next.text(VALUE).contains(VALUE));
+    }
+
+    #[tokio::test]
     async fn what_a_held_run_says_of_its_end_is_held_back_and_how_it_ended_is_not() {
         let (folder, run) = (tempfile::tempdir().unwrap(), RunId::generate().attempt(1));
         let is_there = Arc::new(AtomicBool::new(false));
@@ -458,8 +474,11 @@ mod tests {
         assert_eq!(failure.exit_code, Some(3));
         let error = values.error(Error::unavailable(VALUE));
         assert!(!error.report().contains(VALUE), "{error:?}");
+        let by = Some(VALUE.to_owned());
+        let stopped = Status::new(1, State::Finished(Outcome::Stopped { by }));
+        let told = values.status(run, stopped);
+        assert!(!format!("{told:?}").contains(VALUE), "{told:?}");
         values.withdraw(run).await;
-        assert_eq!(values.text("words"), "words");
         assert_eq!(
             std::fs::read_dir(folder.path().join("given-values"))
                 .unwrap()

@@ -86,11 +86,6 @@ impl Follower {
     }
 }
 
-/// What is there arrives without a pause, and does not.
-pub(super) fn stalled() -> Error {
-    Error::unavailable("the engine stopped in the middle of a log")
-}
-
 /// Waits until somebody says that the run may stand otherwise; the first time it only begins to listen.
 pub(super) async fn changed(ear: &mut Option<Ear>, shared: &Shared, run: RunId) {
     match ear {

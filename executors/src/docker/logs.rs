@@ -441,7 +441,7 @@ impl Follower {
             self.gap(None, GapReason::Rotated);
             self.place.anchor = None;
             self.later = Some(anchor.time);
-        } else if self.is_whole() || (pass.is_last && self.late >= LATE) {
+        } else if self.is_whole() || (pass.is_last && !self.may_be_late()) {
             self.finish();
             return Ok(());
         } else if pass.is_last {
@@ -466,6 +466,15 @@ impl Follower {
     fn is_whole(&self) -> bool {
         let end = self.lines.as_ref().and_then(|lines| lines.end.as_ref());
         end.is_some_and(|end| end.out == self.place.out && end.err == self.place.err)
+    }
+
+    /// Whether the rest of the output of a run that has ended may still be on its way into the log.
+    fn may_be_late(&self) -> bool {
+        let end = self.lines.as_ref().and_then(|lines| lines.end.as_ref());
+        // The end of a last line may be missing for good.
+        let has_all =
+            end.is_some_and(|end| end.out <= self.place.out + 1 && end.err <= self.place.err + 1);
+        !has_all && !self.place.gap && self.late < LATE
     }
 
     /// Nothing more comes.

@@ -229,16 +229,13 @@ fn shown(message: &str, masking: &Masking) -> String {
 
 /// What a message is about, while a value may stand in it that is not known.
 fn outline(message: &str) -> String {
-    let whole: Value = serde_json::from_str(message).unwrap_or_default();
-    let kept = ["id", "method"].into_iter().filter_map(|name| {
-        let member = whole.get(name)?;
-        Some(format!("{name} {member}, "))
-    });
-    format!(
-        "({}{} bytes, held back)",
-        kept.collect::<String>(),
-        message.len()
-    )
+    let length = message.len();
+    let Ok(Value::Object(mut members)) = serde_json::from_str(message) else {
+        return format!("({length} bytes, held back)");
+    };
+    members.retain(|name, _| ["jsonrpc", "id", "method"].contains(&name.as_str()));
+    members.insert("held_back".to_owned(), format!("{length} bytes").into());
+    Value::Object(members).to_string()
 }
 
 /// Output is left out as long as there are values: one of them may lie across two messages.

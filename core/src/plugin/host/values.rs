@@ -149,7 +149,7 @@ impl Values {
         Ok(())
     }
 
-    /// As [`Self::recall`], soon: what a run whose values are not there by then says is held back.
+    /// Learns again what a run was given, soon: what a run whose values are not there by then says is held back.
     pub async fn recall_soon(&self, run: RunId) {
         let recalled = timeout(SOON, self.recall(run)).await;
         let late = || Err(Error::unavailable("the secret store has not answered yet"));

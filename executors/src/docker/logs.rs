@@ -262,7 +262,7 @@ impl Follower {
     }
 
     async fn wait(&mut self) {
-        doubts::changed(&mut self.ear, &self.shared, self.run).await;
+        self.shared.changed(&mut self.ear, self.run).await;
     }
 
     /// Takes the next records of the pass.
@@ -319,7 +319,7 @@ impl Follower {
                 },
                 () => tokio::select! {
                     next = next => Some(next),
-                    () = doubts::changed(&mut self.ear, &self.shared, self.run) => return (records, Then::Rung),
+                    () = self.shared.changed(&mut self.ear, self.run) => return (records, Then::Rung),
                 },
             };
             match next {

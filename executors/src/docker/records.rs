@@ -139,6 +139,7 @@ async fn ask(engine: &Engine, container: &str, wanted: Wanted) -> Result<Source>
         engine.order()?.logs(container, Some(options)).boxed(),
     ))
 }
+
 /// One message of the engine; its first byte tells of which stream.
 struct Frame {
     kind: u8,

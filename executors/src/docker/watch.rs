@@ -41,16 +41,17 @@ impl Source for Watched {
     }
 
     async fn changed(&mut self) {
-        match &mut self.ear {
-            Some(ear) => ear.changed().await,
-            None => self.ear = Some(self.shared.listen(self.run)),
-        }
+        self.shared.changed(&mut self.ear, self.run).await;
     }
 }
 
 impl Shared {
-    pub(super) fn listen(&self, run: RunId) -> Ear {
-        self.bells.listen(&self.engine, &self.names, run)
+    /// Waits until somebody says that the run may stand otherwise; the first time it only begins to listen.
+    pub(super) async fn changed(&self, ear: &mut Option<Ear>, run: RunId) {
+        match ear {
+            Some(ear) => ear.changed().await,
+            None => *ear = Some(self.bells.listen(&self.engine, &self.names, run)),
+        }
     }
 
     /// Where a run stands.

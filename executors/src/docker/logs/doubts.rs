@@ -1,13 +1,10 @@
 //! Whether it is the log that is silent, or what it comes through.
 
 use futures::StreamExt as _;
-use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{LogChunk, LogItem, Stream};
 use tokio::time::timeout;
 
-use super::super::Shared;
-use super::super::bell::Ear;
 use super::super::look::{Container, Seen};
 use super::super::records::Wanted;
 use super::joined::Joined;
@@ -83,13 +80,5 @@ impl Follower {
             _ => self.finish(),
         }
         Ok(())
-    }
-}
-
-/// Waits until somebody says that the run may stand otherwise; the first time it only begins to listen.
-pub(super) async fn changed(ear: &mut Option<Ear>, shared: &Shared, run: RunId) {
-    match ear {
-        Some(ear) => ear.changed().await,
-        None => *ear = Some(shared.listen(run)),
     }
 }

@@ -19,7 +19,7 @@ use crate::container::{self, End, Line};
 use crate::end::{How, SpawnFailure, Step};
 use crate::engine::{Engine, FLUSH};
 use crate::input::Input;
-use crate::memory::Kills;
+use crate::memory::{Kills, Standing};
 use crate::outlet::Outlet as _;
 use crate::payload::Payload;
 use crate::report::exit;
@@ -75,6 +75,7 @@ struct Init<'a> {
     signals: SignalFd,
     /// The folder in which the engine has started this process.
     home: OwnedFd,
+    standing: Option<Standing>,
     engine: Engine,
 }
 
@@ -98,6 +99,7 @@ impl<'a> Init<'a> {
         }
         // Fails only for one that leads a session already.
         drop(sys::lead_session());
+        let standing = Standing::open();
         sys::harden(c"hr-init").map_err(failed("protect the helper"))?;
         let home = File::options()
             .read(true)
@@ -107,6 +109,7 @@ impl<'a> Init<'a> {
             mark,
             signals,
             home: home.map_err(failed("find the working directory"))?.into(),
+            standing,
             engine: Engine::new().map_err(failed("prepare the output"))?,
         })
     }
@@ -136,7 +139,7 @@ impl<'a> Init<'a> {
         }
         let memory = Kills::of_container();
         let home = self.home.as_fd();
-        match workload::launch(&payload, Place::Container { home }) {
+        match workload::launch(&payload, Place::Container { home }, self.standing.as_ref()) {
             Ok(running) => self.watch(payload, running, input, memory),
             Err(failure) => {
                 let code = code_of(&failure);

@@ -1,6 +1,8 @@
 //! What the kernel does when memory runs out.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// By how much the workload is rather killed for want of memory than its helper.
@@ -11,17 +13,40 @@ const OF_CONTAINER: [&str; 2] = [
     "/sys/fs/cgroup/memory/memory.oom_control",
 ];
 
-/// Makes the kernel kill the workload before the helper when memory runs out. Raising is always permitted.
-pub(crate) fn prefer(child: u32) {
-    let own = fs::read_to_string("/proc/self/oom_score_adj")
-        .ok()
-        .and_then(|text| text.trim().parse::<i32>().ok());
-    let score = (own.unwrap_or(0) + BIAS).min(1000);
-    // A kernel without it has no such preference.
-    drop(fs::write(
-        format!("/proc/{child}/oom_score_adj"),
-        score.to_string(),
-    ));
+/// Whom the kernel rather kills when memory runs out: this process or its children.
+pub(crate) struct Standing {
+    score: File,
+    own: i32,
+}
+
+impl Standing {
+    /// To be opened before this process keeps its memory to itself: after that only root may. `None` where the kernel
+    /// has no such preference, or there is no `/proc`.
+    pub(crate) fn open() -> Option<Self> {
+        let mut score = File::options()
+            .read(true)
+            .write(true)
+            .open("/proc/self/oom_score_adj")
+            .ok()?;
+        let mut text = String::new();
+        score.read_to_string(&mut text).ok()?;
+        let own = text.trim().parse().ok()?;
+        Some(Self { score, own })
+    }
+
+    /// What `make` starts, and whatever that starts in turn, is killed before this process. It inherits that: told
+    /// later, it would not hold for what the child had made by then. Both raising and going back are permitted to
+    /// everybody.
+    pub(crate) fn prefer_children<T>(&self, make: impl FnOnce() -> T) -> T {
+        self.set((self.own + BIAS).min(1000));
+        let result = make();
+        self.set(self.own);
+        result
+    }
+
+    fn set(&self, score: i32) {
+        drop(self.score.write_all_at(score.to_string().as_bytes(), 0));
+    }
 }
 
 /// Counts the processes of a control group that the kernel has killed for want of memory.

@@ -12,7 +12,7 @@ use crate::child::Place;
 use crate::clock;
 use crate::end::{End, How};
 use crate::folder::{self, Claim, Control};
-use crate::memory::Kills;
+use crate::memory::{Kills, Standing};
 use crate::payload::{Decoder, Payload, PayloadError, Private};
 use crate::report::{Report, exit};
 use crate::started::Started;
@@ -61,6 +61,7 @@ fn run(folder: &Path) -> Result<u8, Report> {
     }
     // Fails only for one that leads a session already.
     drop(sys::lead_session());
+    let standing = Standing::open();
     sys::harden(c"hr-helper").map_err(failed("protect the helper"))?;
     std::env::set_current_dir(folder).map_err(failed("enter the folder of the run"))?;
     let log = folder::lock_log()
@@ -81,7 +82,7 @@ fn run(folder: &Path) -> Result<u8, Report> {
         folder::write_end(&end).map_err(failed("write the end"))?;
         return Ok(answer(&Report::Stopped));
     }
-    start(payload, log, control, signals)
+    start(payload, log, standing.as_ref(), control, signals)
 }
 
 fn read_payload() -> Result<Payload, Report> {
@@ -136,14 +137,20 @@ fn starting(payload: &Payload) -> Started {
     }
 }
 
-fn start(payload: Payload, log: File, control: Control, signals: SignalFd) -> Result<u8, Report> {
+fn start(
+    payload: Payload,
+    log: File,
+    standing: Option<&Standing>,
+    control: Control,
+    signals: SignalFd,
+) -> Result<u8, Report> {
     folder::reserve_end().map_err(failed("reserve room for the end"))?;
     let length = log.metadata().map_err(failed("open the log"))?.len();
     let mut started = starting(&payload);
     let claim = Claim::create(&started)
         .map_err(failed("record the start"))?
         .ok_or(Report::Already)?;
-    let running = match workload::launch(&payload, Place::Machine) {
+    let running = match workload::launch(&payload, Place::Machine, standing) {
         Ok(running) => running,
         Err(failure) => {
             folder::write_end(&not_started(How::SpawnFailed(failure)))

@@ -6,7 +6,7 @@ use crate::child::{self, Place, Spawned};
 use crate::clock;
 use crate::end::{How, SpawnFailure, Step};
 use crate::mask::Patterns;
-use crate::memory::{self, Kills};
+use crate::memory::{Kills, Standing};
 use crate::outlet::Outlet;
 use crate::output::Stream;
 use crate::payload::{Payload, Private};
@@ -26,7 +26,11 @@ pub(crate) struct Running {
 }
 
 /// Makes the private files, and the process.
-pub(crate) fn launch(payload: &Payload, place: Place<'_>) -> Result<Running, SpawnFailure> {
+pub(crate) fn launch(
+    payload: &Payload,
+    place: Place<'_>,
+    standing: Option<&Standing>,
+) -> Result<Running, SpawnFailure> {
     let private = match &payload.private_dir {
         Some(path) => Some(
             PrivateFolder::create(path, &payload.files).map_err(|error| SpawnFailure {
@@ -37,7 +41,8 @@ pub(crate) fn launch(payload: &Payload, place: Place<'_>) -> Result<Running, Spa
         ),
         None => None,
     };
-    let spawned = child::spawn(payload, place)?;
+    let spawn = || child::spawn(payload, place);
+    let spawned = standing.map_or_else(spawn, |standing| standing.prefer_children(spawn))?;
     let child = Child {
         pid: spawned.pid,
         ticks: tree::start_ticks(spawned.pid).unwrap_or(0),
@@ -75,7 +80,6 @@ pub(crate) fn watch(payload: Payload, running: Running, watch: Watch<'_>) -> io:
         spawned,
         private,
     } = running;
-    memory::prefer(child.pid);
     let patterns = Patterns::of_output(payload.needles.iter().map(Private::expose));
     let mut streams = [(Kind::Out, spawned.out), (Kind::Err, spawned.err)]
         .map(|(kind, pipe)| Stream::new(kind, pipe, patterns.clone()));

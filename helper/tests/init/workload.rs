@@ -220,19 +220,24 @@ fn the_workload_gets_a_clean_process() {
 }
 
 #[test]
-fn the_kernel_would_rather_kill_the_workload() {
-    let Some(attempt) = run(&inside("echo up; exec sleep 1000")) else {
+fn the_kernel_would_rather_kill_the_workload_and_all_that_it_makes() {
+    // What the command makes first of all has it too.
+    let script =
+        "(cat /proc/self/oom_score_adj); cat /proc/$$/oom_score_adj; echo up; exec sleep 1000";
+    let Some(attempt) = run(&inside(script)) else {
         return;
     };
     attempt.wait_for_output("up");
-    let score = |pid: u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
-        text.trim().parse::<i32>().unwrap()
-    };
-    let own = score(attempt.init());
-    eventually("the workload is preferred", || {
-        (score(attempt.living()[0]) == (own + 100).min(1000)).then_some(())
-    });
+    let own = fs::read_to_string(format!("/proc/{}/oom_score_adj", attempt.init())).unwrap();
+    let ours = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_eq!(own, ours, "the helper is as before");
+    let preferred = (own.trim().parse::<i32>().unwrap() + 100).min(1000);
+    let text = attempt.text();
+    assert!(
+        text.starts_with(&format!("{preferred}\n{preferred}\nup")),
+        "{text}"
+    );
+    kill(attempt.init(), "KILL");
 }
 
 #[test]

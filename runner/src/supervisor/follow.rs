@@ -61,12 +61,15 @@ impl Run {
                     Ok(()) => {
                         fault::step("supervisor.stopped");
                         stopping = None;
+                        self.refusal = None;
                         levels = executor.watch(handle);
                     }
                     Err(error) if self.gave_up_before_start() => return Ok(Some(Outcome::lost(error.report()))),
                     Err(error) => {
                         levels = executor.watch(handle);
-                        self.say(format!("the backend refuses to stop it: {}", error.report()));
+                        let refusal = format!("the backend refuses to stop it: {}", error.report());
+                        self.refusal = Some(refusal.clone());
+                        self.say(refusal);
                         stopping = self.stopping(executor, handle, backoff.next());
                     }
                 },
@@ -101,7 +104,8 @@ impl Run {
         if moved {
             self.record.status.state = state;
         }
-        self.record.status.message = level.message;
+        // It stands until the stop is taken, whatever the backend tells of the run besides.
+        self.record.status.message = self.refusal.clone().or(level.message);
         if moved {
             self.save_soon().await;
         }

@@ -42,6 +42,8 @@ pub(super) struct Run {
     pub(super) unclear: bool,
     /// When the present attempt was begun, on the clock that tests can pause.
     pub(super) begun: Instant,
+    /// Why the present attempt, which is to end, is not being stopped.
+    pub(super) refusal: Option<String>,
 }
 
 /// The runner shuts down; the run goes on without us.
@@ -74,6 +76,7 @@ impl Run {
             begun: Instant::now()
                 .checked_sub(spent)
                 .unwrap_or_else(Instant::now),
+            refusal: None,
         }
     }
 

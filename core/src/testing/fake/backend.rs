@@ -139,7 +139,7 @@ impl FakeBackend {
         self.world().runs.keys().map(|(_, run)| *run).collect()
     }
 
-    /// What the backend says it can do. It refuses `image` and `resources` accordingly.
+    /// What the backend says it can do. It refuses `image`, `resources` and stops accordingly.
     pub fn set_capabilities(&self, capabilities: Capabilities) {
         self.world().capabilities = capabilities;
     }

@@ -162,6 +162,15 @@ impl Executor for FakeExecutor {
 
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
         self.enter("stop", Some(run.run)).await?;
+        if self
+            .backend
+            .capabilities()
+            .missing
+            .iter()
+            .any(|part| part == "stop")
+        {
+            return Err(Error::unsupported("the fake backend cannot stop a run"));
+        }
         self.backend
             .find_or_make(&self.owner, run.run)
             .ask_to_stop(grace);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hybrid_runner_core::error::ErrorKind;
-use hybrid_runner_core::run::{Failure, Outcome, Retries, State};
+use hybrid_runner_core::run::{Failure, Outcome, Retries, State, Status};
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{Executor as _, Handle, RunSpec};
 
@@ -70,6 +70,37 @@ async fn stopped_while_running_it_ends_within_grace_and_says_who() {
             by: Some("ann".to_owned())
         }
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_refuses_to_stop_it_is_asked_again_and_the_run_says_so() {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    let can = world.backend.executor().capabilities().await.unwrap();
+    let mut cannot = can.clone();
+    cannot.missing = vec!["stop".to_owned()];
+    world.backend.set_capabilities(cannot);
+    life.stop(spec.run).await;
+    let says = |words: &'static str| {
+        move |level: &Status| {
+            level
+                .message
+                .as_deref()
+                .is_some_and(|text| text.contains(words))
+        }
+    };
+    let refusal = "refuses to stop it: the fake backend cannot";
+    life.level(spec.run, says(refusal)).await;
+    // What the backend tells meanwhile does not hide it.
+    within(world.first(spec.run).called("stop", 3)).await;
+    world.first(spec.run).message("busy");
+    within(world.first(spec.run).called("stop", 5)).await;
+    life.level(spec.run, says(refusal)).await;
+    world.backend.set_capabilities(can);
+    assert_stopped(&life, &world, &spec).await;
 }
 
 #[tokio::test(start_paused = true)]

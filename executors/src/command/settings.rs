@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 /// The settings of an executor that is made of commands.
 ///
-/// A command is a program and its arguments. A path is meant from the folder of the configuration file. In the arguments
-/// `{run}`, `{name}`, `{id}`, `{offset}` and `{grace}` (seconds) stand for what they say.
+/// A command is a program and its arguments. A path is meant from the folder of the configuration file. In the arguments of
+/// `start` and `find` `{run}` and `{name}` stand for what they say, in those of `status`, `logs`, `stop` and `remove` `{run}` and
+/// `{id}`; in `logs` also `{offset}`, in `stop` also `{grace}` (seconds).
 ///
 /// ```toml
 /// [executors.batch]
@@ -111,10 +112,16 @@ impl Commands {
                     "`{key}` names no program: write `{key} = [\"./batch\", \"{key}\"]`"
                 )));
             }
+            let known = places(key);
+            let strange = |word| strange(word, known);
             if let Some(strange) = command[1..].iter().find_map(|word| strange(word)) {
-                let known = PLACES.map(|place| format!("`{{{place}}}`")).join(", ");
+                let known: Vec<_> = known.iter().map(|place| format!("`{{{place}}}`")).collect();
+                let those = match known.as_slice() {
+                    [] => "nothing in braces does there".to_owned(),
+                    known => format!("{} do there", known.join(", ")),
+                };
                 return Err(Error::invalid(format!(
-                    "`{{{strange}}}` in `{key}` stands for nothing: {known} do; put what needs such braces into a script"
+                    "`{{{strange}}}` in `{key}` stands for nothing: {those}; put what needs such braces into a script"
                 )));
             }
         }
@@ -140,11 +147,19 @@ impl Commands {
 pub(super) const COMMANDS: [&str; 7] =
     ["start", "status", "logs", "stop", "find", "remove", "check"];
 
-/// What the arguments may name in braces.
-const PLACES: [&str; 5] = ["run", "name", "id", "offset", "grace"];
+/// What the arguments of a command may name in braces: what is known when it is run.
+fn places(command: &str) -> &'static [&'static str] {
+    match command {
+        "start" | "find" => &["run", "name"],
+        "status" | "remove" => &["run", "id"],
+        "logs" => &["run", "id", "offset"],
+        "stop" => &["run", "id", "grace"],
+        _ => &[],
+    }
+}
 
 /// A name in braces that stands for nothing. A text with spaces is a script, in which braces mean something else.
-fn strange(argument: &str) -> Option<&str> {
+fn strange<'a>(argument: &'a str, known: &[&str]) -> Option<&'a str> {
     if argument.contains(char::is_whitespace) {
         return None;
     }
@@ -155,7 +170,7 @@ fn strange(argument: &str) -> Option<&str> {
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         let is_shells = argument[..at].ends_with('$');
-        (is_name && !is_shells && !PLACES.contains(&name)).then_some(name)
+        (is_name && !is_shells && !known.contains(&name)).then_some(name)
     })
 }
 
@@ -188,6 +203,14 @@ mod tests {
                 "`{jobid}` in `logs` stands for nothing",
             ),
             (
+                json!({"start": ["./batch", "start", "{id}"]}),
+                "`{id}` in `start` stands for nothing: `{run}`, `{name}` do there",
+            ),
+            (
+                json!({"check": ["./batch", "{run}"]}),
+                "nothing in braces does there",
+            ),
+            (
                 json!({"stop": "./batch stop {id}"}),
                 r#"write `["./batch", "stop", "{id}"]`"#,
             ),
@@ -198,6 +221,7 @@ mod tests {
         for more in [
             json!({}),
             json!({"stop": ["sh", "-c", "kill $(awk '{print}' {id}.pid)", "{id}-${name}-{grace}", "{}"]}),
+            json!({"logs": ["./batch", "{id}", "{offset}", "{run}"]}),
         ] {
             assert_eq!(refused(&more), "", "{more}");
         }

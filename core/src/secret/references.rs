@@ -6,27 +6,46 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::{Reference, Secret, SecretValue};
+use crate::RunId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SectionName;
 
 /// Reads references that stand in a section's own settings (the password of a registry), each time anew; and once more what
 /// a run was given.
 #[derive(Clone, Default)]
-pub struct References(Option<Arc<Reader>>);
+pub struct References {
+    reader: Option<Arc<Reader>>,
+    run: Option<RunId>,
+}
 
-type Reader = dyn Fn(Reference) -> BoxFuture<'static, Result<Secret>> + Send + Sync;
+type Reader = dyn Fn(Option<RunId>, Reference) -> BoxFuture<'static, Result<Secret>> + Send + Sync;
 
 impl References {
     /// There are no stores: each reference is refused.
     pub fn none() -> Self {
-        Self(None)
+        Self::default()
     }
 
-    /// Reads through `reader`.
+    /// Reads through `reader`, which is told for which run, if for one.
     pub fn through(
-        reader: impl Fn(Reference) -> BoxFuture<'static, Result<Secret>> + Send + Sync + 'static,
+        reader: impl Fn(Option<RunId>, Reference) -> BoxFuture<'static, Result<Secret>>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
-        Self(Some(Arc::new(reader)))
+        Self {
+            reader: Some(Arc::new(reader)),
+            run: None,
+        }
+    }
+
+    /// The same, read for a run: so it stands in the audit.
+    #[must_use]
+    pub fn for_run(&self, run: RunId) -> Self {
+        Self {
+            run: Some(run),
+            ..self.clone()
+        }
     }
 
     /// The value of now.
@@ -64,8 +83,8 @@ impl References {
     }
 
     async fn ask(&self, reference: &Reference) -> Result<Secret> {
-        match &self.0 {
-            Some(reader) => reader(reference.clone()).await,
+        match &self.reader {
+            Some(reader) => reader(self.run, reference.clone()).await,
             None => Err(Error::unsupported(format!(
                 "`{reference}` cannot be read here: no secret stores are configured"
             ))),

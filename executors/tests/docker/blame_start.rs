@@ -90,7 +90,7 @@ async fn an_image_whose_name_is_none_is_the_fault_of_the_image() {
 
 /// Reads `secret:/registry` as this.
 fn password(value: Result<String, ErrorKind>) -> References {
-    References::through(move |reference| {
+    References::through(move |_, reference| {
         assert_eq!(reference.as_str(), "/registry");
         let value = value.clone().map(Secret::new);
         let value = value.map_err(|kind| Error::new(kind, "the store says no"));

@@ -126,10 +126,11 @@ fn references(stores: Option<Arc<Stores>>) -> References {
     let Some(stores) = stores else {
         return References::none();
     };
-    References::through(move |reference| {
+    References::through(move |run, reference| {
         let stores = Arc::clone(&stores);
         Box::pin(async move {
-            let found = stores.read("executor", &reference).await?;
+            let who = run.map_or_else(|| "executor".to_owned(), |run| run.to_string());
+            let found = stores.read(&who, &reference).await?;
             let mut secret = Secret::from(found.value);
             secret.version = found.version;
             Ok(secret)

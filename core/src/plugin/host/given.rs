@@ -135,7 +135,7 @@ mod tests {
 
     /// A store whose present version is 2; `exact`: whether it can be asked for another one.
     fn store(exact: bool) -> References {
-        References::through(move |reference| {
+        References::through(move |_, reference| {
             assert_eq!(
                 reference.store.as_ref().map(SectionName::as_str),
                 Some("prod")

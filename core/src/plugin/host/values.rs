@@ -108,7 +108,7 @@ impl Values {
             // A start made again: the work may have been given what was noted by an earlier life.
             let earlier = before.without(&given);
             if !earlier.is_empty() && !self.masking.knows(&run.to_string()) {
-                match earlier.again(&self.references).await {
+                match earlier.again(&self.references.for_run(run)).await {
                     Ok(more) => values.extend(more),
                     Err(error) => {
                         self.masking.doubt(run.to_string());
@@ -141,7 +141,7 @@ impl Values {
         let Some(given) = self.note(run).await? else {
             return Ok(());
         };
-        let values = given.again(&self.references).await?;
+        let values = given.again(&self.references.for_run(run)).await?;
         self.masking.learn(run.to_string(), values);
         if self.held().remove(&run).is_some() {
             tracing::info!(%run, "the values that the run was given can be read again: its log goes on");
@@ -349,7 +349,8 @@ mod tests {
     /// A store that answers once it is there.
     fn store(is_there: &Arc<AtomicBool>) -> References {
         let is_there = Arc::clone(is_there);
-        References::through(move |_| {
+        References::through(move |run, _| {
+            assert!(run.is_some(), "read for a run");
             let answer = if is_there.load(Ordering::SeqCst) {
                 Ok(Secret::new(VALUE).with_version("7"))
             } else {

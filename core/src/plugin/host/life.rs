@@ -263,11 +263,14 @@ impl Begun {
                 return Err(failed(unanswered(what)));
             }
         };
+        // Another version may have another form.
+        if let Some(version) = answer.get("version").and_then(Value::as_str) {
+            negotiate(&[version.to_owned()]).map_err(|error| {
+                let advice = "use a newer hybrid-runner, or a plugin that speaks one of the `versions` in its `hello`";
+                failed(Error::new(error.kind(), format!("{}; {advice}", error.message())))
+            })?;
+        }
         let welcome = welcome(&answer).map_err(failed)?;
-        negotiate(std::slice::from_ref(&welcome.version)).map_err(|error| {
-            let advice = "use a newer hybrid-runner, or a plugin that speaks one of the `versions` in its `hello`";
-            failed(Error::new(error.kind(), format!("{}; {advice}", error.message())))
-        })?;
         self.session.0 = None;
         tracing::info!(plugin = launch.name(), process = self.process, software = %crate::id::shorten(&welcome.software), "plugin is ready");
         Ok(Life {

@@ -93,7 +93,7 @@ async fn what_cannot_be_used_is_a_failed_promise_that_says_why() {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let (script, folder) = (script.to_str().unwrap(), place.path(""));
     let answer = r#"read line; echo '{"jsonrpc":"2.0","id":1,"result":{"version":"v1-preview","capabilities":{"logs":"forever","streams":false,"resources":false,"images":false,"contained":false}}}'; cat >&2"#;
-    let newer = r#"read line; echo '{"jsonrpc":"2.0","id":1,"result":{"version":"v9"}}'; cat >&2"#;
+    let newer = r#"read line; echo '{"jsonrpc":"2.0","id":1,"result":{"version":"v9","capabilities":{"logs":{"until":"removed"}}}}'; cat >&2"#;
     for (command, words) in [
         (&["/no/such/program"][..], "is it there"),
         (&[script], "#!/bin/sh"),

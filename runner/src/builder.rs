@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::Kind;
@@ -89,11 +90,15 @@ impl Builder {
             tasks.spawn(watch_signals(Arc::clone(&interrupt)));
             cli::main(std::env::args_os(), &self.kinds, &interrupt).await
         });
-        // A read of standard input or a name look-up that still hangs holds nobody back.
-        runtime.shutdown_background();
+        // Tasks end, and the programs that they started with them. A read of standard input or a name look-up that still
+        // hangs holds nobody back.
+        runtime.shutdown_timeout(LAST);
         ExitCode::from(code)
     }
 }
+
+/// How long the tasks that are left may take to end.
+const LAST: Duration = Duration::from_millis(200);
 
 /// Values pass through this memory: no core dump shows it, and no process of the same user reads it.
 fn keep_memory_private() {

@@ -165,6 +165,10 @@ impl Backend for PluginExecutor {
         Self::find(self, spec).await
     }
 
+    fn may_be_written(&self, handle: &Handle) -> bool {
+        Self::may_be_written(self, handle)
+    }
+
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         Executor::watch(self, run)
     }

@@ -37,6 +37,9 @@ pub(super) struct Record {
     /// Nobody can tell whether the backend has it.
     #[serde(default)]
     pub(super) lost: bool,
+    /// The backend has it under a handle that may not be written, because a value stands in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unwritten: bool,
 }
 
 #[derive(Debug)]

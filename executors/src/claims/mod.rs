@@ -14,9 +14,10 @@
 
 mod ledger;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +40,7 @@ use ledger::{Claim, Ledger};
 const AGAIN: Duration = Duration::from_secs(1);
 
 const UNCLEAR: &str = "whether the backend took the run is not known: its answer never came, and it cannot be found by a mark; it is not started again";
+const UNWRITTEN: &str = "the backend's own name of the run was forgotten with the restart: a value of the run stands in it, so that it was never written down, and the run cannot be found by a mark";
 const UNKNOWN: &str = "nothing is known here of this run";
 
 /// A backend with names of its own.
@@ -51,6 +53,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, progress: &Progress) -> Submitted;
     /// By its mark: a strong read. Only asked if the capabilities say `find`.
     async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>>;
+    /// Whether no value stands in a handle.
+    fn may_be_written(&self, handle: &Handle) -> bool;
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>>;
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>>;
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()>;
@@ -65,6 +69,8 @@ pub(crate) struct Claims<B>(Arc<Shared<B>>);
 struct Shared<B> {
     backend: B,
     ledger: Ledger,
+    /// Handles that may not be written; the next life finds the runs by their marks.
+    unwritten: Mutex<HashMap<RunId, Handle>>,
     /// Starts go on although nobody waits for them any more.
     starts: Mutex<JoinSet<()>>,
 }
@@ -84,6 +90,7 @@ impl<B: Backend> Claims<B> {
         Self(Arc::new(Shared {
             backend,
             ledger: Ledger::new(folder),
+            unwritten: Mutex::default(),
             starts: Mutex::default(),
         }))
     }
@@ -99,7 +106,7 @@ impl<B: Backend> Shared<B> {
         let can = self.backend.capabilities().await?;
         let (mut claim, new) = self.ledger.claim(spec).await?;
         if !new {
-            match self.settle(&mut claim, &can).await? {
+            match self.settle(&mut claim, spec.run, &can).await? {
                 Standing::Known(handle) if claim.record.stopped => Err(stopped(handle.run)),
                 Standing::Known(handle) => return Ok(handle),
                 Standing::Ended(Outcome::Stopped { .. }) => Err(stopped(spec.run)),
@@ -108,17 +115,12 @@ impl<B: Backend> Shared<B> {
             }?;
         }
         match self.backend.submit(spec, secrets, progress).await {
-            Submitted::Done(handle) => {
-                let handle = Handle::with_state(spec.run, handle.version, handle.state);
-                claim.record.handle = Some(handle.clone());
-                claim.write().await?;
-                Ok(handle)
-            }
+            Submitted::Done(handle) => self.keep(&mut claim, spec.run, handle).await,
             Submitted::Refused(error) => {
                 claim.remove().await?;
                 Err(error)
             }
-            Submitted::Unclear(error) => match self.settle(&mut claim, &can).await? {
+            Submitted::Unclear(error) => match self.settle(&mut claim, spec.run, &can).await? {
                 Standing::Known(handle) => Ok(handle),
                 Standing::Open => Err(Error::unavailable(
                     "the backend did not take the run; it may be started again",
@@ -130,13 +132,57 @@ impl<B: Backend> Shared<B> {
         }
     }
 
-    /// How a run stands that nobody else is busy with.
-    async fn settle(&self, claim: &mut Claim, can: &Capabilities) -> Result<Standing> {
-        if let Some(handle) = &claim.record.handle {
-            return Ok(Standing::Known(handle.clone()));
+    /// Notes under which handle the backend has a run.
+    async fn keep(&self, claim: &mut Claim, run: RunId, handle: Handle) -> Result<Handle> {
+        let handle = Handle::with_state(run, handle.version, handle.state);
+        if self.backend.may_be_written(&handle) && !claim.record.unwritten {
+            claim.record.handle = Some(handle.clone());
+        } else {
+            if !std::mem::replace(&mut claim.record.unwritten, true) {
+                tracing::warn!(%run, "a value of the run stands in the backend's own name of it, which is not written down: after a restart the run must be found by its mark");
+            }
+            self.unwritten().insert(run, handle.clone());
         }
+        claim.write().await?;
+        Ok(handle)
+    }
+
+    /// A handle as others may keep it; here the run alone is needed.
+    fn outside(&self, handle: Handle) -> Handle {
+        if self.unwritten().contains_key(&handle.run) {
+            Handle::of(handle.run)
+        } else {
+            handle
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<RunId, Handle>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of a run, as far as it is known without asking.
+    fn handle(&self, claim: &Claim, run: RunId) -> Option<Handle> {
+        let written = claim.record.handle.clone();
+        written.or_else(|| self.unwritten().get(&run).cloned())
+    }
+
+    /// How a run stands that nobody else is busy with.
+    async fn settle(&self, claim: &mut Claim, run: RunId, can: &Capabilities) -> Result<Standing> {
+        if let Some(handle) = self.handle(claim, run) {
+            return Ok(Standing::Known(handle));
+        }
+        let lost = |claim: &Claim| {
+            let why = if claim.record.unwritten {
+                UNWRITTEN
+            } else {
+                UNCLEAR
+            };
+            Standing::Ended(Outcome::lost(why))
+        };
         if claim.record.lost {
-            return Ok(Standing::Ended(Outcome::lost(UNCLEAR)));
+            return Ok(lost(claim));
         }
         if claim.record.stopped {
             return Ok(Standing::Ended(Outcome::Stopped { by: None }));
@@ -147,15 +193,12 @@ impl<B: Backend> Shared<B> {
         let Some(spec) = claim.record.spec.as_deref().filter(|_| can.find) else {
             claim.record.lost = true;
             claim.write().await?;
-            return Ok(Standing::Ended(Outcome::lost(UNCLEAR)));
+            return Ok(lost(claim));
         };
         let Some(handle) = self.backend.find(spec).await? else {
             return Ok(Standing::Open);
         };
-        let handle = Handle::with_state(spec.run, handle.version, handle.state);
-        claim.record.handle = Some(handle.clone());
-        claim.write().await?;
-        Ok(Standing::Known(handle))
+        Ok(Standing::Known(self.keep(claim, run, handle).await?))
     }
 
     /// How a run stands; waits for whoever is busy with it.
@@ -163,12 +206,12 @@ impl<B: Backend> Shared<B> {
         let Some(mut claim) = self.ledger.find(run).await? else {
             return Ok(Standing::Ended(Outcome::lost(UNKNOWN)));
         };
-        if claim.record.handle.is_some() {
-            // A backend that does not answer must not keep from what is known.
-            return self.settle(&mut claim, &Capabilities::least()).await;
+        // A backend that does not answer must not keep from what is known.
+        if let Some(handle) = self.handle(&claim, run) {
+            return Ok(Standing::Known(handle));
         }
         let can = self.backend.capabilities().await?;
-        self.settle(&mut claim, &can).await
+        self.settle(&mut claim, run, &can).await
     }
 
     async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
@@ -176,11 +219,11 @@ impl<B: Backend> Shared<B> {
         if new {
             return Ok(());
         }
-        let standing = if let Some(handle) = &claim.record.handle {
-            Standing::Known(handle.clone())
+        let standing = if let Some(handle) = self.handle(&claim, run) {
+            Standing::Known(handle)
         } else {
             let can = self.backend.capabilities().await?;
-            self.settle(&mut claim, &can).await?
+            self.settle(&mut claim, run, &can).await?
         };
         match standing {
             Standing::Ended(_) => Ok(()),
@@ -201,7 +244,7 @@ impl<B: Backend> Shared<B> {
             return Ok(());
         };
         let not_ended = || Error::conflict(format!("the run `{run}` has not ended; stop it first"));
-        if let Some(handle) = claim.record.handle.clone() {
+        if let Some(handle) = self.handle(&claim, run) {
             let level = self.backend.watch(&handle).next().await;
             match level {
                 Some(Ok(level)) if level.is_finished() => {}
@@ -211,12 +254,14 @@ impl<B: Backend> Shared<B> {
             self.backend.remove(&handle).await?;
         } else {
             let can = self.backend.capabilities().await?;
-            match self.settle(&mut claim, &can).await? {
+            match self.settle(&mut claim, run, &can).await? {
                 Standing::Ended(_) => {}
                 Standing::Open | Standing::Known(_) => return Err(not_ended()),
             }
         }
-        claim.remove().await
+        claim.remove().await?;
+        self.unwritten().remove(&run);
+        Ok(())
     }
 }
 
@@ -265,7 +310,8 @@ impl<B: Backend> Executor for Claims<B> {
             while starts.try_join_next().is_some() {}
             // Broken off midway, nobody would know what the backend did.
             starts.spawn(async move {
-                drop(answer.send(shared.start(&spec, &secrets, &progress).await));
+                let started = shared.start(&spec, &secrets, &progress).await;
+                drop(answer.send(started.map(|handle| shared.outside(handle))));
             });
         }
         answered

@@ -319,7 +319,7 @@ impl Backend for Command {
         let answer = self.ask("start", &step, &request).await;
         let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
-            Ok(started) => Submitted::Done(self.handle(spec, &started.id.text())),
+            Ok(started) => Submitted::Done(Self::handle(spec, &started.id.text())),
             Err(error) if error.kind() == ErrorKind::Internal => {
                 Submitted::Unclear(self.0.values.error(error))
             }
@@ -334,7 +334,11 @@ impl Backend for Command {
         let answer = self.ask("find", &step, &request).await;
         let found = answer.and_then(|answer| program::read::<Found>("find", &answer));
         let found = found.map_err(|error| self.0.values.error(error))?;
-        Ok(found.id.map(|id| self.handle(spec, &id.text())))
+        Ok(found.id.map(|id| Self::handle(spec, &id.text())))
+    }
+
+    fn may_be_written(&self, handle: &Handle) -> bool {
+        self.0.values.may_be_written(handle)
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
@@ -410,8 +414,8 @@ impl Backend for Command {
 }
 
 impl Command {
-    fn handle(&self, spec: &RunSpec, id: &str) -> Handle {
+    fn handle(spec: &RunSpec, id: &str) -> Handle {
         let state = json!({ "id": id, "timeout": spec.limits.timeout, "grace": spec.limits.grace });
-        self.0.values.handle(Handle::with_state(spec.run, 1, state))
+        Handle::with_state(spec.run, 1, state)
     }
 }

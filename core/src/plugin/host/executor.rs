@@ -135,7 +135,7 @@ impl PluginExecutor {
         let limit = self.host.timeouts().start.get();
         let question = start(spec, secrets, &self.masked(progress));
         match self.ask(&life, "start", limit, &question).await {
-            Answer::Given(handle) => Submitted::Done(self.values.handle(handle)),
+            Answer::Given(handle) => Submitted::Done(handle),
             Answer::Refused(error) if error.kind() == ErrorKind::Internal => {
                 Submitted::Unclear(error)
             }
@@ -153,6 +153,11 @@ impl PluginExecutor {
             async move { remote.find(&spec).await }.boxed()
         };
         self.ask_again("find", limit, find).await
+    }
+
+    /// Whether a handle may be written down: no value of its run stands in it.
+    pub fn may_be_written(&self, handle: &Handle) -> bool {
+        self.values.may_be_written(handle)
     }
 
     fn masked(&self, progress: &Progress) -> Progress {
@@ -288,6 +293,10 @@ impl Executor for PluginExecutor {
             ))
         })?;
         let caution = caution(&can);
+        for words in can.notes.iter_mut().chain(&mut can.missing) {
+            *words = self.values.text(words);
+        }
+        can.notes.dedup();
         can.notes.extend(caution.map(str::to_owned));
         Ok(can)
     }

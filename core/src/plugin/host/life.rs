@@ -229,7 +229,7 @@ fn ended(status: std::io::Result<ExitStatus>) -> String {
 
 impl Begun {
     /// The first exchange.
-    pub(super) async fn greet(mut self, launch: &Launch) -> Result<Life> {
+    pub(super) async fn greet(mut self, launch: &Launch, masking: &Masking) -> Result<Life> {
         let program = launch.shown();
         let failed = |error: Error| {
             Error::new(
@@ -270,7 +270,8 @@ impl Begun {
                 failed(Error::new(error.kind(), format!("{}; {advice}", error.message())))
             })?;
         }
-        let welcome = welcome(&answer).map_err(failed)?;
+        let mut welcome = welcome(&answer).map_err(failed)?;
+        welcome.software = masking.text(&welcome.software);
         self.session.0 = None;
         tracing::info!(plugin = launch.name(), process = self.process, software = %crate::id::shorten(&welcome.software), "plugin is ready");
         Ok(Life {

@@ -9,7 +9,6 @@ use hybrid_runner_helper::mask::{Masker, Patterns, needles_of};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::executor::Handle;
 use crate::run::{Outcome, State, Status};
 use crate::secret::SecretValue;
 
@@ -196,14 +195,9 @@ impl Masking {
         status
     }
 
-    /// A handle as it may be stored: its state is left out if a value stands in it.
-    pub(super) fn handle(&self, handle: Handle) -> Handle {
-        let state = handle.state.to_string();
-        if self.masked(&state) == state {
-            return handle;
-        }
-        tracing::warn!(run = %handle.run, "the plugin put a value into the handle's state: the state is left out");
-        Handle::of(handle.run)
+    /// Whether no value stands in a text about this one, whose own are known.
+    pub(super) fn is_free(&self, key: &str, text: &str) -> bool {
+        !self.known().unknown.contains(key) && self.masked(text) == text
     }
 }
 

@@ -167,7 +167,8 @@ impl Host {
             let why = life.obituary().await;
             slot.bury(life.age(), why);
         }
-        slot.wait(self.0.launch.shown()).await?;
+        let waited = slot.wait(self.0.launch.shown()).await;
+        waited.map_err(|why| why.with_source(self.0.masking.text(&slot.why)))?;
         match self.begin().await {
             Ok(life) => {
                 slot.life = Some(life.clone());
@@ -190,7 +191,7 @@ impl Host {
             while attendants.try_join_next().is_some() {}
             life::spawn(&self.0.launch, &self.0.masking, &mut attendants)?
         };
-        begun.greet(&self.0.launch).await
+        begun.greet(&self.0.launch, &self.0.masking).await
     }
 }
 
@@ -204,7 +205,7 @@ impl Slot {
         self.why = why;
     }
 
-    /// Waits for the next start, unless that takes too long.
+    /// Waits for the next start, unless that takes too long. Why the last life ended may hold a value, and is not told.
     async fn wait(&self, program: &str) -> Result<()> {
         let Some(at) = self.not_before else {
             return Ok(());
@@ -215,8 +216,7 @@ impl Slot {
                 "the plugin `{program}` is started again in {} s: it ended {} times in a row",
                 left.as_secs() + 1,
                 self.failures
-            ))
-            .with_source(self.why.clone()));
+            )));
         }
         tokio::time::sleep_until(at).await;
         Ok(())

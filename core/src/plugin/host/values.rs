@@ -294,10 +294,20 @@ impl Values {
         status
     }
 
-    /// A handle as it may be stored.
+    /// A handle as it may be written down: without its state, if a value stands in it.
     #[must_use]
     pub fn handle(&self, handle: Handle) -> Handle {
-        self.masking.handle(handle)
+        if self.may_be_written(&handle) {
+            return handle;
+        }
+        tracing::warn!(run = %handle.run, "a value stands in the handle's state: the state is left out");
+        Handle::of(handle.run)
+    }
+
+    /// Whether a handle may be written down: no value of its run stands in it, for all that is known.
+    pub fn may_be_written(&self, handle: &Handle) -> bool {
+        self.masking
+            .is_free(&handle.run.to_string(), &handle.state.to_string())
     }
 }
 

@@ -7,8 +7,8 @@ use hybrid_runner_core::ErrorKind;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::executor::{Executor, Handle, Progress};
 use hybrid_runner_core::kind::Context;
-use hybrid_runner_core::run::{Outcome, RunSpec};
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::run::{Outcome, RunSpec, State};
+use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{Script, Step};
 use hybrid_runner_executors::command;
 use serde_json::{Value, json};
@@ -125,6 +125,71 @@ async fn a_mark_restores_exactly_one_start() {
         assert_eq!(began(&place), 1);
     };
     told(60, test).await;
+}
+
+/// An executor of commands whose backend names its jobs after what they are given; `status` waits for a file.
+fn talkative(place: &Place, find: bool) -> std::sync::Arc<dyn Executor> {
+    let script = "#!/bin/sh\ncase $1 in\n\
+        start | find) echo '{\"id\": \"job-of-kestrel-4711\"}';;\n\
+        status) [ \"$2\" = job-of-kestrel-4711 ] || { echo 'no such job' >&2; exit 1; }\n\
+        if [ -e over ]; then echo '{\"state\": \"succeeded\"}'; else echo '{\"state\": \"running\"}'; fi;;\n\
+        esac\n";
+    std::fs::write(place.path("batch.sh"), script).unwrap();
+    let mut settings = json!({
+        "start": ["/bin/sh", "batch.sh", "start"],
+        "status": ["/bin/sh", "batch.sh", "status", "{id}"],
+        "interval": "50ms",
+    });
+    if find {
+        settings["find"] = json!(["/bin/sh", "batch.sh", "find"]);
+    }
+    (command::KIND.build)(&context(place, settings)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_holds_a_value_is_used_and_never_written_down() {
+    for find in [true, false] {
+        let place = Place::new();
+        let mut spec = spec(&place);
+        spec.env.insert("VALUE".into(), "secret:/a".into());
+        let mut values = Secrets::none();
+        values.insert("/a", SecretValue::new("kestrel-4711"));
+        let test = async {
+            let executor = talkative(&place, find);
+            let handle = executor.start(&spec, &values, &Progress::none()).await;
+            let handle = handle.unwrap();
+            let text = serde_json::to_string(&handle).unwrap();
+            assert!(!text.contains("kestrel-4711"), "{text}");
+            let mut levels = executor.watch(&handle);
+            let level = levels.next().await.unwrap().unwrap();
+            assert_eq!(level.state, State::Running, "{level:?}");
+            drop(levels);
+            let claims = place.path("data").join("claims");
+            let owner = claims.join(place.context().owner.as_str());
+            let claim = std::fs::read_to_string(owner.join(format!("{}.claim", spec.run))).unwrap();
+            assert!(
+                claim.contains("/a") && !claim.contains("kestrel-4711"),
+                "{claim}"
+            );
+            std::fs::write(place.path("over"), "").unwrap();
+            if find {
+                assert_eq!(end(&*executor, &handle).await, Outcome::Succeeded);
+            }
+            drop(executor);
+            // The next life finds the run by its mark, or says why it cannot.
+            let later = talkative(&place, find);
+            match end(&*later, &handle).await {
+                Outcome::Succeeded if find => {}
+                Outcome::Lost { why } if !find => {
+                    assert!(why.contains("a value of the run stands in it"), "{why}");
+                }
+                other => panic!("{other}"),
+            }
+            later.remove(&handle).await.unwrap();
+            assert!(later.list().await.unwrap().is_empty());
+        };
+        told(60, test).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

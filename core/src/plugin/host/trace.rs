@@ -93,28 +93,46 @@ impl Trace {
     }
 }
 
-/// The first line that a program wrote, for whoever finds that it is no plugin. Cheap to clone.
+/// What the first line that a program wrote tells of it, for whoever finds that it is no plugin. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+pub(super) struct Heard(Arc<Mutex<Option<First>>>);
+
+#[derive(Debug)]
+enum First {
+    Message,
+    /// Our own `hello`.
+    Echo,
+    /// No message; without values.
+    Line(String),
+}
+
+impl First {
+    fn of(line: &str, masking: &Masking) -> Self {
+        match serde_json::from_str::<Value>(line) {
+            Ok(message) if message["jsonrpc"] == "2.0" && message["method"] == "hello" => {
+                Self::Echo
+            }
+            Ok(message) if message["jsonrpc"] == "2.0" => Self::Message,
+            _ => Self::Line(masking.text(line)),
+        }
+    }
+}
 
 impl Heard {
     fn take(&self, line: &str, masking: &Masking) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of a message only its first words matter, and a value may stand behind them.
-        heard.get_or_insert_with(|| masking.text(line));
+        heard.get_or_insert_with(|| First::of(line, masking));
     }
 
     /// What is wrong with it, if it is no answer to us at all.
     pub(super) fn complaint(&self) -> Option<String> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = heard.as_deref()?;
-        match serde_json::from_str::<Value>(line) {
-            Ok(message) if message["jsonrpc"] == "2.0" => {
-                (message["method"] == "hello").then(|| {
-                    "it writes back what it is told, as `cat` does: is it a plugin?".to_owned()
-                })
+        match heard.as_ref()? {
+            First::Message => None,
+            First::Echo => {
+                Some("it writes back what it is told, as `cat` does: is it a plugin?".to_owned())
             }
-            _ => Some(format!(
+            First::Line(line) => Some(format!(
                 "the first line that it wrote to stdout is no message: `{}`; messages alone belong there, all else on stderr",
                 crate::id::shorten(&line.replace(char::is_control, "\u{fffd}"))
             )),
@@ -279,6 +297,14 @@ mod tests {
         assert!(complaint(r#"{"jsonrpc":"2.0","id":1,"method":"hello"}"#).is_some());
         assert_eq!(complaint(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), None);
         assert_eq!(Heard::default().complaint(), None);
+        let (heard, blind) = (Heard::default(), Masking::default());
+        blind.doubt("a run".into());
+        heard.take(r#"{"jsonrpc":"2.0","id":1,"error":{}}"#, &blind);
+        assert_eq!(
+            heard.complaint(),
+            None,
+            "a message, though not one word of it may be told"
+        );
     }
 
     #[test]

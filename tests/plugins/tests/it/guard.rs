@@ -46,6 +46,58 @@ async fn a_plugin_gets_nothing_of_our_environment_but_what_is_named() {
     assert!(error.message().contains("`AUTH_TOKEN`"), "{error}");
 }
 
+/// A plugin that is well until there is a file `bad`: then it refuses `hello` with the words in it.
+const MOODY: &str = r#"#!/bin/sh
+read line
+if [ -e bad ]; then
+  printf '{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"%s","data":{"kind":"unavailable"}}}\n' "$(cat bad)"
+  exit 1
+fi
+printf '{"jsonrpc":"2.0","id":1,"result":{"version":"v1-preview","software":"%s","capabilities":{"logs":"until_removed","streams":false,"resources":false,"images":false,"contained":false,"notes":["%s"]}}}\n' "$(cat notes)" "$(cat notes)"
+read line
+printf '{"jsonrpc":"2.0","id":2,"result":{"run":"%s"}}\n' "$(cat run)"
+read line
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_will_not_begin_and_what_it_says_of_itself_are_told_without_values() {
+    let place = Place::new();
+    let run = RunId::generate().attempt(1);
+    for (name, text) in [
+        ("moody.sh", MOODY),
+        ("notes", VALUE),
+        ("run", &run.to_string()),
+    ] {
+        std::fs::write(place.path(name), text).unwrap();
+    }
+    let plugin = place.plugin(&["/bin/sh", "moody.sh"]);
+    let mut spec = Script::new().spec(run);
+    spec.env.insert("VALUE".into(), "secret:/a".into());
+    let mut values = Secrets::none();
+    values.insert("/a", SecretValue::new(VALUE));
+    let test = async {
+        let started = plugin.start(&spec, &values, &Progress::none()).await;
+        started.unwrap();
+        let said = |what: String| {
+            assert!(what.contains("***") && !what.contains(VALUE), "{what}");
+        };
+        said(format!("{:?}", plugin.capabilities().await.unwrap().notes));
+        std::fs::write(place.path("bad"), format!("no: {VALUE}")).unwrap();
+        // Until it is not even started any more.
+        for _ in 0..200 {
+            let Err(error) = plugin.list().await else {
+                continue;
+            };
+            if error.report().contains("times in a row") {
+                return said(error.report());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("it was started again and again");
+    };
+    told(60, test).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leak_is_masked_in_the_log_the_handle_and_the_trace() {
     for fault in ["leaks", "leaks-in-its-handle"] {

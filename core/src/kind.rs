@@ -225,7 +225,7 @@ mod tests {
             (json!({}), "section [secrets.prod]: missing field `_access`"),
             (
                 json!({"_access": {"_timeout": 3}}),
-                "section [secrets.prod], `_access.timeout`: ",
+                "section [secrets.prod], `_access._timeout`: ",
             ),
             (
                 json!({"_access": {"_timeuot": "3s"}}),
@@ -236,7 +236,7 @@ mod tests {
                 "prod".parse().unwrap(),
                 settings,
                 "/",
-                Owner::of("", "r"),
+                Owner::of("", &"r".parse().unwrap()),
                 1,
             );
             let error = context.settings::<Settings>("secrets").unwrap_err();

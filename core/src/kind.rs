@@ -92,8 +92,12 @@ impl Context {
 
     /// Reads the section's settings; an error names the section and the key.
     pub fn settings<T: serde::de::DeserializeOwned>(&self, table: &str) -> Result<T> {
-        T::deserialize(&self.settings).map_err(|error| {
-            Error::invalid(format!("section [{table}.{}]", self.name)).with_source(error)
+        serde_path_to_error::deserialize(&self.settings).map_err(|error| {
+            let section = format!("section [{table}.{}]", self.name);
+            // Of what is missing or unknown the error says the name itself.
+            let key = error.path().iter().next().map(|_| error.path().to_string());
+            let section = key.map_or(section.clone(), |key| format!("{section}, `{key}`"));
+            Error::invalid(section).with_source(error.into_inner())
         })
     }
 }
@@ -194,6 +198,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_slip_finds_its_word() {
@@ -202,6 +207,41 @@ mod tests {
             Some("docker")
         );
         assert_eq!(nearest("slurm", ["argo", "docker", "local"]), None);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_told_with_its_section_and_its_key() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            _access: Access,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Access {
+            _timeout: crate::unit::Period,
+        }
+        for (settings, words) in [
+            (json!({}), "section [secrets.prod]: missing field `_access`"),
+            (
+                json!({"_access": {"_timeout": 3}}),
+                "section [secrets.prod], `_access._timeout`: ",
+            ),
+            (
+                json!({"_access": {"_timeuot": "3s"}}),
+                "section [secrets.prod], `_access._timeuot`: unknown field `_timeuot`",
+            ),
+        ] {
+            let context = Context::new(
+                "prod".parse().unwrap(),
+                settings,
+                "/",
+                Owner::of("", &"r".parse().unwrap()),
+                1,
+            );
+            let error = context.settings::<Settings>("secrets").unwrap_err();
+            assert!(error.report().starts_with(words), "{}", error.report());
+        }
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl Stores {
             .collect()
     }
 
+    /// Refuses a reference that no store of the configuration is meant by. Nothing is asked.
+    pub fn verify(&self, reference: &Reference) -> Result<()> {
+        self.now().store_of(reference).map(drop)
+    }
+
     /// Whether none is configured.
     pub fn is_empty(&self) -> bool {
         self.now().providers.is_empty()

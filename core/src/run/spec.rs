@@ -178,26 +178,27 @@ impl RunSpec {
                 ));
             }
         }
-        self.keep_references_out_of_arguments()?;
+        self.keep_references_where_they_are_resolved()?;
         self.references().map(drop)
     }
 
     /// What is not resolved would reach the workload as it is written, in place of the value.
-    fn keep_references_out_of_arguments(&self) -> Result<()> {
-        for (field, texts) in [("command", &self.command), ("args", &self.args)] {
-            let Some(reference) = texts
-                .iter()
-                .flatten()
-                .find_map(|text| Template::hidden_in(text))
-            else {
-                continue;
-            };
-            return Err(Error::invalid(format!(
-                "`{field}` has the secret reference `{}`; references belong into `env`, `config` or `files`: arguments can be seen by others",
+    fn keep_references_where_they_are_resolved(&self) -> Result<()> {
+        let command = self.command.iter().flatten().map(|text| ("command", text));
+        let args = self.args.iter().flatten().map(|text| ("args", text));
+        let workdir = self.workdir.iter().map(|text| ("workdir", text));
+        let labels = self.labels.values().map(|text| ("labels", text));
+        let hidden = command
+            .chain(args)
+            .chain(workdir)
+            .chain(labels)
+            .find_map(|(field, text)| Some((field, Template::hidden_in(text)?)));
+        hidden.map_or(Ok(()), |(field, reference)| {
+            Err(Error::invalid(format!(
+                "`{field}` has the secret reference `{}`; references belong into `env`, `config` or `files`: what stands here can be seen by others",
                 shorten(reference)
-            )));
-        }
-        Ok(())
+            )))
+        })
     }
 }
 

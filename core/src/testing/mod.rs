@@ -7,6 +7,7 @@
 //! | `executor` | the executor contract: a [`Harness`], the table of [`CASES`], the macro that makes tests of them |
 //! | `provider` | the contract of secret stores: a [`ProviderHarness`], [`PROVIDER_CASES`], and a [`FakeProvider`] |
 //! | `over_session` | any harness with a session in between |
+//! | `search` | looks for values where nobody may find one (feature `_search`) |
 //! | `verdict` | what becomes of a promise when it is tried |
 //! | `skip` | tests that cannot be made where they are run |
 //!
@@ -41,6 +42,8 @@ mod macros;
 mod over_session;
 mod provider;
 mod script;
+#[cfg(feature = "_search")]
+mod search;
 mod skip;
 mod verdict;
 
@@ -54,5 +57,7 @@ pub use provider::{
     provider_contract,
 };
 pub use script::{Script, Step, cksum};
+#[cfg(feature = "_search")]
+pub use search::{Looked, Search};
 pub use skip::skipped;
 pub use verdict::{Failed, Verdict};

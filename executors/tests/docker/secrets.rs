@@ -1,14 +1,12 @@
 //! No value stands anywhere but in the workload (P4), in images of every kind.
 
 use std::fs;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hybrid_runner_core::run::{Outcome, RunSpec};
 use hybrid_runner_core::secret::{References, SecretValue, Secrets};
-use hybrid_runner_core::testing::processes_of;
-use memchr::memmem;
+use hybrid_runner_core::testing::{Looked, Search, processes_of};
 use serde_json::json;
 
 use crate::bench::{Bench, Log, spec, until};
@@ -37,60 +35,10 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Where any of the forms stands.
-struct Search {
-    needles: Vec<Vec<u8>>,
-    hits: Vec<String>,
-    looked: usize,
-}
-
-impl Search {
-    fn bytes(&mut self, place: &str, bytes: &[u8]) {
-        self.looked += 1;
-        for needle in &self.needles {
-            if memmem::find(bytes, needle).is_some() {
-                self.hits
-                    .push(format!("{place}: {}", String::from_utf8_lossy(needle)));
-            }
-        }
-    }
-
-    /// All files below, but for those of other file systems, where the image and the work itself are.
-    fn files(&mut self, folder: &Path) {
-        let Ok(entries) = fs::read_dir(folder) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let Ok(kind) = entry.file_type() else {
-                continue;
-            };
-            let path = entry.path();
-            if kind.is_dir() {
-                self.files(&path);
-            } else if kind.is_file()
-                && let Ok(bytes) = fs::read(&path)
-            {
-                self.bytes(&path.display().to_string(), &bytes);
-            }
-        }
-    }
-
-    /// Arguments and environments of all processes, but for the environments of these.
-    fn processes(&mut self, but: &[u32]) {
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            for what in ["cmdline", "environ"] {
-                if what == "environ" && but.contains(&pid) {
-                    continue;
-                }
-                if let Ok(bytes) = fs::read(entry.path().join(what)) {
-                    self.bytes(&format!("{pid}/{what}"), &bytes);
-                }
-            }
-        }
-    }
+/// A search for these values.
+fn search_for<'a>(values: impl IntoIterator<Item = &'a String>) -> Search {
+    let needles = |value: &'a String| forms(value).into_iter().map(move |form| (form, value));
+    Search::new(values.into_iter().flat_map(needles))
 }
 
 #[test]
@@ -98,14 +46,10 @@ fn what_is_searched_for_would_be_found() {
     let value = value("probe");
     for text in ["", "x", "xy", "xyz"] {
         let around = format!("{text}{value}and more");
-        let mut search = Search {
-            needles: forms(&value),
-            hits: Vec::new(),
-            looked: 0,
-        };
-        search.bytes("plain", around.as_bytes());
-        search.bytes("base64", STANDARD.encode(&around).as_bytes());
-        assert_eq!(search.hits.len(), 2, "{:?}", search.hits);
+        let search = search_for([&value]);
+        assert_eq!(search.known_in(around.as_bytes()), [&value]);
+        let encoded = STANDARD.encode(&around);
+        assert_eq!(search.known_in(encoded.as_bytes()), [&value]);
     }
 }
 
@@ -147,42 +91,42 @@ async fn a_value_stands_nowhere_but_in_the_work() {
         let run = bench.start_with(&spec, &secrets).await;
         until("the work", async || folder.join("there").exists()).await;
 
-        let needles = values.iter().flat_map(|value| forms(value)).collect();
-        let mut search = Search {
-            needles,
-            hits: Vec::new(),
-            looked: 0,
-        };
+        let mut search = search_for(&values);
         let client = bench.place.client();
         let container = client
             .inspect_container(&bench.place.container(run.run), None)
             .await;
-        search.bytes(
+        search.look(
             "the container",
             format!("{:?}", container.unwrap()).as_bytes(),
         );
         let volumes = client.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>);
-        search.bytes(
+        search.look(
             "the volumes",
             format!("{:?}", volumes.await.unwrap()).as_bytes(),
         );
         let image = client.inspect_image(crate::place::BUSYBOX).await.unwrap();
-        search.bytes("the image", format!("{image:?}").as_bytes());
+        search.look("the image", format!("{image:?}").as_bytes());
         let of_the_work = processes_of(run.run).unwrap();
         assert!(!of_the_work.is_empty());
-        search.processes(&of_the_work);
-        assert!(search.looked > 50, "{}", search.looked);
-        search.files(&own.folder().join("data"));
-        search.files(&own.folder().join("exec"));
-        assert_eq!(search.hits, [""; 0]);
+        search.processes(|pid, _, _| {
+            if of_the_work.contains(&pid) {
+                return Looked::Arguments;
+            }
+            Looked::All
+        });
+        search.found_nothing(50);
+        search.files(&own.folder().join("data"), &|_| false);
+        search.files(&own.folder().join("exec"), &|_| false);
+        search.found_nothing(50);
 
         fs::write(folder.join("enough"), "").unwrap();
         let log = bench.log(&run, None).await;
         assert_eq!(bench.end(&run).await, Outcome::Succeeded);
         assert_masked(&log, &mut search);
-        search.processes(&[]);
-        search.files(&own.folder().join("data"));
-        assert_eq!(search.hits, [""; 0]);
+        search.processes(|_, _, _| Looked::All);
+        search.files(&own.folder().join("data"), &|_| false);
+        search.found_nothing(100);
         let listing = fs::read_to_string(folder.join("file")).unwrap();
         assert!(listing.starts_with("-rw-------"), "{listing}");
         bench.remove(&run).await;
@@ -192,7 +136,7 @@ async fn a_value_stands_nowhere_but_in_the_work() {
 
 fn assert_masked(log: &Log, search: &mut Search) {
     let bytes = log.bytes(None);
-    search.bytes("the log", &bytes);
+    search.look("the log", &bytes);
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("***"), "{text}");
     assert!(text.contains("before *** after"), "{text}");

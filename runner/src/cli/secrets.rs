@@ -36,6 +36,10 @@ async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
     let built = config.build(&config.runner.data_dir, &Owner::of("", &agent))?;
 
     let stores = &built.stores;
+    let verified = references
+        .iter()
+        .try_for_each(|reference| stores.verify(reference));
+    verified.map_err(|error| Failure::usage(error.report()))?;
     let reads = references
         .iter()
         .map(|reference| stores.read("secrets check", reference));

@@ -30,8 +30,9 @@ pub(super) fn culprit(text: &str, workflow: &Workflow) -> Option<Place> {
     if let Some(image) = field("image").map(|(_, image)| image).filter(empty) {
         return place_of(image.referenced);
     }
-    let mut arguments = ["command", "args"].into_iter().filter_map(field);
-    if let Some(place) = arguments.find_map(|(_, list)| misplaced(list)) {
+    let seen_by_others = ["command", "args", "workdir", "labels"];
+    let mut seen_by_others = seen_by_others.into_iter().filter_map(field);
+    if let Some(place) = seen_by_others.find_map(|(_, value)| misplaced(value)) {
         return Some(place);
     }
     let entries = ["env", "files"].into_iter().filter_map(field);
@@ -69,26 +70,22 @@ fn can_be_a_variable(workflow: &Workflow, name: &str) -> bool {
 
 /// The place of the first malformed reference in a value.
 fn malformed(value: &Spanned<Tree>) -> Option<Place> {
-    match &value.value {
-        Tree::Text(text) => Template::parse(text)
-            .err()
-            .and_then(|_| place_of(value.referenced)),
-        Tree::Members(members) => members.iter().find_map(|(_, member)| malformed(member)),
-        Tree::Items(items) => items.iter().find_map(malformed),
-        Tree::Other => None,
-    }
+    first(value, |text| Template::parse(text).is_err())
 }
 
-/// The place of the first argument that has a reference.
-fn misplaced(list: &Spanned<Tree>) -> Option<Place> {
-    let Tree::Items(items) = &list.value else {
-        return None;
-    };
-    let has_one = |item: &&Spanned<Tree>| matches!(&item.value, Tree::Text(text) if Template::hidden_in(text).is_some());
-    items
-        .iter()
-        .find(has_one)
-        .and_then(|item| place_of(item.referenced))
+/// The place of the first text that has a reference.
+fn misplaced(value: &Spanned<Tree>) -> Option<Place> {
+    first(value, |text| Template::hidden_in(text).is_some())
+}
+
+/// The place of the first text in a value that is wrong.
+fn first(value: &Spanned<Tree>, wrong: fn(&str) -> bool) -> Option<Place> {
+    match &value.value {
+        Tree::Text(text) => wrong(text).then(|| place_of(value.referenced))?,
+        Tree::Members(members) => members.iter().find_map(|(_, member)| first(member, wrong)),
+        Tree::Items(items) => items.iter().find_map(|item| first(item, wrong)),
+        Tree::Other => None,
+    }
 }
 
 impl<'de> Deserialize<'de> for Tree {

@@ -197,6 +197,16 @@ fn each_error_has_its_line() {
             4,
             "`command` has the secret reference `secret:/x`",
         ),
+        (
+            "name: a\ncommand: [x]\nworkdir: /data/${secret:/x}\n",
+            3,
+            "`workdir` has the secret reference `${secret:/x}`",
+        ),
+        (
+            "name: a\ncommand: [x]\nlabels:\n  team: data\n  key: secret:prod:/x\n",
+            5,
+            "`labels` has the secret reference `secret:prod:/x`",
+        ),
         ("name: a\ncommand: [x]\nimage: ''\n", 3, "`image` is empty"),
         (
             "name: a\ncommand: [x]\nenv:\n  A: b\n  WORKFLOW_B: c\n",

@@ -39,14 +39,15 @@ impl SecretManagerService for Http {
             .await
             .map_err(failed)?;
         let status = answer.status();
-        let headers = answer.headers().clone();
-        let body = answer.bytes().await.map_err(failed)?;
         if status.is_success() {
+            let body = answer.bytes().await.map_err(failed)?;
             // Its position may tell of values: nothing of the error goes on.
             let found = serde_json::from_slice(&body)
                 .map_err(|_| Error::deser("not an answer of Secret Manager"));
             return found.map(Response::from);
         }
+        let headers = answer.headers().clone();
+        let body = answer.bytes().await.map_err(failed)?;
         Err(match Status::try_from(&body) {
             Ok(said) => {
                 Error::service_with_http_metadata(said, Some(status.as_u16()), Some(headers))

@@ -8,11 +8,15 @@ use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-const HOSTS: [&str; 4] = [
+const HOSTS: [&str; 8] = [
     "localhost",
     "127.0.0.1",
     "kv1.vault.azure.net",
     "login.microsoftonline.com",
+    "secretsmanager.us-east-1.amazonaws.com",
+    "secretmanager.googleapis.com",
+    "vault.example",
+    "cluster.example",
 ];
 
 pub(crate) struct Authority {

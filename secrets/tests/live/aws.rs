@@ -12,8 +12,9 @@ use hybrid_runner_secrets::{Refusal, Source};
 use serde_json::{Value, json};
 
 use crate::front::Front;
-use crate::harness::{Dialect, Fronts, nobody, uncached};
+use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
+use crate::tunnel::Tunnel;
 
 mod identities;
 
@@ -202,11 +203,6 @@ mod ssm_keeps_the_contract {
     crate::contract!(Aws::new(Service::Ssm));
 }
 
-async fn refused(settings: Settings, name: &str) -> hybrid_runner_core::Error {
-    let provider = provider(settings).unwrap();
-    provider.get(&SecretName::new(name)).await.unwrap_err()
-}
-
 /// Rights are by action here, so that a whole principal is denied and not one secret.
 #[tokio::test]
 async fn who_lacks_a_right_is_told_which() {
@@ -216,16 +212,15 @@ async fn who_lacks_a_right_is_told_which() {
         };
         let name = aws.put("denied", b"hunter2").await.unwrap();
         let front = aws.fronts.front().await;
-        let error = refused(aws.settings("nobody", &front.url()), &name.name).await;
+        let error = refused(provider(aws.settings("nobody", &front.url())), &name).await;
         let right = if service == Service::Ssm {
             "ssm:GetParameter"
         } else {
             "secretsmanager:GetSecretValue"
         };
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-        for part in [right, &name.name, "AccessDeniedException", "user/nobody"] {
-            assert!(error.report().contains(part), "{part}: {error:?}");
-        }
+        let said = [right, &name.name, "AccessDeniedException", "user/nobody"];
+        assert_says(&error, &said);
         assert_eq!(
             front.seen("GetSecretValue") + front.seen("GetParameter"),
             1,
@@ -233,10 +228,7 @@ async fn who_lacks_a_right_is_told_which() {
         );
         let denied = provider(aws.settings("nobody", &front.url())).unwrap();
         let error = denied.check().await.unwrap_err();
-        assert!(
-            error.report().contains(right) && error.report().contains("`probe`"),
-            "{error:?}"
-        );
+        assert_says(&error, &[right, "`probe`"]);
     }
 }
 
@@ -258,9 +250,9 @@ async fn a_bad_identity_is_told_apart_from_a_missing_right() {
             "UnrecognizedClientException",
         ),
     ] {
-        let error = refused(with(&id), "/a").await;
+        let error = refused(provider(with(&id)), &SecretName::new("/a")).await;
         assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
-        assert!(error.report().contains(code), "{error:?}");
+        assert_says(&error, &[code]);
         assert!(!error.report().contains("hunter2"), "{error:?}");
     }
 }
@@ -300,13 +292,28 @@ async fn a_role_is_not_assumed_with_another_external_id_or_none() {
         let mut settings = aws.settings("reader", &front.url());
         settings.role = Some(aws.text("/role"));
         settings.external_id = external_id;
-        let error = refused(settings, "/any").await;
+        let error = refused(provider(settings), &SecretName::new("/any")).await;
         assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
-        for part in ["the role `arn:", "AccessDenied", "sts:AssumeRole"] {
-            assert!(error.report().contains(part), "{part}: {error:?}");
-        }
+        let said = ["the role `arn:", "AccessDenied", "sts:AssumeRole"];
+        assert_says(&error, &said);
     }
     assert_eq!(front.seen("GetSecretValue"), 0);
+}
+
+#[tokio::test]
+async fn the_service_is_called_by_its_own_name_through_a_proxy() {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
+        return services::skipped();
+    };
+    let name = aws.put("proxy", b"value").await.unwrap();
+    let front = aws.fronts.front().await;
+    let tunnel = Tunnel::to(front.address).await;
+    let mut settings = aws.settings("reader", "");
+    (settings.endpoint, settings.sts_endpoint) = (None, None);
+    settings.proxy = Some(tunnel.url());
+    let secret = provider(settings).unwrap().get(&name).await.unwrap();
+    assert_eq!(secret.value.expose(), b"value");
+    tunnel.assert_asked("secretsmanager.us-east-1.amazonaws.com:443");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::front::Front;
-use crate::harness::{Dialect, Fronts, nobody, uncached};
+use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
 
@@ -106,11 +106,7 @@ impl Azure {
     }
 
     async fn refused(&self, settings: Settings, label: &str) -> hybrid_runner_core::Error {
-        provider(settings)
-            .unwrap()
-            .get(&self.name(label))
-            .await
-            .unwrap_err()
+        refused(provider(settings), &self.name(label)).await
     }
 }
 
@@ -209,15 +205,9 @@ async fn who_lacks_a_role_is_told_which() {
         (error.kind(), Refusal::of(&error)),
         (ErrorKind::Denied, Refusal::Denied)
     );
-    for part in [
-        "Key Vault Secrets User",
-        "ForbiddenByRbac",
-        "app-denied",
-        VAULT,
-        "-denied`",
-    ] {
-        assert!(error.report().contains(part), "{part}: {error:?}");
-    }
+    let role = "Key Vault Secrets User";
+    let said = [role, "ForbiddenByRbac", "app-denied", VAULT, "-denied`"];
+    assert_says(&error, &said);
     let denied = provider(azure.settings("denied", &front).await).unwrap();
     assert_eq!(denied.check().await.unwrap_err().kind(), ErrorKind::Denied);
 }
@@ -232,7 +222,7 @@ async fn a_bad_identity_is_told_with_the_code_of_entra() {
     settings.client_secret = Some(Source::value("hunter2-hunter2"));
     let error = azure.refused(settings, "any").await;
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
-    assert!(error.report().contains("AADSTS7000215"), "{error:?}");
+    assert_says(&error, &["AADSTS7000215"]);
     assert!(!error.report().contains("hunter2"), "{error:?}");
 }
 
@@ -260,14 +250,9 @@ async fn a_federated_token_is_an_identity_and_the_proxy_is_asked_with_its_passwo
         "{identity}"
     );
     let tunnels = azure.tunnels.lock().unwrap();
-    let asked = tunnels.last().unwrap().asked();
-    for host in [
-        "CONNECT kv1.vault.azure.net:443",
-        "CONNECT login.microsoftonline.com:443",
-    ] {
-        let asked = asked.iter().find(|head| head.starts_with(host)).unwrap();
-        assert!(asked.contains("Basic dXNlcjpwYXNz"), "{asked}");
-    }
+    let tunnel = tunnels.last().unwrap();
+    tunnel.assert_asked("kv1.vault.azure.net:443");
+    tunnel.assert_asked("login.microsoftonline.com:443");
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hybrid_runner_core::secret::{SecretName, SecretProvider};
 use hybrid_runner_core::testing::Trouble;
 use hybrid_runner_core::unit::Period;
+use hybrid_runner_core::{Error, Result};
 use hybrid_runner_secrets::decorate::Access;
 
 use crate::authority::Authority;
@@ -85,6 +87,19 @@ impl Fronts {
             1,
             Answer::Says(*code, kind, text.clone()),
         );
+    }
+}
+
+/// Why a store refuses a secret.
+pub(crate) async fn refused(store: Result<Arc<dyn SecretProvider>>, name: &SecretName) -> Error {
+    store.unwrap().get(name).await.unwrap_err()
+}
+
+/// Panics unless an error says each of these.
+#[track_caller]
+pub(crate) fn assert_says(error: &Error, parts: &[&str]) {
+    for part in parts {
+        assert!(error.report().contains(part), "no `{part}`: {error:?}");
     }
 }
 

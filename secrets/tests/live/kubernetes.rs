@@ -24,7 +24,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::front::Front;
-use crate::harness::{Dialect, Fronts, nobody, uncached};
+use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
+use crate::tunnel::Tunnel;
 
 const JSON: &str = "application/json";
 const ACCOUNT: &str = "system:serviceaccount:ingestion:runner";
@@ -201,11 +202,7 @@ impl Cluster {
     }
 
     async fn refused(&self, name: &str) -> Error {
-        self.provider()
-            .await
-            .get(&SecretName::new(name))
-            .await
-            .unwrap_err()
+        refused(Ok(self.provider().await), &SecretName::new(name)).await
     }
 }
 
@@ -274,18 +271,11 @@ async fn who_lacks_a_rule_is_told_which() {
         (error.kind(), Refusal::of(&error)),
         (ErrorKind::Denied, Refusal::Denied)
     );
-    for part in [
-        "verbs [\"get\"]",
-        "Forbidden",
-        "ingestion:other",
-        "`ingestion/there`",
-    ] {
-        assert!(error.report().contains(part), "{part}: {error:?}");
-    }
+    let rule = "verbs [\"get\"]";
+    let said = [rule, "Forbidden", "ingestion:other", "`ingestion/there`"];
+    assert_says(&error, &said);
     let error = cluster.provider().await.check().await.unwrap_err();
-    for part in ["verbs [\"get\"]", "no RoleBinding found", "`probe`"] {
-        assert!(error.report().contains(part), "{part}: {error:?}");
-    }
+    assert_says(&error, &[rule, "no RoleBinding found", "`probe`"]);
 }
 
 #[tokio::test]
@@ -300,6 +290,20 @@ async fn a_bad_identity_is_told_apart_and_a_good_one_by_its_name() {
     let error = cluster.refused("/any").await;
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
     assert!(!error.report().contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_cluster_is_called_by_its_own_name_through_a_proxy() {
+    let cluster = Cluster::new().await;
+    cluster.lay("proxy", &[("value", b"there")]);
+    let front = cluster.fronts.front().await;
+    let tunnel = Tunnel::to(front.address).await;
+    let mut settings = cluster.settings("https://cluster.example:6443");
+    settings.proxy = Some(tunnel.url());
+    let store = provider(settings).unwrap();
+    let secret = store.get(&SecretName::new("/proxy")).await.unwrap();
+    assert_eq!(secret.value.expose(), b"there");
+    tunnel.assert_asked("cluster.example:6443");
 }
 
 #[tokio::test]

@@ -31,7 +31,6 @@ mod kubernetes;
 #[cfg(any(feature = "aws", feature = "azure", feature = "gcp"))]
 mod process;
 mod services;
-#[cfg(feature = "azure")]
 mod tunnel;
 #[cfg(feature = "vault")]
 mod vault;

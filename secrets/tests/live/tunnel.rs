@@ -43,6 +43,16 @@ impl Tunnel {
         format!("http://user:pass@{}", self.address)
     }
 
+    /// Panics unless it was asked for this host and port, with its password.
+    #[track_caller]
+    pub(crate) fn assert_asked(&self, host: &str) {
+        let asked = self.asked();
+        let begin = format!("CONNECT {host} ");
+        let head = asked.iter().find(|head| head.starts_with(&begin));
+        let head = head.unwrap_or_else(|| panic!("`{host}` is not among {asked:?}"));
+        assert!(head.contains("Basic dXNlcjpwYXNz"), "{head}");
+    }
+
     /// The hosts that were asked for, and what authorized it.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()

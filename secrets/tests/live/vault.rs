@@ -14,8 +14,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::front::{Answer, Front};
-use crate::harness::{Dialect, Fronts, nobody, rsa, signed, uncached};
+use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, rsa, signed, uncached};
 use crate::services;
+use crate::tunnel::Tunnel;
 
 const JSON: &str = "application/json";
 
@@ -307,8 +308,8 @@ async fn a_wrong_secret_id_is_a_bad_identity_and_not_shown() {
         mount,
     };
     let front = vault.fronts.front().await;
-    let provider = provider(vault.settings(auth, &front.url())).unwrap();
-    let error = provider.get(&SecretName::new("/a")).await.unwrap_err();
+    let wrong = provider(vault.settings(auth, &front.url()));
+    let error = refused(wrong, &SecretName::new("/a")).await;
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
     assert!(!error.report().contains("hunter2"), "{error:?}");
     assert_eq!(front.seen("/login"), 1, "not again and again");
@@ -367,8 +368,8 @@ async fn a_pod_logs_in_with_the_account_that_kubernetes_gave_it() {
     vault.reads(auth()).await;
     std::fs::write(&token, account_token("web", "bad")).unwrap();
     let front = vault.fronts.front().await;
-    let wrong = provider(vault.settings(auth(), &front.url())).unwrap();
-    let error = wrong.get(&SecretName::new("/a")).await.unwrap_err();
+    let wrong = provider(vault.settings(auth(), &front.url()));
+    let error = refused(wrong, &SecretName::new("/a")).await;
     assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
 }
 
@@ -428,16 +429,10 @@ async fn a_token_of_an_identity_provider_logs_in_and_a_fresh_one_when_it_has_exp
     let forged = token(&rsa(), "vault", NEVER);
     for wrong in [expired, elsewhere, forged] {
         std::fs::write(&file, &wrong).unwrap();
-        let error = provider(vault.settings(auth(), &front.url()))
-            .unwrap()
-            .get(&name)
-            .await
-            .unwrap_err();
+        let settings = vault.settings(auth(), &front.url());
+        let error = refused(provider(settings), &name).await;
         assert_eq!(Refusal::of(&error), Refusal::Identity, "{error:?}");
-        assert!(
-            error.report().contains("the JWT in the role `web`"),
-            "{error:?}"
-        );
+        assert_says(&error, &["the JWT in the role `web`"]);
         assert!(
             !error.report().contains(&wrong[wrong.len() - 40..]),
             "{error:?}"
@@ -477,14 +472,10 @@ async fn a_token_that_is_not_accepted_is_told_apart_from_a_missing_right_and_rea
         .await;
     std::fs::write(&file, vault.token().await.0).unwrap();
     provider.get(&name).await.unwrap();
-    let error = provider
-        .get(&vault.denied().await.unwrap())
-        .await
-        .unwrap_err();
+    let error = refused(Ok(provider), &vault.denied().await.unwrap()).await;
     assert_eq!(Refusal::of(&error), Refusal::Denied, "{error:?}");
-    for part in ["capabilities = [\"read\"]", "data/secret-place/denied"] {
-        assert!(error.report().contains(part), "{part}: {error:?}");
-    }
+    let right = "capabilities = [\"read\"]";
+    assert_says(&error, &[right, "data/secret-place/denied"]);
 }
 
 #[tokio::test]
@@ -509,6 +500,23 @@ async fn fields_are_picked_and_the_whole_is_json() {
 }
 
 #[tokio::test]
+async fn the_server_is_called_by_its_own_name_through_a_proxy() {
+    let Some(vault) = Vault::new(2).await else {
+        return services::skipped();
+    };
+    vault.lay("proxy", json!({"value": "there"})).await;
+    let front = vault.fronts.front().await;
+    let tunnel = Tunnel::to(front.address).await;
+    let token = Source::value(vault.token().await.0);
+    let mut settings = vault.settings(Auth::Token { token }, "https://vault.example:8200");
+    settings.proxy = Some(tunnel.url());
+    let store = provider(settings).unwrap();
+    let secret = store.get(&SecretName::new("/proxy")).await.unwrap();
+    assert_eq!(secret.value.expose(), b"there");
+    tunnel.assert_asked("vault.example:8200");
+}
+
+#[tokio::test]
 async fn a_namespace_is_sent_with_each_request() {
     let Some(vault) = Vault::new(2).await else {
         return services::skipped();
@@ -522,10 +530,6 @@ async fn a_namespace_is_sent_with_each_request() {
     let token = Source::value("any");
     let mut settings = vault.settings(Auth::Token { token }, &front.url());
     settings.namespace = Some("team/a".to_owned());
-    let error = provider(settings)
-        .unwrap()
-        .get(&SecretName::new("/a"))
-        .await
-        .unwrap_err();
+    let error = refused(provider(settings), &SecretName::new("/a")).await;
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
 }

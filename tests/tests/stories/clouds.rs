@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 const VALUE: &str = "correct \"horse\" battery-staple";
 
 /// What `scripts/services/secret-stores up` started, and the binary that can talk to it.
-fn stores() -> Option<Value> {
+fn stores_and_binary() -> Option<Value> {
+    stores().filter(|_| Binary::Clouds.is_there())
+}
+
+/// What `scripts/services/secret-stores up` started.
+pub(super) fn stores() -> Option<Value> {
     let folder = std::env::var_os("HYBRID_RUNNER_STORES")?;
-    if !Binary::Clouds.is_there() {
-        return None;
-    }
     let text = std::fs::read_to_string(Path::new(&folder).join("stores.json"));
     let text = text.expect("the services write it before they say that they are up");
     serde_json::from_str(&text).ok()
@@ -23,7 +25,8 @@ fn skip() {
     skipped("no secret stores, or no build with them: scripts/test makes both");
 }
 
-async fn lay(stores: &Value, path: &str, value: &str) {
+/// Lays a value in every store.
+pub(super) async fn lay(stores: &Value, path: &str, value: &str) {
     let url = stores["admin"]["url"].as_str().expect("an address");
     let http = hybrid_runner_tests::rest::http();
     let body = json!({"path": path, "value": value});
@@ -107,7 +110,7 @@ fn sections(story: &Story, stores: &Value) -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn one_workflow_file_runs_with_each_store_and_only_the_configuration_changes() {
-    let Some(stores) = stores() else {
+    let Some(stores) = stores_and_binary() else {
         return skip();
     };
     Story::told(120, async |story| {
@@ -150,7 +153,7 @@ async fn one_workflow_file_runs_with_each_store_and_only_the_configuration_chang
 
 #[tokio::test]
 async fn a_profile_of_aws_the_role_it_names_and_a_role_beside_it_are_identities() {
-    let Some(stores) = stores() else {
+    let Some(stores) = stores_and_binary() else {
         return skip();
     };
     Story::told(60, async |story| {
@@ -203,7 +206,7 @@ async fn a_profile_of_aws_the_role_it_names_and_a_role_beside_it_are_identities(
 
 #[tokio::test]
 async fn two_accounts_of_one_kind_of_store_are_two_identities() {
-    let Some(stores) = stores() else {
+    let Some(stores) = stores_and_binary() else {
         return skip();
     };
     Story::told(60, async |story| {
@@ -255,7 +258,7 @@ async fn disable(stores: &Value, path: &str) {
 
 #[tokio::test]
 async fn whatever_a_store_refuses_stops_the_run_before_its_start() {
-    let Some(stores) = stores() else {
+    let Some(stores) = stores_and_binary() else {
         return skip();
     };
     Story::told(120, async |story| {
@@ -378,7 +381,7 @@ async fn the_example_of_all_clouds_is_understood_and_none_of_them_is_reached() {
 
 #[tokio::test]
 async fn another_store_takes_over_when_the_file_changes_and_the_runner_is_told() {
-    let Some(stores) = stores() else {
+    let Some(stores) = stores_and_binary() else {
         return skip();
     };
     Story::told(120, async |story| {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hybrid_runner_tests::processes::{self, Process, holds};
+use hybrid_runner_core::testing::{Looked, Search};
+use hybrid_runner_tests::processes::{self, holds};
 use hybrid_runner_tests::story::FOLDER_VARIABLE;
 use hybrid_runner_tests::{Docker, Engine, Runner, Server, Story};
 use serde_json::json;
@@ -81,7 +82,7 @@ exit 7
 "#;
 
 /// The value, and the forms that a log may hold it in.
-fn needles() -> Vec<(String, Vec<u8>)> {
+fn needles() -> Vec<(Vec<u8>, String)> {
     let mut needles = Vec::new();
     for (name, value) in VALUES {
         let bytes = value.as_bytes();
@@ -95,73 +96,31 @@ fn needles() -> Vec<(String, Vec<u8>)> {
             hex,
             quoted[1..quoted.len() - 1].to_owned(),
         ];
-        needles.extend(forms.map(|form| (format!("{name}: {form}"), form.into_bytes())));
+        needles.extend(forms.map(|form| (form.clone().into_bytes(), format!("{name}: {form}"))));
         let lines = value.lines().filter(|line| line.len() >= 12);
-        needles.extend(lines.map(|line| (format!("a line of {name}"), line.as_bytes().to_vec())));
+        needles.extend(lines.map(|line| (line.as_bytes().to_vec(), format!("a line of {name}"))));
     }
     needles
 }
 
-fn assert_clean(place: &str, text: &[u8]) {
-    for (name, needle) in needles() {
-        if holds(text, &needle) {
-            let at = text
-                .windows(needle.len())
-                .position(|window| window == needle)
-                .unwrap_or(0);
-            let around = &text[at.saturating_sub(60)..(at + needle.len() + 60).min(text.len())];
-            panic!(
-                "{place} holds {name}: …{}…",
-                String::from_utf8_lossy(around)
-            );
-        }
-    }
-}
-
-/// Every file below a folder, but not below `secrets`.
-fn assert_folder_clean(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    let mut count = 0;
-    for entry in entries.flatten() {
-        let (path, kind) = (entry.path(), entry.file_type());
-        if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
-            if entry.file_name() != "secrets" {
-                count += assert_folder_clean(&path);
-            }
-        } else if kind.is_ok_and(|kind| kind.is_file()) {
-            count += 1;
-            assert_clean(
-                &path.display().to_string(),
-                &fs::read(&path).unwrap_or_default(),
-            );
-        }
-    }
-    count
+/// Every file below a folder, but not below `secrets`. How many there were.
+fn look_into(search: &mut Search, folder: &Path) -> usize {
+    search.files(folder, &|folder| folder.ends_with("secrets"))
 }
 
 /// Arguments of every process of the machine, and the environments of all that are no workload's.
-fn assert_processes_clean() {
-    let is_work = |process: &Process| {
-        holds(
-            &process.environment,
-            format!("{FOLDER_VARIABLE}=").as_bytes(),
-        )
-    };
-    for process in processes::all() {
-        assert_clean(&format!("argv of {}", process.line()), &process.arguments);
-        if !is_work(&process) {
-            assert_clean(
-                &format!("environ of {}", process.line()),
-                &process.environment,
-            );
+fn look_at_processes(search: &mut Search) {
+    let mark = format!("{FOLDER_VARIABLE}=");
+    search.processes(|_, _, environment| {
+        if holds(environment, mark.as_bytes()) {
+            return Looked::Arguments;
         }
-    }
+        Looked::All
+    });
 }
 
 /// What an engine keeps, and what it tells.
-async fn assert_engine_clean(place: Option<(&Docker, &Engine)>) {
+async fn look_into_engine(search: &mut Search, place: Option<(&Docker, &Engine)>) {
     let Some((docker, engine)) = place else {
         return;
     };
@@ -172,7 +131,7 @@ async fn assert_engine_clean(place: Option<(&Docker, &Engine)>) {
         "/info",
     ] {
         let told = docker.get(path).await.to_string();
-        assert_clean(&format!("the engine's {path}"), told.as_bytes());
+        search.look(&format!("the engine's {path}"), told.as_bytes());
     }
     for container in docker.containers().await {
         let id = container["Id"].as_str().unwrap_or_default();
@@ -180,9 +139,9 @@ async fn assert_engine_clean(place: Option<(&Docker, &Engine)>) {
             .get(&format!("/containers/{id}/json"))
             .await
             .to_string();
-        assert_clean("docker inspect", told.as_bytes());
+        search.look("docker inspect", told.as_bytes());
     }
-    assert!(assert_folder_clean(engine.folder()) > 20);
+    assert!(look_into(search, engine.folder()) > 20);
 }
 
 #[tokio::test]
@@ -231,9 +190,10 @@ pub(super) async fn values_stay(story: &Story, place: Option<(&Docker, &Engine)>
             "no helper was found"
         );
     }
-    assert_processes_clean();
-    assert_engine_clean(place).await;
-    assert!(assert_folder_clean(story.folder()) > 5);
+    let mut search = Search::new(needles());
+    look_at_processes(&mut search);
+    look_into_engine(&mut search, place).await;
+    assert!(look_into(&mut search, story.folder()) > 5);
 
     // The runner's next life goes on masking although it never had the values.
     runner.kill().await;
@@ -242,21 +202,24 @@ pub(super) async fn values_stay(story: &Story, place: Option<(&Docker, &Engine)>
     let end = follow.end().await;
     end.expect_failed("exit", &["7"]);
 
-    assert_clean("the followed log", &follow.log);
-    assert_clean("the stored log", &client.log(&run).await);
-    assert_clean("the run", client.show(&run).await.0.to_string().as_bytes());
-    assert_clean("the list", client.get("/runs").await.to_string().as_bytes());
+    search.look("the followed log", &follow.log);
+    search.look("the stored log", &client.log(&run).await);
+    let told = client.show(&run).await.0.to_string();
+    search.look("the run", told.as_bytes());
+    let told = client.get("/runs").await.to_string();
+    search.look("the list", told.as_bytes());
     let text = follow.text();
     assert!(text.contains("***"), "{text}");
     assert!(text.contains("url=mysql://u:***@db/orders"), "{text}");
     let reported = runner.ask("metrics").await.1;
-    assert_clean("the metrics", reported.as_bytes());
-    assert_processes_clean();
-    assert!(assert_folder_clean(story.folder()) > 5);
+    search.look("the metrics", reported.as_bytes());
+    look_at_processes(&mut search);
+    assert!(look_into(&mut search, story.folder()) > 5);
     if let Some((docker, _)) = place {
         docker.nothing_of(&docker.owner_of(&runner.id)).await;
-        assert_engine_clean(place).await;
+        look_into_engine(&mut search, place).await;
     }
+    search.found_nothing(30);
 }
 
 #[tokio::test]

@@ -87,3 +87,30 @@ async fn recovery_resolves_nothing_for_an_attempt_that_lives() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reference_that_means_no_store_is_wrong_usage_and_no_store_is_asked() {
+    Story::told(60, async |story| {
+        let config = "[secrets.prod]\nkind = \"env\"\n[secrets.test]\nkind = \"env\"\n";
+        let config = story.write("config.toml", config).display().to_string();
+        for (reference, words) in [
+            ("secret:prod:", "this is the name of a store"),
+            ("secret:prod", "this is the name of a store"),
+            ("secret:nowhere:/x", "no store `nowhere`"),
+            ("secret:/x", "there is no default one"),
+        ] {
+            let check = [
+                "secrets",
+                "check",
+                "secret:prod:/x?default=y",
+                reference,
+                "-c",
+                &config,
+            ];
+            let ended = story.command(&check).await;
+            ended.expect(2).says(&[words]);
+            assert_eq!(ended.text(), "", "{reference}");
+        }
+    })
+    .await;
+}

@@ -34,7 +34,7 @@ async fn no_value_of_a_pod_is_found_anywhere_but_in_the_secret_of_its_run() {
 
 async fn in_a_pod(story: &Story, cluster: &Cluster) {
     let values = values(0);
-    let mut search = Search::new(&values);
+    let mut search = search_for(&values);
     lay(story, &values);
     let server = Server::started(story).await;
     let capture = Capture::default();
@@ -58,7 +58,7 @@ async fn in_a_pod(story: &Story, cluster: &Cluster) {
 
     // While it lives: one Secret has them all, and nothing else has one.
     in_objects(&mut search, cluster, 1).await;
-    search.processes(MARK);
+    processes(&mut search, MARK);
     everywhere(&mut search, story, None);
     runner.kill().await;
     runner.start().await;
@@ -85,9 +85,9 @@ async fn in_a_pod(story: &Story, cluster: &Cluster) {
         search.look("the link", &stream);
     }
     search.look("the link, unmasked", &capture.understood().concat());
-    search.processes(MARK);
+    processes(&mut search, MARK);
     everywhere(&mut search, story, None);
-    search.found_nothing();
+    found_nothing(&search);
 }
 
 /// All objects of the namespace, as the API gives them, but for this number of Secrets, where values are found.
@@ -95,7 +95,7 @@ async fn in_objects(search: &mut Search, cluster: &Cluster, secrets: usize) {
     let there = cluster.secrets().await;
     assert_eq!(there.len(), secrets);
     for secret in there {
-        assert!(search.values_in(secret.to_string().as_bytes()) >= 45);
+        assert!(values_in(search, secret.to_string().as_bytes()) >= 45);
     }
     let objects = cluster.objects().await;
     let kinds: Vec<_> = objects.iter().map(|(kind, _)| kind.as_str()).collect();

@@ -6,7 +6,7 @@
 //! | `values` | the secrets |
 //! | `forms` | what encoders make of them, by encoders of the story's own |
 //! | `script`, `workload.c` | what the workload does, and what must be seen of it |
-//! | `places` | the search |
+//! | `places` | what is looked for |
 //! | `cluster` | the search in a cluster |
 
 mod cluster;
@@ -18,13 +18,14 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hybrid_runner_core::testing::Search;
 use hybrid_runner_tests::processes::{holds, until};
 use hybrid_runner_tests::{
     Capture, Client, Docker, Engine, Proxy, Runner, Server, Story, Workflow,
 };
 use serde_json::json;
 
-use places::Search;
+use places::{found_nothing, processes, search_for, values_in};
 use script::Script;
 use values::{Value, values};
 
@@ -58,7 +59,7 @@ async fn no_value_of_a_container_is_found_anywhere_and_nothing_else_is_masked() 
 async fn search(story: &Story, engine: Option<&Engine>) {
     let docker = engine.map(|engine| Docker::at(story, engine.address()));
     let generations = [values(0), values(1)];
-    let mut search = Search::new(generations.iter().flatten());
+    let mut search = search_for(generations.iter().flatten());
     let first = first_attempt(story, &generations[0]);
     let second = second_attempt(story, &generations[1]);
     build_workload(story);
@@ -84,7 +85,7 @@ async fn search(story: &Story, engine: Option<&Engine>) {
     for folder in kept_by(story, engine) {
         assert!(has_canary(&folder), "no output in `{}`", folder.display());
     }
-    search.processes(MARK);
+    processes(&mut search, MARK);
     if let Some(docker) = &docker {
         let told = docker.container(&run).await.to_string();
         assert!(
@@ -115,9 +116,9 @@ async fn search(story: &Story, engine: Option<&Engine>) {
         "no output in what was captured"
     );
     search.look("the link, unmasked", &understood);
-    search.processes(MARK);
+    processes(&mut search, MARK);
     everywhere(&mut search, story, engine);
-    search.found_nothing();
+    found_nothing(&search);
 }
 
 /// The store, as it is now.
@@ -220,16 +221,17 @@ fn build_workload(story: &Story) {
 /// All files of the story but the store: the data of both programs, their configuration, their logs. All that the engine has.
 fn everywhere(search: &mut Search, story: &Story, engine: Option<&Engine>) {
     let secrets = story.path("secrets");
-    search.files(story.folder(), &secrets);
+    let but_secrets = |folder: &Path| folder == secrets;
+    search.files(story.folder(), &but_secrets);
     if let Some(engine) = engine {
-        search.files(engine.folder(), &secrets);
+        search.files(engine.folder(), &but_secrets);
     }
     let laid = hybrid_runner_tests::files(&secrets, "").into_iter();
     let laid: Vec<u8> = laid
         .flat_map(|file| std::fs::read(file).unwrap_or_default())
         .collect();
     assert_eq!(
-        search.values_in(&laid),
+        values_in(search, &laid),
         50,
         "what is in the store must be found there"
     );

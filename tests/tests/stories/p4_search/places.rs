@@ -1,10 +1,9 @@
-//! Looks for values where nobody may find one.
+//! What is looked for: each value in each form.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::BTreeSet;
 
-use aho_corasick::AhoCorasick;
-use hybrid_runner_tests::processes;
+use hybrid_runner_core::testing::{Looked, Search};
+use hybrid_runner_tests::processes::holds;
 
 use super::forms::{forms, forms_within, parts};
 use super::values::Value;
@@ -14,112 +13,44 @@ const SHORTEST: usize = 6;
 /// Longer needles are looked for in parts, so that a part of a value is found as well.
 const PART: usize = 64;
 
-/// What is looked for, and what was found.
-pub(super) struct Search {
-    needles: AhoCorasick,
-    /// Of which value each of them is.
-    names: Vec<String>,
-    places: usize,
-    bytes: usize,
-    hits: Vec<String>,
+/// A search for these values, in each form.
+pub(super) fn search_for<'a>(values: impl IntoIterator<Item = &'a Value>) -> Search {
+    let mut needles = Vec::new();
+    for value in values {
+        add(value, &mut needles);
+    }
+    Search::new(needles)
 }
 
-impl Search {
-    /// A search for these values, in each form.
-    pub(super) fn new<'a>(values: impl IntoIterator<Item = &'a Value>) -> Self {
-        let mut needles = BTreeMap::new();
-        for value in values {
-            add(value, &mut needles);
+/// Looks into arguments and environment of every process that has not this mark.
+pub(super) fn processes(search: &mut Search, mark: &str) {
+    let mark = mark.as_bytes();
+    search.processes(|_, arguments, environment| {
+        if holds(arguments, mark) || holds(environment, mark) {
+            return Looked::Nothing;
         }
-        let (texts, names): (Vec<_>, Vec<_>) = needles.into_iter().unzip();
-        Self {
-            needles: AhoCorasick::new(texts).expect("they fit into memory"),
-            names,
-            places: 0,
-            bytes: 0,
-            hits: Vec::new(),
-        }
-    }
-
-    /// Looks into some bytes.
-    pub(super) fn look(&mut self, place: &str, bytes: &[u8]) {
-        self.places += 1;
-        self.bytes += bytes.len();
-        let mut found = self.needles.find_iter(bytes);
-        if let Some(hit) = found.next() {
-            let around = &bytes[hit.start().saturating_sub(40)..bytes.len().min(hit.end() + 40)];
-            self.hits.push(format!(
-                "{place} at byte {}, {}, and {} more: …{}…",
-                hit.start(),
-                self.names[hit.pattern()],
-                found.count(),
-                around.escape_ascii()
-            ));
-        }
-    }
-
-    /// Looks into every file below a folder, but for one folder in it.
-    pub(super) fn files(&mut self, folder: &Path, but: &Path) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let Ok(kind) = entry.file_type() else {
-                continue;
-            };
-            if kind.is_dir() && path != but {
-                self.files(&path, but);
-            } else if kind.is_file() {
-                // One that was removed meanwhile holds nothing.
-                let bytes = std::fs::read(&path).unwrap_or_default();
-                self.look(&path.display().to_string(), &bytes);
-            }
-        }
-    }
-
-    /// Looks into arguments and environment of every process that has not this mark.
-    pub(super) fn processes(&mut self, mark: &str) {
-        let all = processes::all();
-        assert!(all.len() > 2, "only {} processes are seen", all.len());
-        for process in all.iter().filter(|process| !process.mentions(mark)) {
-            let line = process.line();
-            self.look(&format!("the arguments of `{line}`"), &process.arguments);
-            self.look(
-                &format!("the environment of `{line}`"),
-                &process.environment,
-            );
-        }
-    }
-
-    /// How many of the values are found in these bytes: shows that a search finds.
-    pub(super) fn values_in(&self, bytes: &[u8]) -> usize {
-        let found = self.needles.find_overlapping_iter(bytes);
-        let mut names: Vec<_> = found
-            .filter_map(|hit| self.names[hit.pattern()].split(", ").next())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names.len()
-    }
-
-    /// Fails unless nothing was found.
-    pub(super) fn found_nothing(&self) {
-        let (hits, places, bytes) = (self.hits.len(), self.places, self.bytes);
-        assert!(
-            self.hits.is_empty(),
-            "{hits} of {places} places ({bytes} bytes) hold a value:\n{}",
-            self.hits.join("\n")
-        );
-        assert!(
-            places > 40 && bytes > 1 << 20,
-            "only {bytes} bytes in {places} places were looked at"
-        );
-    }
+        Looked::All
+    });
 }
 
-fn add(value: &Value, needles: &mut BTreeMap<Vec<u8>, String>) {
+/// How many of the values are found in these bytes: shows that a search finds.
+pub(super) fn values_in(search: &Search, bytes: &[u8]) -> usize {
+    let found = search.known_in(bytes).into_iter();
+    let names: BTreeSet<_> = found.filter_map(|name| name.split(", ").next()).collect();
+    names.len()
+}
+
+/// Fails unless nothing was found in all that a story has.
+pub(super) fn found_nothing(search: &Search) {
+    search.found_nothing(40);
+    let bytes = search.bytes();
+    assert!(bytes > 1 << 20, "only {bytes} bytes were looked at");
+}
+
+fn add(value: &Value, needles: &mut Vec<(Vec<u8>, String)>) {
     let mut take = |text: &str, what: &str, shortest: usize| {
         for part in in_parts(text.as_bytes()).filter(|part| part.len() >= shortest) {
-            let name = || format!("{}, {what}", value.name);
-            needles.entry(part.to_vec()).or_insert_with(name);
+            needles.push((part.to_vec(), format!("{}, {what}", value.name)));
         }
     };
     take(&value.text, "itself", 4);

@@ -88,6 +88,11 @@ impl Kind for Workflow {
                 }],
             },
         });
+        if let Some(defaults) = shell.settings.template.pointer("/spec/templateDefaults")
+            && defaults.get("retryStrategy").is_some()
+        {
+            kept["spec"]["templateDefaults"] = json!({ "retryStrategy": null });
+        }
         if shell.is_held {
             kept["metadata"] = json!({ "labels": { INSTANCE: NOBODY } });
             kept["spec"]["suspend"] = true.into();
@@ -120,6 +125,11 @@ impl Kind for Workflow {
     fn puts_away(&self) -> bool {
         // The controller does, after ten seconds, if it runs.
         false
+    }
+
+    fn makes_others(&self) -> bool {
+        // A pod that is gone before the controller saw it run counts as never made: it looks every ten seconds.
+        true
     }
 
     fn has_first_process(&self) -> bool {
@@ -259,12 +269,28 @@ fn pods(workflow: &Object) -> impl Iterator<Item = &Node> {
     nodes.filter(|node| node.kind == "Pod")
 }
 
-fn end(workflow: &Object) -> Option<End> {
-    let status = &workflow.status;
-    let phase = status.phase.as_deref()?;
-    if !matches!(phase, "Succeeded" | "Failed" | "Error") {
+fn is_end(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed" | "Error")
+}
+
+/// How the only step with a pod ended. For minutes after that Argo waits for the last report of a pod that is gone. With tries of its own
+/// only the Workflow tells which was the last.
+fn end_of_work(workflow: &Object) -> Option<&str> {
+    let mut nodes = workflow.status.nodes.values();
+    if nodes.any(|node| node.kind == "Retry") {
         return None;
     }
+    let mut pods = pods(workflow);
+    let (only, None) = (pods.next()?, pods.next()) else {
+        return None;
+    };
+    only.phase.as_deref().filter(|phase| is_end(phase))
+}
+
+fn end(workflow: &Object) -> Option<End> {
+    let status = &workflow.status;
+    let of_itself = status.phase.as_deref().filter(|phase| is_end(phase));
+    let phase = of_itself.or_else(|| end_of_work(workflow))?;
     let of_node = pods(workflow).find_map(|node| node.message.as_deref());
     let of_workflow = status.message.as_deref();
     let message = [of_node, of_workflow].into_iter().flatten();

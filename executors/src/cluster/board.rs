@@ -42,6 +42,8 @@ pub(crate) struct Seen {
     pub(crate) object: Option<ObjectSeen>,
     /// By their uid.
     pub(crate) pods: BTreeMap<String, PodSeen>,
+    /// The last that was seen of a pod whose work had begun, and which the cluster does not have any more.
+    pub(crate) gone: Option<PodSeen>,
 }
 
 impl Seen {
@@ -49,6 +51,25 @@ impl Seen {
     pub(crate) fn pod(&self) -> Option<&PodSeen> {
         let place = |pod: &&PodSeen| (!pod.is_over(), pod.has_begun(), pod.accepted);
         self.pods.values().max_by_key(place)
+    }
+
+    /// Puts a pod as it is now there.
+    fn put(&mut self, mut pod: PodSeen) {
+        if let Some(before) = self.pods.get(&pod.uid) {
+            pod.remember(before);
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// Takes a pod away. Of several that had begun the first counts.
+    fn bury(&mut self, uid: &str) {
+        let pod = self.pods.remove(uid);
+        // One that never began ends in words of no meaning.
+        let pod = pod.filter(|pod| pod.began().is_some());
+        if let (None, Some(mut pod)) = (&self.gone, pod) {
+            pod.is_gone();
+            self.gone = Some(pod);
+        }
     }
 
     /// The pods that have not ended.
@@ -128,11 +149,9 @@ impl Board {
                 quick: Box::new(Connected::api::<Pod>),
                 patient: Box::new(Connected::following::<Pod>),
                 of: Box::new(PodSeen::of),
-                put: |seen, pod, uid| {
-                    match pod {
-                        Some(pod) => seen.pods.insert(uid.to_owned(), pod),
-                        None => seen.pods.remove(uid),
-                    };
+                put: |seen, pod, uid| match pod {
+                    Some(pod) => seen.put(pod),
+                    None => seen.bury(uid),
                 },
             }));
         }
@@ -146,6 +165,11 @@ impl Board {
     /// How a run stands, if that is surely up to date.
     pub(crate) fn current(&self, run: RunId) -> Option<Seen> {
         self.shared.current(run)
+    }
+
+    /// The last that was seen of a pod of the run that is gone: of what is gone that never changes.
+    pub(crate) fn gone(&self, run: RunId) -> Option<PodSeen> {
+        self.shared.state().runs.get(&run)?.gone.clone()
     }
 
     /// Forgets a run that was removed.

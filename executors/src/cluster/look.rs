@@ -37,6 +37,7 @@ impl Shared {
         Ok(Seen {
             object: Some(object),
             pods,
+            gone: self.board.gone(run),
         })
     }
 

@@ -16,7 +16,7 @@ pub(super) enum Level {
     Unknown,
     /// It is being made ready: what it waits for.
     Starting(Option<String>),
-    /// It cannot begin, and its object does not say so yet.
+    /// It cannot begin, or its pod is gone, and its object does not say so yet.
     Hopeless(Failure),
     /// The work runs.
     Running,
@@ -29,8 +29,13 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     let Some(object) = &seen.object else {
         return Level::Unknown;
     };
-    let pod = seen.pod();
-    if let Some(pod) = pod {
+    if let Some(failure) = object.failed.as_ref().filter(|_| object.had_begun) {
+        return Level::Over(Outcome::Failed(failure.clone()));
+    }
+    if let Some(gone) = seen.gone.as_ref().filter(|_| object.failed.is_none()) {
+        return after(kind, object, gone);
+    }
+    if let Some(pod) = seen.pod() {
         return of_pod(object, pod);
     }
     if let Some(failure) = &object.failed {
@@ -43,6 +48,14 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
         return Level::Over(Outcome::Stopped { by: None });
     }
     Level::Starting(object.standing.waits.clone())
+}
+
+/// A pod that had begun is gone. The end of it is that of the run, whatever pod the cluster makes in its place.
+fn after(kind: &dyn Kind, object: &ObjectSeen, gone: &PodSeen) -> Level {
+    match end_of(object, gone) {
+        Outcome::Failed(failure) if kind.makes_others() => Level::Hopeless(failure),
+        outcome => Level::Over(outcome),
+    }
 }
 
 fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
@@ -87,7 +100,7 @@ fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
         };
     }
     match outcome {
-        Outcome::Failed(failure) if failure.class == FailureClass::Exit => {
+        Outcome::Failed(failure) if failure.class == FailureClass::Exit && pod.going.is_none() => {
             let what = "somebody else told the cluster to stop the run";
             let mut shut = Failure::new(FailureClass::Killed, what);
             shut.exit_code = failure.exit_code;
@@ -123,7 +136,7 @@ pub(super) fn of(run: RunId, level: &Level, seen: &Seen) -> Status {
     };
     let mut status = Status::new(run.attempt_number(), state);
     status.message = message;
-    if let Some(pod) = seen.pod() {
+    if let Some(pod) = seen.gone.as_ref().or(seen.pod()) {
         status.times.running = pod.began();
         status.times.finished = pod.ended();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::Result;
-use hybrid_runner_core::run::{Failure, State};
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::{RunId, Status};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::board::{Ear, Seen};
 use super::error::{failed, found};
 use super::events::last_warning;
-use super::object::FAILED;
+use super::object::{BEGUN, FAILED, ObjectSeen};
 use super::pod::seconds;
 use super::runs::Shared;
 use super::seen::{Container, PodSeen};
@@ -66,19 +66,21 @@ impl Watcher {
             if self.told.as_ref().is_some_and(Status::is_finished) {
                 return Ok(None);
             }
-            let seen = self.see().await?;
-            let level = self.shared.level(&seen);
+            let mut seen = self.see().await?;
+            let mut level = self.shared.level(&seen);
+            if is_by_somebody(&level) {
+                // Of the two watches that of pods may be ahead: it may be a stop of ours.
+                seen = self.shared.look(self.run).await?;
+                level = self.shared.level(&seen);
+            }
             if let Level::Hopeless(failure) = &level {
                 self.shared.give_up(self.run, &seen, failure).await?;
                 // All who look find the same mark, if it was not too late for it.
                 self.ear = None;
                 continue;
             }
-            if let (Level::Running, Some(pod)) = (&level, seen.pod())
-                && let Err(error) = self.shared.keep_time(&seen, pod).await
-            {
-                // The pod's first deadline holds until then; how the run stands is known all the same.
-                tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
+            if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
+                self.look_after(&seen, pod).await;
             }
             let mut status = status::of(self.run, &level, &seen);
             self.explain(&mut status, &seen).await;
@@ -86,6 +88,18 @@ impl Watcher {
                 self.told = Some(status.clone());
                 return Ok(Some(status));
             }
+        }
+    }
+
+    /// What a pod needs while its work runs. If it cannot be done now, how the run stands is known all the same.
+    async fn look_after(&self, seen: &Seen, pod: &PodSeen) {
+        let run = self.run;
+        if let Err(error) = self.shared.keep_time(seen, pod).await {
+            // The pod's first deadline holds until then.
+            tracing::warn!(%run, %error, "the time limit of the run could not be shortened");
+        }
+        if let Err(error) = self.shared.keep_single(run, seen, pod).await {
+            tracing::warn!(%run, %error, "somebody deletes the pod of the run, and the cluster may make another");
         }
     }
 
@@ -145,6 +159,11 @@ impl Watcher {
     }
 }
 
+/// Whether somebody ended the run who was not told to by us, as far as is known.
+fn is_by_somebody(level: &Level) -> bool {
+    matches!(level, Level::Over(Outcome::Failed(failure)) if failure.class == FailureClass::Killed)
+}
+
 impl Shared {
     /// Marks a run that cannot begin as failed, and has its pod put away, unless it stands otherwise by now.
     async fn give_up(&self, run: RunId, seen: &Seen, failure: &Failure) -> Result<()> {
@@ -153,14 +172,30 @@ impl Shared {
         };
         let words = serde_json::to_string(failure).unwrap_or_default();
         let mut patch = json!({ "metadata": { "annotations": { FAILED: words } } });
+        if seen.gone.is_some() {
+            patch["metadata"]["annotations"][BEGUN] = "true".into();
+        }
         merge(&mut patch, &self.kind.hold());
         let is_marked = self.change(run, object, "give up", patch).await?;
         if is_marked && !self.kind.puts_away() {
-            for pod in seen.living().filter(|pod| !pod.has_begun()) {
+            let may_go = |pod: &&PodSeen| !pod.has_begun() || seen.gone.is_some();
+            for pod in seen.living().filter(may_go) {
                 delete(self, pod, Duration::ZERO).await?;
             }
         }
         Ok(())
+    }
+
+    /// Sees to it that no other pod is made for one that somebody deletes: Argo makes one for a pod that is gone before it was seen to run.
+    async fn keep_single(&self, run: RunId, seen: &Seen, pod: &PodSeen) -> Result<()> {
+        let object = seen.object.as_ref();
+        let is_due = |object: &&ObjectSeen| pod.going.is_some() && !object.standing.is_held;
+        let Some(object) = object.filter(is_due).filter(|_| self.kind.makes_others()) else {
+            return Ok(());
+        };
+        // One that has changed meanwhile rings, and is looked at again.
+        let held = self.change(run, object, "hold", self.kind.hold());
+        held.await.map(drop)
     }
 
     /// Shortens the pod's deadline to the time limit of the work, once it is known when that began.

@@ -84,6 +84,10 @@ impl Kind for Job {
         true
     }
 
+    fn makes_others(&self) -> bool {
+        false
+    }
+
     fn has_first_process(&self) -> bool {
         false
     }

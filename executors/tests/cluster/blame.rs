@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::secret::Secrets;
@@ -31,6 +32,8 @@ over_both!(
     a_policy_of_the_namespace_is_named,
     by_default_a_pod_keeps_the_restricted_profile,
     a_pod_that_somebody_deleted_was_killed,
+    a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again,
+    a_pod_that_was_deleted_without_grace_was_killed_and_another_does_not_live,
     a_pod_that_was_evicted_may_be_tried_again,
     an_object_that_somebody_deleted_is_lost,
     a_time_limit_counts_from_the_beginning_of_the_work,
@@ -252,6 +255,66 @@ async fn a_pod_that_somebody_deleted_was_killed(over: Over) {
     .await;
     assert_eq!(bench.failure(&run).await.class, FailureClass::Killed);
     bench.remove(&run).await;
+}
+
+async fn a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    // Argo looks at a pod that runs once in ten seconds; it makes another for one that is gone by then.
+    let evidence = bench.place.folder.path().join("evidence");
+    let script = format!(
+        "echo begun >> {}; trap 'sleep 3; exit 0' TERM; sleep 600 & wait",
+        evidence.display()
+    );
+    let run = bench.begin(&script).await;
+    bench.running(&run).await;
+    let (pods, name) = pod(&bench).await;
+    let watcher = bench.failure(&run);
+    let options = DeleteParams::default();
+    let deleting = pods.delete(&name, &options);
+    let (failure, deleted) = tokio::join!(watcher, deleting);
+    deleted.unwrap();
+    says(&failure, FailureClass::Killed, "somebody else");
+    none_lives(&pods).await;
+    assert_eq!(bench.failure(&run).await.class, FailureClass::Killed);
+    let begun = std::fs::read_to_string(evidence).unwrap();
+    assert_eq!(begun, "begun\n");
+    bench.remove(&run).await;
+}
+
+async fn a_pod_that_was_deleted_without_grace_was_killed_and_another_does_not_live(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let run = bench.begin("sleep 600").await;
+    bench.running(&run).await;
+    let (pods, name) = pod(&bench).await;
+    let watcher = bench.failure(&run);
+    let now = DeleteParams::default().grace_period(0);
+    let deleting = pods.delete(&name, &now);
+    let (failure, deleted) = tokio::join!(watcher, deleting);
+    deleted.unwrap();
+    says(&failure, FailureClass::Killed, "somebody else");
+    let afresh = bench.place.executor_of("one").await;
+    let later = afresh.watch(&run).collect::<Vec<_>>().await;
+    let later = later.into_iter().next_back().unwrap().unwrap();
+    assert_eq!(later.outcome(), Some(&Outcome::Failed(failure)));
+    none_lives(&pods).await;
+    bench.remove(&run).await;
+}
+
+/// No pod is there, and none comes.
+async fn none_lives(pods: &Api<Pod>) {
+    let lives = async || {
+        let listed = pods.list(&ListParams::default()).await.unwrap();
+        let mut phases = listed.items.into_iter().filter_map(|pod| pod.status?.phase);
+        phases.any(|phase| phase == "Running" || phase == "Pending")
+    };
+    until("the end of all pods", async || !lives().await).await;
+    // As long as Argo takes between two looks.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(!lives().await);
 }
 
 async fn a_pod_that_was_evicted_may_be_tried_again(over: Over) {

@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The server gives so many objects at once.
 const PAGE: u32 = 500;
+/// The API server speaks up once a minute, if only to say where a watch has come to: one that is silent for longer is asked for again.
+const QUIET: Duration = Duration::from_secs(90);
 /// For so many seconds a watch lives: less than the silence at which a connection counts as dead.
 const WATCH: u32 = 290;
 
@@ -167,9 +169,18 @@ impl Board {
         self.shared.current(run)
     }
 
-    /// The last that was seen of a pod of the run that is gone: of what is gone that never changes.
-    pub(crate) fn gone(&self, run: RunId) -> Option<PodSeen> {
-        self.shared.state().runs.get(&run)?.gone.clone()
+    /// Adds to what the API server says what it does not say any more: of pods that are gone, or on their way out. That never changes.
+    pub(crate) fn remind(&self, run: RunId, seen: &mut Seen) {
+        let state = self.shared.state();
+        let Some(known) = state.runs.get(&run) else {
+            return;
+        };
+        seen.gone.clone_from(&known.gone);
+        for (uid, pod) in &mut seen.pods {
+            if let Some(before) = known.pods.get(uid) {
+                pod.remember(before);
+            }
+        }
     }
 
     /// Forgets a run that was removed.
@@ -345,7 +356,10 @@ impl Keeper {
         };
         self.is_current(true);
         let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
+        while let Ok(next) = timeout(QUIET, events.next()).await {
+            let Some(event) = next else {
+                break;
+            };
             match event {
                 Ok(WatchEvent::Error(status)) if status.code == 410 => return Ok(Broken::TooOld),
                 Ok(WatchEvent::Error(_)) | Err(_) => return Ok(Broken::Away),

@@ -34,11 +34,13 @@ impl Shared {
             .filter_map(PodSeen::of)
             .map(|(_, pod)| (pod.uid.clone(), pod))
             .collect();
-        Ok(Seen {
+        let mut seen = Seen {
             object: Some(object),
             pods,
-            gone: self.board.gone(run),
-        })
+            gone: None,
+        };
+        self.board.remind(run, &mut seen);
+        Ok(seen)
     }
 
     /// What the board knows, if it is up to date and knows the run; else asks the API server.

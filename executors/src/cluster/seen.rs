@@ -2,7 +2,7 @@
 
 use hybrid_runner_core::RunId;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::names;
@@ -23,6 +23,8 @@ pub(crate) struct PodSeen {
     pub(crate) message: Option<String>,
     /// Why it has no node.
     pub(crate) unschedulable: Option<String>,
+    /// Since when the cluster does not take it for well.
+    pub(crate) unwell: Option<Timestamp>,
     /// Why the cluster itself ends it.
     pub(crate) disruption: Option<(String, String)>,
     /// When its node took it.
@@ -106,6 +108,7 @@ impl PodSeen {
             reason: status.reason,
             message: status.message,
             unschedulable: condition("PodScheduled", "False").map(|(_, message)| message),
+            unwell: unwell(&conditions),
             disruption: condition("DisruptionTarget", "True"),
             accepted: time(status.start_time.as_ref()),
             deadline: spec.and_then(|spec| spec.active_deadline_seconds),
@@ -235,6 +238,12 @@ fn could_not_begin(ended: &ContainerStateTerminated) -> bool {
     const WORDS: [&str; 2] = ["failed to find name in PATH: ", "failed to start command: "];
     let message = ended.message.as_deref().unwrap_or_default();
     ended.exit_code == CODE && WORDS.iter().any(|words| message.starts_with(words))
+}
+
+fn unwell(conditions: &[PodCondition]) -> Option<Timestamp> {
+    let mut conditions = conditions.iter();
+    let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+    time(ready.last_transition_time.as_ref()).filter(|_| ready.status == "False")
 }
 
 /// When a pod was deleted: its timestamp says when its grace is over.

@@ -16,7 +16,7 @@ pub(super) enum Level {
     Unknown,
     /// It is being made ready: what it waits for.
     Starting(Option<String>),
-    /// It cannot begin, or its pod is gone, and its object does not say so yet.
+    /// It cannot begin, and its object does not say so yet.
     Hopeless(Failure),
     /// The work runs.
     Running,
@@ -33,7 +33,8 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
         return Level::Over(Outcome::Failed(failure.clone()));
     }
     if let Some(gone) = seen.gone.as_ref().filter(|_| object.failed.is_none()) {
-        return after(kind, object, gone);
+        // Its end is that of the run, whatever pod the cluster makes in its place.
+        return Level::Over(end_of(object, gone));
     }
     if let Some(pod) = seen.pod() {
         return of_pod(object, pod);
@@ -48,14 +49,6 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
         return Level::Over(Outcome::Stopped { by: None });
     }
     Level::Starting(object.standing.waits.clone())
-}
-
-/// A pod that had begun is gone. The end of it is that of the run, whatever pod the cluster makes in its place.
-fn after(kind: &dyn Kind, object: &ObjectSeen, gone: &PodSeen) -> Level {
-    match end_of(object, gone) {
-        Outcome::Failed(failure) if kind.makes_others() => Level::Hopeless(failure),
-        outcome => Level::Over(outcome),
-    }
 }
 
 fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {

@@ -28,6 +28,7 @@ over_both!(
     an_invalid_name_of_an_image_is_said_to_be_one,
     an_image_that_runs_as_root_needs_a_user,
     what_no_node_can_give_is_named_while_it_waits,
+    a_volume_that_is_not_there_is_named_while_it_waits,
     a_quota_that_is_used_up_is_named_while_it_waits,
     a_policy_of_the_namespace_is_named,
     by_default_a_pod_keeps_the_restricted_profile,
@@ -161,6 +162,27 @@ async fn what_no_node_can_give_is_named_while_it_waits(over: Over) {
     bench.remove(&run).await;
 }
 
+async fn a_volume_that_is_not_there_is_named_while_it_waits(over: Over) {
+    let volume = json!({ "name": "keys", "secret": { "secretName": "not-there" } });
+    let mount = json!({ "name": "keys", "mountPath": "/keys" });
+    let main = json!({ "name": "main", "volumeMounts": [mount] });
+    let more = json!({ "pod": { "volumes": [volume], "containers": [main] } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let run = bench.begin("true").await;
+    // Neither the pod nor its object says so: an event does.
+    let told = |status: &hybrid_runner_core::Status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("FailedMount") && message.contains("\"not-there\" not found")
+    };
+    let status = bench.status(&run, told).await;
+    assert_eq!(status.state, State::Starting);
+    bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
+    bench.remove(&run).await;
+}
+
 async fn a_quota_that_is_used_up_is_named_while_it_waits(over: Over) {
     let Some(bench) = bench(over).await else {
         return;
@@ -264,11 +286,12 @@ async fn a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again(o
     // Argo looks at a pod that runs once in ten seconds; it makes another for one that is gone by then.
     let evidence = bench.place.folder.path().join("evidence");
     let script = format!(
-        "echo begun >> {}; trap 'sleep 3; exit 0' TERM; sleep 600 & wait",
+        "trap 'sleep 3; exit 0' TERM; echo begun >> {}; sleep 600 & wait",
         evidence.display()
     );
     let run = bench.begin(&script).await;
     bench.running(&run).await;
+    until("the beginning", async || evidence.exists()).await;
     let (pods, name) = pod(&bench).await;
     let watcher = bench.failure(&run);
     let options = DeleteParams::default();

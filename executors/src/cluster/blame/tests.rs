@@ -10,6 +10,7 @@ fn pod(phase: Phase, main: Container) -> PodSeen {
         reason: None,
         message: None,
         unschedulable: None,
+        unwell: None,
         disruption: None,
         accepted: None,
         deadline: None,

@@ -55,6 +55,13 @@ impl Seen {
         self.pods.values().max_by_key(place)
     }
 
+    /// Whether there is enough to judge by: of the two watches that of pods may be behind, so that no pod is known of what has ended.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_pod = self.gone.is_some() || !self.pods.is_empty();
+        let object = self.object.as_ref();
+        object.is_some_and(|object| has_pod || object.standing.end.is_none())
+    }
+
     /// Puts a pod as it is now there.
     fn put(&mut self, mut pod: PodSeen) {
         if let Some(before) = self.pods.get(&pod.uid) {

@@ -43,10 +43,10 @@ impl Shared {
         Ok(seen)
     }
 
-    /// What the board knows, if it is up to date and knows the run; else asks the API server.
+    /// What the board knows, if it is up to date and knows enough of the run; else asks the API server.
     pub(super) async fn glance(&self, run: RunId) -> Result<Seen> {
         match self.board.current(run) {
-            Some(seen) if seen.object.is_some() => Ok(seen),
+            Some(seen) if seen.is_whole() => Ok(seen),
             _ => self.look(run).await,
         }
     }

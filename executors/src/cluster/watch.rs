@@ -82,6 +82,9 @@ impl Watcher {
                 self.ear = None;
                 continue;
             }
+            if let Level::Over(_) = &level {
+                self.clear(&seen).await;
+            }
             if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
                 self.look_after(&seen, pod).await;
             }
@@ -103,6 +106,18 @@ impl Watcher {
         }
         if let Err(error) = self.shared.keep_single(run, seen, pod).await {
             tracing::warn!(%run, %error, "somebody deletes the pod of the run, and the cluster may make another");
+        }
+    }
+
+    /// Puts away what the cluster made in the place of a pod that is gone. If that fails it goes with the object.
+    async fn clear(&self, seen: &Seen) {
+        if !seen.object.as_ref().is_some_and(|object| object.had_begun) {
+            return;
+        }
+        for pod in seen.living() {
+            if let Err(error) = delete(&self.shared, pod, Duration::ZERO).await {
+                tracing::warn!(run = %self.run, %error, "a pod that was made for no reason could not be deleted");
+            }
         }
     }
 
@@ -249,8 +264,7 @@ impl Shared {
         merge(&mut patch, &self.kind.hold());
         let is_marked = self.change(run, object, "give up", patch).await?;
         if is_marked && !self.kind.puts_away() {
-            let may_go = |pod: &&PodSeen| !pod.has_begun() || seen.gone.is_some();
-            for pod in seen.living().filter(may_go) {
+            for pod in seen.living().filter(|pod| !pod.has_begun()) {
                 delete(self, pod, Duration::ZERO).await?;
             }
         }

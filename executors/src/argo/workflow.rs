@@ -173,7 +173,7 @@ impl Kind for Workflow {
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 9] = [
+const CAUSES: [(&str, FailureClass, &str); 10] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -198,6 +198,11 @@ const CAUSES: [(&str, FailureClass, &str); 9] = [
         "admission webhook",
         FailureClass::Policy,
         "an admission webhook forbids the pod",
+    ),
+    (
+        " denied request: ",
+        FailureClass::Policy,
+        "an admission policy of the cluster forbids the pod",
     ),
     (
         " is forbidden: ",

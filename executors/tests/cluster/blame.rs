@@ -13,7 +13,9 @@ use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostP
 use serde_json::json;
 
 use crate::bench::{Bench, until};
+use crate::fence::{Fence, Of};
 use crate::over::{Over, over_both};
+use crate::place::BUSYBOX;
 
 async fn bench(over: Over) -> Option<Bench> {
     Bench::new(over).await
@@ -31,6 +33,10 @@ over_both!(
     a_volume_that_is_not_there_is_named_while_it_waits,
     a_quota_that_is_used_up_is_named_while_it_waits,
     a_policy_of_the_namespace_is_named,
+    a_policy_of_the_cluster_is_named,
+    a_policy_about_our_objects_is_named_at_the_start,
+    a_webhook_that_does_not_answer_is_waited_for_and_named,
+    a_pod_that_had_to_give_way_was_evicted,
     by_default_a_pod_keeps_the_restricted_profile,
     a_pod_that_somebody_deleted_was_killed,
     a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again,
@@ -236,6 +242,86 @@ async fn a_policy_of_the_namespace_is_named(over: Over) {
         message.contains("violates PodSecurity") && message.contains("hostPath")
     })
     .await;
+}
+
+const NO: &str = "nothing runs here on a Sunday";
+
+async fn a_policy_of_the_cluster_is_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    fence.policy(Of::PODS, NO).await;
+    let run = bench.begin("true").await;
+    if over == Over::Workflows {
+        let failure = bench.failure(&run).await;
+        return says(&failure, FailureClass::Policy, NO);
+    }
+    until("the words about the policy", async || {
+        let status = bench.status(&run, |_| true).await;
+        status.message.unwrap_or_default().contains(NO)
+    })
+    .await;
+}
+
+async fn a_policy_about_our_objects_is_named_at_the_start(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    let (group, version, resources) = match over {
+        Over::Jobs => ("batch", "v1", "jobs"),
+        Over::Workflows => ("argoproj.io", "v1alpha1", "workflows"),
+    };
+    let of = Of {
+        group,
+        version,
+        resources,
+    };
+    fence.policy(of, NO).await;
+    let spec = bench.spec("true");
+    let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    says(&Failure::of_start(&error), FailureClass::Policy, NO);
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn a_webhook_that_does_not_answer_is_waited_for_and_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    fence.webhook(Of::PODS).await;
+    let run = bench.begin("true").await;
+    until("the words about the webhook", async || {
+        let status = bench.status(&run, |_| true).await;
+        assert_eq!(status.state, State::Starting, "{status:?}");
+        let message = status.message.unwrap_or_default();
+        message.contains("failed calling webhook \"nobody.hybrid-runner.test\"")
+    })
+    .await;
+    drop(fence);
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+}
+
+async fn a_pod_that_had_to_give_way_was_evicted(over: Over) {
+    let Some(place) = bench(over).await.map(|bench| bench.place) else {
+        return;
+    };
+    let fence = Fence::of(&place).await;
+    let resource = fence.single().await;
+    let main = json!({ "name": "main", "resources": { "limits": { &resource: "1" } } });
+    let section = json!({ "pod": { "containers": [main] } });
+    let executor = place.executor_at("one", &section);
+    let bench = Bench { place, executor };
+    let run = bench.begin("trap 'exit 3' TERM; sleep 600 & wait").await;
+    bench.running(&run).await;
+    fence.usurper(&resource, BUSYBOX).await;
+    let failure = bench.failure(&run).await;
+    says(&failure, FailureClass::Evicted, "higher priority");
+    assert!(failure.may_pass);
+    bench.remove(&run).await;
 }
 
 async fn by_default_a_pod_keeps_the_restricted_profile(over: Over) {

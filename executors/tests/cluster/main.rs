@@ -14,6 +14,7 @@
 //! | `trouble` | the API server answers badly, late, not at all, or by half |
 //! | `argo` | what only Workflows could get wrong |
 //! | `over`, `place`, `bench` | Jobs or Workflows; a namespace; what most tests ask |
+//! | `fence` | what forbids pods in a namespace, or takes their place |
 //! | `tunnel`, `front` | a way to the API server that can be cut, and one that spoils its answers |
 #![cfg(all(feature = "kubernetes", feature = "argo"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -25,6 +26,7 @@ mod contract;
 mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;
+mod fence;
 mod front;
 mod logs;
 mod over;

@@ -136,6 +136,11 @@ impl Kind for Workflow {
         true
     }
 
+    fn warning(&self, settings: &Settings) -> Option<&'static str> {
+        let archives = settings.template.pointer("/spec/archiveLogs");
+        (archives == Some(&Value::Bool(true))).then_some(ARCHIVES)
+    }
+
     fn standing(&self, workflow: &Object) -> Standing {
         let spec = &workflow.spec;
         let status = &workflow.status;
@@ -169,6 +174,8 @@ impl Kind for Workflow {
         }
     }
 }
+
+const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the artifact repository of the namespace, which must be there: as the work wrote it, without masks, and the runner does not read it";
 
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 

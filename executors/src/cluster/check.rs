@@ -69,6 +69,7 @@ impl Shared {
                 rights::finding(connected, &lacking).message
             )));
         }
+        findings.extend(self.kind.warning(&self.settings).map(Finding::warning));
         findings.push(match self.list().await {
             Ok(runs) => Finding::ok(format!("{} runs of ours are there", runs.len())),
             Err(error) => Finding::of_error(&error),

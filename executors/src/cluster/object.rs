@@ -65,6 +65,9 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
     fn has_first_process(&self) -> bool;
 
+    /// What the doctor has to say of what a section asks for.
+    fn warning(&self, settings: &Settings) -> Option<&'static str>;
+
     /// How an object stands.
     fn standing(&self, object: &Object) -> Standing;
 

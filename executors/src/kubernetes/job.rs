@@ -92,6 +92,10 @@ impl Kind for Job {
         false
     }
 
+    fn warning(&self, _settings: &Settings) -> Option<&'static str> {
+        None
+    }
+
     fn standing(&self, job: &Object) -> Standing {
         let is_suspended = job.spec.suspend == Some(true);
         Standing {

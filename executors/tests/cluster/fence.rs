@@ -169,7 +169,11 @@ impl Fence {
         });
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let pod = serde_json::from_value(pod).unwrap();
-        pods.create(&PostParams::default(), &pod).await.unwrap();
+        // The API server hears of a class after a while.
+        until("a pod of the class", async || {
+            pods.create(&PostParams::default(), &pod).await.is_ok()
+        })
+        .await;
     }
 }
 

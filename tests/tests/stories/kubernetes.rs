@@ -36,7 +36,7 @@ async fn known(client: &Client) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "scripts/test runs it once the cluster is up"]
 async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
     let Some(cluster) = cluster().await else {
@@ -63,7 +63,7 @@ async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
             })
             .await;
         runner.start().await;
-        assert_eq!(client.finished(&short).await.state(), "succeeded");
+        client.finished(&short).await.expect("succeeded");
 
         lose(&mut runner).await;
         runner.start().await;
@@ -85,7 +85,7 @@ async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "scripts/test runs it once the cluster is up"]
 async fn two_runners_of_one_name_in_one_namespace_leave_each_other_alone() {
     let Some(cluster) = cluster().await else {
@@ -111,9 +111,9 @@ async fn two_runners_of_one_name_in_one_namespace_leave_each_other_alone() {
         lose(&mut mine).await;
         mine.start().await;
         clients[0].stop(&stopped).await;
-        assert_eq!(clients[0].finished(&stopped).await.state(), "stopped");
+        clients[0].finished(&stopped).await.expect("stopped");
 
-        assert_eq!(clients[1].finished(&whole).await.state(), "succeeded");
+        clients[1].finished(&whole).await.expect("succeeded");
         assert_eq!(clients[1].text(&whole).await, numbered_lines(150));
         assert_eq!(known(&clients[0]).await, [stopped]);
         assert_eq!(known(&clients[1]).await, [whole]);

@@ -61,7 +61,13 @@ impl Fence {
 
     async fn make<K>(&self, object: Value)
     where
-        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = ()>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync,
     {
         let object: K = serde_json::from_value(object).unwrap();
         let all: Api<K> = Api::all(self.client.clone());
@@ -189,12 +195,12 @@ fn spec(resources: &str) -> Value {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        let (path, name) = (self.path.clone(), self.name.clone());
+        let (kubeconfig, name) = (self.path.clone(), self.name.clone());
         let removal = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_all().build().unwrap();
             runtime.block_on(async {
-                let client = crate::place::admin(&path).await;
+                let client = crate::place::admin(&kubeconfig).await;
                 drop(remove::<ValidatingAdmissionPolicyBinding>(&client, &name).await);
                 drop(remove::<ValidatingAdmissionPolicy>(&client, &name).await);
                 drop(remove::<ValidatingWebhookConfiguration>(&client, &name).await);

@@ -88,6 +88,11 @@ impl Kind for Workflow {
                 }],
             },
         });
+        if let Some(defaults) = shell.settings.template.pointer("/spec/templateDefaults")
+            && defaults.get("retryStrategy").is_some()
+        {
+            kept["spec"]["templateDefaults"] = json!({ "retryStrategy": null });
+        }
         if shell.is_held {
             kept["metadata"] = json!({ "labels": { INSTANCE: NOBODY } });
             kept["spec"]["suspend"] = true.into();
@@ -122,8 +127,18 @@ impl Kind for Workflow {
         false
     }
 
+    fn makes_others(&self) -> bool {
+        // A pod that is gone before the controller saw it run counts as never made: it looks every ten seconds.
+        true
+    }
+
     fn has_first_process(&self) -> bool {
         true
+    }
+
+    fn warning(&self, settings: &Settings) -> Option<&'static str> {
+        let archives = settings.template.pointer("/spec/archiveLogs");
+        (archives == Some(&Value::Bool(true))).then_some(ARCHIVES)
     }
 
     fn standing(&self, workflow: &Object) -> Standing {
@@ -160,10 +175,12 @@ impl Kind for Workflow {
     }
 }
 
+const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the artifact repository of the namespace, which must be there: as the work wrote it, without masks, and the runner does not read it";
+
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 9] = [
+const CAUSES: [(&str, FailureClass, &str); 10] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -188,6 +205,11 @@ const CAUSES: [(&str, FailureClass, &str); 9] = [
         "admission webhook",
         FailureClass::Policy,
         "an admission webhook forbids the pod",
+    ),
+    (
+        " denied request: ",
+        FailureClass::Policy,
+        "an admission policy of the cluster forbids the pod",
     ),
     (
         " is forbidden: ",
@@ -259,12 +281,28 @@ fn pods(workflow: &Object) -> impl Iterator<Item = &Node> {
     nodes.filter(|node| node.kind == "Pod")
 }
 
-fn end(workflow: &Object) -> Option<End> {
-    let status = &workflow.status;
-    let phase = status.phase.as_deref()?;
-    if !matches!(phase, "Succeeded" | "Failed" | "Error") {
+fn is_end(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed" | "Error")
+}
+
+/// How the only step with a pod ended. For minutes after that Argo waits for the last report of a pod that is gone. With tries of its own
+/// only the Workflow tells which was the last.
+fn end_of_work(workflow: &Object) -> Option<&str> {
+    let mut nodes = workflow.status.nodes.values();
+    if nodes.any(|node| node.kind == "Retry") {
         return None;
     }
+    let mut pods = pods(workflow);
+    let (only, None) = (pods.next()?, pods.next()) else {
+        return None;
+    };
+    only.phase.as_deref().filter(|phase| is_end(phase))
+}
+
+fn end(workflow: &Object) -> Option<End> {
+    let status = &workflow.status;
+    let of_itself = status.phase.as_deref().filter(|phase| is_end(phase));
+    let phase = of_itself.or_else(|| end_of_work(workflow))?;
     let of_node = pods(workflow).find_map(|node| node.message.as_deref());
     let of_workflow = status.message.as_deref();
     let message = [of_node, of_workflow].into_iter().flatten();

@@ -41,6 +41,13 @@ pub(crate) fn delay(pod: &PodSeen) -> Delay {
     }
 }
 
+/// Whether a pod that its node has taken does not say what it waits for.
+pub(crate) fn is_silent(pod: &PodSeen) -> bool {
+    matches!(delay(pod), Delay::Waits(why) if why == MAKING_READY)
+}
+
+const MAKING_READY: &str = "the node is making the container ready";
+
 fn waits(pod: &PodSeen) -> String {
     if let Some(why) = &pod.unschedulable {
         return format!("no node can take the pod: {}", lines_of(why));
@@ -48,7 +55,7 @@ fn waits(pod: &PodSeen) -> String {
     if pod.accepted.is_none() {
         return "waiting for a node".to_owned();
     }
-    "the node is making the container ready".to_owned()
+    MAKING_READY.to_owned()
 }
 
 /// A container that its node cannot make.

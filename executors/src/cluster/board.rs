@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The server gives so many objects at once.
 const PAGE: u32 = 500;
+/// The API server speaks up once a minute, if only to say where a watch has come to: one that is silent for longer is asked for again.
+const QUIET: Duration = Duration::from_secs(90);
 /// For so many seconds a watch lives: less than the silence at which a connection counts as dead.
 const WATCH: u32 = 290;
 
@@ -42,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) object: Option<ObjectSeen>,
     /// By their uid.
     pub(crate) pods: BTreeMap<String, PodSeen>,
+    /// The last that was seen of a pod whose work had begun, and which the cluster does not have any more.
+    pub(crate) gone: Option<PodSeen>,
 }
 
 impl Seen {
@@ -49,6 +53,32 @@ impl Seen {
     pub(crate) fn pod(&self) -> Option<&PodSeen> {
         let place = |pod: &&PodSeen| (!pod.is_over(), pod.has_begun(), pod.accepted);
         self.pods.values().max_by_key(place)
+    }
+
+    /// Whether there is enough to judge by: of the two watches that of pods may be behind, so that no pod is known of what has ended.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_pod = self.gone.is_some() || !self.pods.is_empty();
+        let object = self.object.as_ref();
+        object.is_some_and(|object| has_pod || object.standing.end.is_none())
+    }
+
+    /// Puts a pod as it is now there.
+    fn put(&mut self, mut pod: PodSeen) {
+        if let Some(before) = self.pods.get(&pod.uid) {
+            pod.remember(before);
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// Takes a pod away. Of several that had begun the first counts.
+    fn bury(&mut self, uid: &str) {
+        let pod = self.pods.remove(uid);
+        // One that never began ends in words of no meaning.
+        let pod = pod.filter(|pod| pod.began().is_some());
+        if let (None, Some(mut pod)) = (&self.gone, pod) {
+            pod.is_gone();
+            self.gone = Some(pod);
+        }
     }
 
     /// The pods that have not ended.
@@ -128,11 +158,9 @@ impl Board {
                 quick: Box::new(Connected::api::<Pod>),
                 patient: Box::new(Connected::following::<Pod>),
                 of: Box::new(PodSeen::of),
-                put: |seen, pod, uid| {
-                    match pod {
-                        Some(pod) => seen.pods.insert(uid.to_owned(), pod),
-                        None => seen.pods.remove(uid),
-                    };
+                put: |seen, pod, uid| match pod {
+                    Some(pod) => seen.put(pod),
+                    None => seen.bury(uid),
                 },
             }));
         }
@@ -146,6 +174,20 @@ impl Board {
     /// How a run stands, if that is surely up to date.
     pub(crate) fn current(&self, run: RunId) -> Option<Seen> {
         self.shared.current(run)
+    }
+
+    /// Adds to what the API server says what it does not say any more: of pods that are gone, or on their way out. That never changes.
+    pub(crate) fn remind(&self, run: RunId, seen: &mut Seen) {
+        let state = self.shared.state();
+        let Some(known) = state.runs.get(&run) else {
+            return;
+        };
+        seen.gone.clone_from(&known.gone);
+        for (uid, pod) in &mut seen.pods {
+            if let Some(before) = known.pods.get(uid) {
+                pod.remember(before);
+            }
+        }
     }
 
     /// Forgets a run that was removed.
@@ -321,7 +363,10 @@ impl Keeper {
         };
         self.is_current(true);
         let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
+        while let Ok(next) = timeout(QUIET, events.next()).await {
+            let Some(event) = next else {
+                break;
+            };
             match event {
                 Ok(WatchEvent::Error(status)) if status.code == 410 => return Ok(Broken::TooOld),
                 Ok(WatchEvent::Error(_)) | Err(_) => return Ok(Broken::Away),

@@ -20,7 +20,7 @@ const NEEDED: &[Rights] = &[
     ("", "pods/log", &["get"]),
     ("", "secrets", &["create", "get", "delete"]),
 ];
-/// Without this it is not told why an object has no pod.
+/// Without this it is not told why an object has no pod, or why a pod does not begin.
 const USEFUL: &[Rights] = &[("", "events", &["list"])];
 /// The oldest that this was written for.
 const OLDEST: (u32, u32) = (1, 28);
@@ -65,10 +65,11 @@ impl Shared {
             && !lacking.is_empty()
         {
             findings.push(Finding::warning(format!(
-                "{}; without it `show RUN` cannot say why a run has no pod",
+                "{}; without it `show RUN` cannot say why a run has no pod, or why its node does not make it ready",
                 rights::finding(connected, &lacking).message
             )));
         }
+        findings.extend(self.kind.warning(&self.settings).map(Finding::warning));
         findings.push(match self.list().await {
             Ok(runs) => Finding::ok(format!("{} runs of ours are there", runs.len())),
             Err(error) => Finding::of_error(&error),

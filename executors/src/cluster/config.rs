@@ -115,7 +115,7 @@ pub(crate) struct Settings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
     pub(crate) ttl: Duration,
-    pub(super) template: Value,
+    pub(crate) template: Value,
     /// Of the pod.
     pub(super) pod_template: Value,
     /// More of it, by the type of the run.

@@ -68,6 +68,9 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
                 .with_class(FailureClass::Policy)
                 .with_source(words)
         }
+        _ if is_policy(&words) => Error::denied(format!("{what}: an admission policy forbids it"))
+            .with_class(FailureClass::Policy)
+            .with_source(words),
         404 => Error::not_found(what).with_source(words),
         409 => Error::conflict(what).with_source(words),
         429 => Error::unavailable(what).with_source(words),
@@ -79,6 +82,11 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
             .with_class(FailureClass::Spec)
             .with_source(words),
     }
+}
+
+/// Whether an admission policy of the cluster itself said no: it may do so as a request that is invalid.
+fn is_policy(words: &str) -> bool {
+    words.contains("ValidatingAdmissionPolicy") && words.contains("denied request")
 }
 
 /// Whether the authorizer could not ask all Roles that are bound to us, so that its "no" may not last.

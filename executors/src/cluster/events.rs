@@ -1,4 +1,5 @@
-//! What the cluster says of an object in events, where the object itself says nothing: a quota, an admission policy.
+//! What the cluster says in events, where object and pod themselves say nothing: a quota, an admission policy, a volume that is not
+//! there, an image that is being pulled.
 
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
@@ -6,11 +7,20 @@ use kube::api::ListParams;
 use super::blame::lines_of;
 use super::client::Connected;
 
-/// The last warning about the object with this uid. Nothing if there is none, or if we may not look.
-pub(crate) async fn last_warning(connected: &Connected, uid: &str) -> Option<String> {
-    let wanted = ListParams::default()
-        .fields(&format!("involvedObject.uid={uid},type=Warning"))
-        .limit(50);
+/// Which events are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    All,
+    Warnings,
+}
+
+/// The last event about what has this uid, in one line. Nothing if there is none, or if we may not look.
+pub(crate) async fn last(connected: &Connected, uid: &str, wanted: Wanted) -> Option<String> {
+    let mut fields = format!("involvedObject.uid={uid}");
+    if wanted == Wanted::Warnings {
+        fields.push_str(",type=Warning");
+    }
+    let wanted = ListParams::default().fields(&fields).limit(50);
     let events = connected.api::<Event>().list(&wanted).await;
     let events = match events {
         Ok(events) => events.items,

@@ -34,16 +34,19 @@ impl Shared {
             .filter_map(PodSeen::of)
             .map(|(_, pod)| (pod.uid.clone(), pod))
             .collect();
-        Ok(Seen {
+        let mut seen = Seen {
             object: Some(object),
             pods,
-        })
+            gone: None,
+        };
+        self.board.remind(run, &mut seen);
+        Ok(seen)
     }
 
-    /// What the board knows, if it is up to date and knows the run; else asks the API server.
+    /// What the board knows, if it is up to date and knows enough of the run; else asks the API server.
     pub(super) async fn glance(&self, run: RunId) -> Result<Seen> {
         match self.board.current(run) {
-            Some(seen) if seen.object.is_some() => Ok(seen),
+            Some(seen) if seen.is_whole() => Ok(seen),
             _ => self.look(run).await,
         }
     }

@@ -21,8 +21,10 @@ use super::seen::time;
 
 /// Annotation: a stop was asked for. It forbids a start for ever.
 pub(crate) const STOPPED: &str = "hybrid-runner.io/stopped";
-/// Annotation: the run failed before its work began, in the words of the contract as JSON.
+/// Annotation: the run failed, in the words of the contract as JSON: before its work began, or because its pod is gone.
 pub(super) const FAILED: &str = "hybrid-runner.io/failed";
+/// Annotation beside [`FAILED`]: its work had begun, and its pod is gone.
+pub(super) const BEGUN: &str = "hybrid-runner.io/begun";
 /// Annotation: there is a Secret, without which the object must not be let go.
 pub(super) const SECRET: &str = "hybrid-runner.io/secret";
 /// Annotation: the time limit in milliseconds, counted from the beginning of the work.
@@ -57,8 +59,14 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// Whether the cluster at once deletes the pod of an object that is held.
     fn puts_away(&self) -> bool;
 
+    /// Whether the cluster may make another pod for one that is gone, so that the object is to be held before that.
+    fn makes_others(&self) -> bool;
+
     /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
     fn has_first_process(&self) -> bool;
+
+    /// What the doctor has to say of what a section asks for.
+    fn warning(&self, settings: &Settings) -> Option<&'static str>;
 
     /// How an object stands.
     fn standing(&self, object: &Object) -> Standing;
@@ -198,6 +206,8 @@ pub(crate) struct ObjectSeen {
     /// When that was asked for.
     pub(super) stopped: Option<Timestamp>,
     pub(super) failed: Option<Failure>,
+    /// Whether it failed after its work had begun.
+    pub(super) had_begun: bool,
     pub(super) has_secret: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) standing: Standing,
@@ -243,6 +253,7 @@ impl ObjectSeen {
             is_stopped: annotation(STOPPED).is_some(),
             stopped: annotation(STOPPED).and_then(|text| text.parse().ok()),
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
+            had_begun: annotation(BEGUN).is_some(),
             has_secret: annotation(SECRET).is_some(),
             timeout: timeout.map(Duration::from_millis),
             standing: kind.standing(object),
@@ -263,11 +274,11 @@ impl ObjectSeen {
     /// Whether it ended, if it did, without ever having had a pod whose work began.
     pub(super) fn never_began(&self) -> bool {
         let standing = &self.standing;
-        self.failed.is_some()
-            || match &standing.end {
-                Some(end) => end.never_began,
-                None => standing.is_held,
-            }
+        match (&self.failed, &standing.end) {
+            (Some(_), _) => !self.had_begun,
+            (None, Some(end)) => end.never_began,
+            (None, None) => standing.is_held,
+        }
     }
 
     /// Whether it may still be let go.

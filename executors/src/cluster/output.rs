@@ -115,7 +115,9 @@ impl Source for Follower {
 fn stand(shared: &Shared, seen: &Seen) -> Stand {
     let level = shared.level(seen);
     let is_over = matches!(level, Level::Over(_));
-    match (level, seen.pod()) {
+    let is_gone =
+        seen.gone.is_some() || seen.object.as_ref().is_some_and(|object| object.had_begun);
+    match (level, seen.pod().filter(|_| !is_gone)) {
         (Level::Unknown, _) => Stand::Unknown,
         (_, Some(pod)) if pod.has_begun() => Stand::Begun {
             is_over: is_over || matches!(pod.main, Container::Over(_)),

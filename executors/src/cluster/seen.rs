@@ -2,7 +2,7 @@
 
 use hybrid_runner_core::RunId;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::names;
@@ -16,11 +16,15 @@ pub(crate) struct PodSeen {
     pub(crate) phase: Phase,
     /// When somebody deleted it; its processes may still have their grace.
     pub(crate) going: Option<Timestamp>,
+    /// Whether that is only known to be before: the node is done with the pod, which changes the time of its deletion.
+    pub(crate) is_late: bool,
     /// In one word, of a pod that its node or the cluster put away: `DeadlineExceeded`, `Evicted`, …
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
     /// Why it has no node.
     pub(crate) unschedulable: Option<String>,
+    /// Since when the cluster does not take it for well.
+    pub(crate) unwell: Option<Timestamp>,
     /// Why the cluster itself ends it.
     pub(crate) disruption: Option<(String, String)>,
     /// When its node took it.
@@ -100,9 +104,11 @@ impl PodSeen {
                 _ => Phase::Pending,
             },
             going: going(pod),
+            is_late: pod.metadata.deletion_grace_period_seconds == Some(0),
             reason: status.reason,
             message: status.message,
             unschedulable: condition("PodScheduled", "False").map(|(_, message)| message),
+            unwell: unwell(&conditions),
             disruption: condition("DisruptionTarget", "True"),
             accepted: time(status.start_time.as_ref()),
             deadline: spec.and_then(|spec| spec.active_deadline_seconds),
@@ -131,9 +137,29 @@ impl PodSeen {
 
     /// Whether it was deleted before its work ended, so that the end may be because of that.
     pub(crate) fn was_going(&self) -> bool {
-        let ended = self.ended();
-        self.going
-            .is_some_and(|going| ended.is_none_or(|ended| ended >= going))
+        const SIGNALS: [i32; 2] = [128 + 9, 128 + 15];
+        let Some(going) = self.going else {
+            return false;
+        };
+        match &self.main {
+            Container::Over(over) => {
+                let is_behind = over.finished.is_none_or(|ended| ended >= going);
+                is_behind || (self.is_late && SIGNALS.contains(&over.exit_code))
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes over what was known of the same pod before and cannot be seen any more.
+    pub(crate) fn remember(&mut self, before: &Self) {
+        if before.going.is_some() && !before.is_late {
+            (self.going, self.is_late) = (before.going, false);
+        }
+    }
+
+    /// The pod is gone from the cluster: what it had not ended by then, that has ended.
+    pub(crate) fn is_gone(&mut self) {
+        self.going.get_or_insert_with(Timestamp::now);
     }
 
     /// When the work began.
@@ -212,6 +238,12 @@ fn could_not_begin(ended: &ContainerStateTerminated) -> bool {
     const WORDS: [&str; 2] = ["failed to find name in PATH: ", "failed to start command: "];
     let message = ended.message.as_deref().unwrap_or_default();
     ended.exit_code == CODE && WORDS.iter().any(|words| message.starts_with(words))
+}
+
+fn unwell(conditions: &[PodCondition]) -> Option<Timestamp> {
+    let mut conditions = conditions.iter();
+    let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+    time(ready.last_transition_time.as_ref()).filter(|_| ready.status == "False")
 }
 
 /// When a pod was deleted: its timestamp says when its grace is over.

@@ -29,8 +29,14 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     let Some(object) = &seen.object else {
         return Level::Unknown;
     };
-    let pod = seen.pod();
-    if let Some(pod) = pod {
+    if let Some(failure) = object.failed.as_ref().filter(|_| object.had_begun) {
+        return Level::Over(Outcome::Failed(failure.clone()));
+    }
+    if let Some(gone) = seen.gone.as_ref().filter(|_| object.failed.is_none()) {
+        // Its end is that of the run, whatever pod the cluster makes in its place.
+        return Level::Over(end_of(object, gone));
+    }
+    if let Some(pod) = seen.pod() {
         return of_pod(object, pod);
     }
     if let Some(failure) = &object.failed {
@@ -87,7 +93,7 @@ fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
         };
     }
     match outcome {
-        Outcome::Failed(failure) if failure.class == FailureClass::Exit => {
+        Outcome::Failed(failure) if failure.class == FailureClass::Exit && pod.going.is_none() => {
             let what = "somebody else told the cluster to stop the run";
             let mut shut = Failure::new(FailureClass::Killed, what);
             shut.exit_code = failure.exit_code;
@@ -123,7 +129,7 @@ pub(super) fn of(run: RunId, level: &Level, seen: &Seen) -> Status {
     };
     let mut status = Status::new(run.attempt_number(), state);
     status.message = message;
-    if let Some(pod) = seen.pod() {
+    if let Some(pod) = seen.gone.as_ref().or(seen.pod()) {
         status.times.running = pod.began();
         status.times.finished = pod.ended();
     }

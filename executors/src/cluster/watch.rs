@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::Result;
-use hybrid_runner_core::run::{Failure, State};
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::{RunId, Status};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,10 +14,11 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::blame;
 use super::board::{Ear, Seen};
 use super::error::{failed, found};
-use super::events::last_warning;
-use super::object::FAILED;
+use super::events::{self, Wanted};
+use super::object::{BEGUN, FAILED, ObjectSeen};
 use super::pod::seconds;
 use super::runs::Shared;
 use super::seen::{Container, PodSeen};
@@ -29,7 +30,9 @@ use super::template::merge;
 const YOUNG: SignedDuration = SignedDuration::from_secs(2);
 /// One that is still as it was made so long after that is not looked after.
 pub(super) const NEGLECTED: SignedDuration = SignedDuration::from_secs(20);
-/// Between two looks at the events of an object without a pod, at first and at most.
+/// A container is made ready, and a pod is well, in less: after that events are asked why not.
+const SLOW: SignedDuration = SignedDuration::from_secs(10);
+/// Between two looks at events, at first and at most.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 
@@ -54,7 +57,7 @@ struct Watcher {
     ear: Option<Ear>,
     /// The last level that was told.
     told: Option<Status>,
-    /// Whether the object has no pod, which only events can explain.
+    /// Whether only events can explain how it stands.
     is_unexplained: bool,
     /// Before they are looked at again.
     patience: Duration,
@@ -66,25 +69,54 @@ impl Watcher {
             if self.told.as_ref().is_some_and(Status::is_finished) {
                 return Ok(None);
             }
-            let seen = self.see().await?;
-            let level = self.shared.level(&seen);
-            if let Level::Hopeless(failure) = &level {
+            let mut seen = self.see().await?;
+            let mut level = self.shared.level(&seen);
+            if is_by_somebody(&level) {
+                // Of the two watches that of pods may be ahead: it may be a stop of ours.
+                seen = self.shared.look(self.run).await?;
+                level = self.shared.level(&seen);
+            }
+            if let Some(failure) = self.shared.unmarked(&level, &seen) {
                 self.shared.give_up(self.run, &seen, failure).await?;
                 // All who look find the same mark, if it was not too late for it.
                 self.ear = None;
                 continue;
             }
-            if let (Level::Running, Some(pod)) = (&level, seen.pod())
-                && let Err(error) = self.shared.keep_time(&seen, pod).await
-            {
-                // The pod's first deadline holds until then; how the run stands is known all the same.
-                tracing::warn!(run = %self.run, %error, "the time limit of the run could not be shortened");
+            if let Level::Over(_) = &level {
+                self.clear(&seen).await;
+            }
+            if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
+                self.look_after(&seen, pod).await;
             }
             let mut status = status::of(self.run, &level, &seen);
             self.explain(&mut status, &seen).await;
             if self.is_news(&status) {
                 self.told = Some(status.clone());
                 return Ok(Some(status));
+            }
+        }
+    }
+
+    /// What a pod needs while its work runs. If it cannot be done now, how the run stands is known all the same.
+    async fn look_after(&self, seen: &Seen, pod: &PodSeen) {
+        let run = self.run;
+        if let Err(error) = self.shared.keep_time(seen, pod).await {
+            // The pod's first deadline holds until then.
+            tracing::warn!(%run, %error, "the time limit of the run could not be shortened");
+        }
+        if let Err(error) = self.shared.keep_single(run, seen, pod).await {
+            tracing::warn!(%run, %error, "somebody deletes the pod of the run, and the cluster may make another");
+        }
+    }
+
+    /// Puts away what the cluster made in the place of a pod that is gone. If that fails it goes with the object.
+    async fn clear(&self, seen: &Seen) {
+        if !seen.object.as_ref().is_some_and(|object| object.had_begun) {
+            return;
+        }
+        for pod in seen.living() {
+            if let Err(error) = delete(&self.shared, pod, Duration::ZERO).await {
+                tracing::warn!(run = %self.run, %error, "a pod that was made for no reason could not be deleted");
             }
         }
     }
@@ -110,29 +142,23 @@ impl Watcher {
         }
     }
 
-    /// An object without a pod need not say why; events do, after a while.
+    /// What neither object nor pod say of themselves events do, after a while.
     async fn explain(&mut self, status: &mut Status, seen: &Seen) {
-        let object = seen.object.as_ref();
-        self.is_unexplained = status.state == State::Starting
-            && seen.pods.is_empty()
-            && object.is_some_and(|object| !object.standing.is_suspended);
-        let Some(object) = object.filter(|_| self.is_unexplained && status.message.is_none())
-        else {
+        let riddle = Riddle::of(status, seen);
+        self.is_unexplained = riddle.is_some();
+        let Some(riddle) = riddle.filter(Riddle::is_due) else {
             return;
         };
-        let age = object
-            .created
-            .map(|created| Timestamp::now().duration_since(created));
-        let is_older = |limit| age.is_some_and(|age| age >= limit);
-        if !is_older(YOUNG) {
-            return;
-        }
-        if let Ok(connected) = self.shared.cluster.connected().await {
-            status.message = last_warning(connected, &object.uid).await;
-        }
-        let neglected = object.standing.untaken.filter(|_| is_older(NEGLECTED));
-        if status.message.is_none() {
-            status.message = neglected.map(str::to_owned);
+        let told = match self.shared.cluster.connected().await {
+            Ok(connected) => events::last(connected, riddle.uid, riddle.wanted).await,
+            Err(_) => None,
+        };
+        let told = told.or_else(|| riddle.neglected.map(str::to_owned));
+        if let Some(told) = told {
+            status.message = Some(match &status.message {
+                Some(known) => format!("{known}: {told}"),
+                None => told,
+            });
         }
     }
 
@@ -145,14 +171,96 @@ impl Watcher {
     }
 }
 
+/// What only events can explain.
+struct Riddle<'a> {
+    uid: &'a str,
+    wanted: Wanted,
+    since: Option<Timestamp>,
+    /// For so long it may be.
+    patience: SignedDuration,
+    /// What is wrong if there are no events.
+    neglected: Option<&'static str>,
+}
+
+impl<'a> Riddle<'a> {
+    fn of(status: &Status, seen: &'a Seen) -> Option<Self> {
+        let object = seen.object.as_ref()?;
+        match (&status.state, seen.pod()) {
+            (State::Starting, None) if !object.standing.is_suspended => {
+                status.message.is_none().then(|| Self::of_object(object))
+            }
+            (State::Starting, Some(pod)) if status.message.is_some() && blame::is_silent(pod) => {
+                Some(Self::of_pod(pod, Wanted::All, pod.accepted))
+            }
+            (State::Running, Some(pod)) if pod.unwell.is_some() => {
+                Some(Self::of_pod(pod, Wanted::Warnings, pod.unwell))
+            }
+            _ => None,
+        }
+    }
+
+    /// Of an object that has no pod.
+    fn of_object(object: &'a ObjectSeen) -> Self {
+        let age = object.created.map(age);
+        let is_old = age.is_some_and(|age| age >= NEGLECTED);
+        Self {
+            uid: &object.uid,
+            wanted: Wanted::Warnings,
+            since: object.created,
+            patience: YOUNG,
+            neglected: object.standing.untaken.filter(|_| is_old),
+        }
+    }
+
+    fn of_pod(pod: &'a PodSeen, wanted: Wanted, since: Option<Timestamp>) -> Self {
+        Self {
+            uid: &pod.uid,
+            wanted,
+            since,
+            patience: SLOW,
+            neglected: None,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.since.map(age).is_some_and(|age| age >= self.patience)
+    }
+}
+
+fn age(since: Timestamp) -> SignedDuration {
+    Timestamp::now().duration_since(since)
+}
+
+/// Whether somebody ended the run who was not told to by us, as far as is known.
+fn is_by_somebody(level: &Level) -> bool {
+    matches!(level, Level::Over(Outcome::Failed(failure)) if failure.class == FailureClass::Killed)
+}
+
 impl Shared {
-    /// Marks a run that cannot begin as failed, and has its pod put away, unless it stands otherwise by now.
+    /// Why a run failed whose object has to be told so.
+    fn unmarked<'a>(&self, level: &'a Level, seen: &Seen) -> Option<&'a Failure> {
+        let is_marked = |object: &ObjectSeen| object.failed.is_some();
+        let may_come_back = self.kind.makes_others()
+            && seen.gone.is_some()
+            && !seen.object.as_ref().is_some_and(is_marked);
+        match level {
+            Level::Hopeless(failure) => Some(failure),
+            Level::Over(Outcome::Failed(failure)) if may_come_back => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// Marks a run that cannot begin, or whose pod is gone, as failed, and has its pod put away, unless it stands otherwise by now.
     async fn give_up(&self, run: RunId, seen: &Seen, failure: &Failure) -> Result<()> {
         let Some(object) = &seen.object else {
             return Ok(());
         };
-        let words = serde_json::to_string(failure).unwrap_or_default();
+        let failure = self.with_events(failure, seen).await;
+        let words = serde_json::to_string(&failure).unwrap_or_default();
         let mut patch = json!({ "metadata": { "annotations": { FAILED: words } } });
+        if seen.gone.is_some() {
+            patch["metadata"]["annotations"][BEGUN] = "true".into();
+        }
         merge(&mut patch, &self.kind.hold());
         let is_marked = self.change(run, object, "give up", patch).await?;
         if is_marked && !self.kind.puts_away() {
@@ -161,6 +269,34 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// With the last warning about the pod, where nothing else says why.
+    async fn with_events(&self, failure: &Failure, seen: &Seen) -> Failure {
+        let failure = failure.clone();
+        let pod = seen.gone.as_ref().or(seen.pod());
+        let Some(pod) = pod.filter(|_| failure.source.is_none()) else {
+            return failure;
+        };
+        let Ok(connected) = self.cluster.connected().await else {
+            return failure;
+        };
+        match events::last(connected, &pod.uid, Wanted::Warnings).await {
+            Some(told) => failure.with_source(told),
+            None => failure,
+        }
+    }
+
+    /// Sees to it that no other pod is made for one that somebody deletes: Argo makes one for a pod that is gone before it was seen to run.
+    async fn keep_single(&self, run: RunId, seen: &Seen, pod: &PodSeen) -> Result<()> {
+        let object = seen.object.as_ref();
+        let is_due = |object: &&ObjectSeen| pod.going.is_some() && !object.standing.is_held;
+        let Some(object) = object.filter(is_due).filter(|_| self.kind.makes_others()) else {
+            return Ok(());
+        };
+        // One that has changed meanwhile rings, and is looked at again.
+        let held = self.change(run, object, "hold", self.kind.hold());
+        held.await.map(drop)
     }
 
     /// Shortens the pod's deadline to the time limit of the work, once it is known when that began.

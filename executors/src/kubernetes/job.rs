@@ -84,8 +84,16 @@ impl Kind for Job {
         true
     }
 
+    fn makes_others(&self) -> bool {
+        false
+    }
+
     fn has_first_process(&self) -> bool {
         false
+    }
+
+    fn warning(&self, _settings: &Settings) -> Option<&'static str> {
+        None
     }
 
     fn standing(&self, job: &Object) -> Standing {

@@ -141,3 +141,31 @@ async fn the_doctor_tells_the_version_once_a_pod_is_there() {
     assert_eq!(told().await, "Argo Workflows v3.7.3");
     bench.remove(&run).await;
 }
+
+#[tokio::test]
+async fn a_copy_of_the_log_is_argos_to_make_where_the_template_asks_for_it() {
+    let archives = |objects: &[serde_json::Value]| objects[0]["spec"]["archiveLogs"].clone();
+    let Some(bench) = Bench::new(Over::Workflows).await else {
+        return;
+    };
+    let preview = async |bench: &Bench| {
+        let spec = bench.spec("echo done");
+        let secrets = hybrid_runner_core::secret::Secrets::none();
+        bench.executor.preview(&spec, &secrets).await.unwrap()
+    };
+    assert_eq!(archives(&preview(&bench).await), false);
+    let section = json!({ "template": { "spec": { "archiveLogs": true } } });
+    let bench = Bench::with(Over::Workflows, section).await.unwrap();
+    assert_eq!(archives(&preview(&bench).await), true);
+    let findings = bench.executor.examine().await;
+    let warns = |finding: &hybrid_runner_core::Finding| finding.message.contains("without masks");
+    assert!(findings.iter().any(warns), "{findings:?}");
+    // Nothing can be kept here: the work counts all the same.
+    let run = bench.begin("echo done").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "done\n");
+    let objects = bench.place.objects().await;
+    let object = objects.get(&bench.place.object(run.run)).await.unwrap();
+    assert_eq!(object.data["spec"]["archiveLogs"], true);
+    bench.remove(&run).await;
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::secret::Secrets;
@@ -12,7 +13,9 @@ use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostP
 use serde_json::json;
 
 use crate::bench::{Bench, until};
+use crate::fence::{Fence, Of};
 use crate::over::{Over, over_both};
+use crate::place::BUSYBOX;
 
 async fn bench(over: Over) -> Option<Bench> {
     Bench::new(over).await
@@ -27,10 +30,17 @@ over_both!(
     an_invalid_name_of_an_image_is_said_to_be_one,
     an_image_that_runs_as_root_needs_a_user,
     what_no_node_can_give_is_named_while_it_waits,
+    a_volume_that_is_not_there_is_named_while_it_waits,
     a_quota_that_is_used_up_is_named_while_it_waits,
     a_policy_of_the_namespace_is_named,
+    a_policy_of_the_cluster_is_named,
+    a_policy_about_our_objects_is_named_at_the_start,
+    a_webhook_that_does_not_answer_is_waited_for_and_named,
+    a_pod_that_had_to_give_way_was_evicted,
     by_default_a_pod_keeps_the_restricted_profile,
     a_pod_that_somebody_deleted_was_killed,
+    a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again,
+    a_pod_that_was_deleted_without_grace_was_killed_and_another_does_not_live,
     a_pod_that_was_evicted_may_be_tried_again,
     an_object_that_somebody_deleted_is_lost,
     a_time_limit_counts_from_the_beginning_of_the_work,
@@ -158,6 +168,27 @@ async fn what_no_node_can_give_is_named_while_it_waits(over: Over) {
     bench.remove(&run).await;
 }
 
+async fn a_volume_that_is_not_there_is_named_while_it_waits(over: Over) {
+    let volume = json!({ "name": "keys", "secret": { "secretName": "not-there" } });
+    let mount = json!({ "name": "keys", "mountPath": "/keys" });
+    let main = json!({ "name": "main", "volumeMounts": [mount] });
+    let more = json!({ "pod": { "volumes": [volume], "containers": [main] } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let run = bench.begin("true").await;
+    // Neither the pod nor its object says so: an event does.
+    let told = |status: &hybrid_runner_core::Status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("FailedMount") && message.contains("\"not-there\" not found")
+    };
+    let status = bench.status(&run, told).await;
+    assert_eq!(status.state, State::Starting);
+    bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
+    bench.remove(&run).await;
+}
+
 async fn a_quota_that_is_used_up_is_named_while_it_waits(over: Over) {
     let Some(bench) = bench(over).await else {
         return;
@@ -213,6 +244,86 @@ async fn a_policy_of_the_namespace_is_named(over: Over) {
     .await;
 }
 
+const NO: &str = "nothing runs here on a Sunday";
+
+async fn a_policy_of_the_cluster_is_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    fence.policy(Of::PODS, NO).await;
+    let run = bench.begin("true").await;
+    if over == Over::Workflows {
+        let failure = bench.failure(&run).await;
+        return says(&failure, FailureClass::Policy, NO);
+    }
+    until("the words about the policy", async || {
+        let status = bench.status(&run, |_| true).await;
+        status.message.unwrap_or_default().contains(NO)
+    })
+    .await;
+}
+
+async fn a_policy_about_our_objects_is_named_at_the_start(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    let (group, version, resources) = match over {
+        Over::Jobs => ("batch", "v1", "jobs"),
+        Over::Workflows => ("argoproj.io", "v1alpha1", "workflows"),
+    };
+    let of = Of {
+        group,
+        version,
+        resources,
+    };
+    fence.policy(of, NO).await;
+    let spec = bench.spec("true");
+    let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    says(&Failure::of_start(&error), FailureClass::Policy, NO);
+    assert!(bench.executor.list().await.unwrap().is_empty());
+}
+
+async fn a_webhook_that_does_not_answer_is_waited_for_and_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let fence = Fence::of(&bench.place).await;
+    fence.webhook(Of::PODS).await;
+    let run = bench.begin("true").await;
+    until("the words about the webhook", async || {
+        let status = bench.status(&run, |_| true).await;
+        assert_eq!(status.state, State::Starting, "{status:?}");
+        let message = status.message.unwrap_or_default();
+        message.contains("failed calling webhook \"nobody.hybrid-runner.test\"")
+    })
+    .await;
+    drop(fence);
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+}
+
+async fn a_pod_that_had_to_give_way_was_evicted(over: Over) {
+    let Some(place) = bench(over).await.map(|bench| bench.place) else {
+        return;
+    };
+    let fence = Fence::of(&place).await;
+    let resource = fence.single().await;
+    let main = json!({ "name": "main", "resources": { "limits": { &resource: "1" } } });
+    let section = json!({ "pod": { "containers": [main] } });
+    let executor = place.executor_at("one", &section);
+    let bench = Bench { place, executor };
+    let run = bench.begin("trap 'exit 3' TERM; sleep 600 & wait").await;
+    bench.running(&run).await;
+    fence.usurper(&resource, BUSYBOX).await;
+    let failure = bench.failure(&run).await;
+    says(&failure, FailureClass::Evicted, "higher priority");
+    assert!(failure.may_pass);
+    bench.remove(&run).await;
+}
+
 async fn by_default_a_pod_keeps_the_restricted_profile(over: Over) {
     let Some(bench) = Bench::with(over, json!({ "pod": {} })).await else {
         return;
@@ -252,6 +363,68 @@ async fn a_pod_that_somebody_deleted_was_killed(over: Over) {
     .await;
     assert_eq!(bench.failure(&run).await.class, FailureClass::Killed);
     bench.remove(&run).await;
+}
+
+async fn a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    // Argo looks at a pod that runs once in ten seconds; it makes another for one that is gone by then.
+    let evidence = bench.place.folder.path().join("evidence");
+    let script = format!(
+        "trap 'sleep 3; exit 0' TERM; echo begun >> {}; sleep 600 & wait",
+        evidence.display()
+    );
+    let run = bench.begin(&script).await;
+    bench.running(&run).await;
+    until("the beginning", async || evidence.exists()).await;
+    let (pods, name) = pod(&bench).await;
+    let watcher = bench.failure(&run);
+    let options = DeleteParams::default();
+    let deleting = pods.delete(&name, &options);
+    let (failure, deleted) = tokio::join!(watcher, deleting);
+    deleted.unwrap();
+    says(&failure, FailureClass::Killed, "somebody else");
+    none_lives(&pods).await;
+    assert_eq!(bench.failure(&run).await.class, FailureClass::Killed);
+    let begun = std::fs::read_to_string(evidence).unwrap();
+    assert_eq!(begun, "begun\n");
+    bench.remove(&run).await;
+}
+
+async fn a_pod_that_was_deleted_without_grace_was_killed_and_another_does_not_live(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let run = bench.begin("sleep 600").await;
+    bench.running(&run).await;
+    let (pods, name) = pod(&bench).await;
+    let watcher = bench.failure(&run);
+    let now = DeleteParams::default().grace_period(0);
+    let deleting = pods.delete(&name, &now);
+    let (failure, deleted) = tokio::join!(watcher, deleting);
+    deleted.unwrap();
+    says(&failure, FailureClass::Killed, "somebody else");
+    let afresh = bench.place.executor_of("one").await;
+    let later = afresh.watch(&run).collect::<Vec<_>>().await;
+    let later = later.into_iter().next_back().unwrap().unwrap();
+    assert_eq!(later.outcome(), Some(&Outcome::Failed(failure)));
+    // One that Argo made in its place in that moment goes with the Workflow at the latest.
+    bench.remove(&run).await;
+    none_lives(&pods).await;
+}
+
+/// No pod is there, and none comes.
+async fn none_lives(pods: &Api<Pod>) {
+    let lives = async || {
+        let listed = pods.list(&ListParams::default()).await.unwrap();
+        let mut phases = listed.items.into_iter().filter_map(|pod| pod.status?.phase);
+        phases.any(|phase| phase == "Running" || phase == "Pending")
+    };
+    until("the end of all pods", async || !lives().await).await;
+    // As long as Argo takes between two looks.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert!(!lives().await);
 }
 
 async fn a_pod_that_was_evicted_may_be_tried_again(over: Over) {

@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use hybrid_runner_core::executor::Handle;
-use hybrid_runner_core::run::{Outcome, State};
+use hybrid_runner_core::run::{FailureClass, Outcome, State};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -40,11 +40,19 @@ impl Own {
 
     /// Kills one of its programs, and starts it again a while later.
     async fn kill(&self, program: &str) {
+        self.kill_for_good(program);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.revive().await;
+    }
+
+    fn kill_for_good(&self, program: &str) {
         let pid = self.kubeconfig.with_file_name("pids").join(program);
         let pid = std::fs::read_to_string(pid).unwrap();
         let pid: i32 = pid.trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    async fn revive(&self) {
         let revived = script(&["revive", &self.name]).await;
         assert!(revived.status.success(), "{revived:?}");
     }
@@ -231,4 +239,39 @@ async fn without_argos_controller_a_run_waits_and_says_why_and_one_that_runs_can
             .is_some_and(|finding| finding.message.contains("Argo Workflows is not installed"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_lost_is_told_while_it_is_and_the_run_was_evicted() {
+    let Some(own) = Own::up("node").await else {
+        return;
+    };
+    let lost = async |over| {
+        let bench = Bench::at(Place::with(over, Some(own.path()), json!({}))).await;
+        let run = bench.begin("sleep 600").await;
+        bench.running(&run).await;
+        (bench, run)
+    };
+    let runs = [lost(Over::Jobs).await, lost(Over::Workflows).await];
+    own.kill_for_good("kubelet");
+    for (bench, run) in &runs {
+        // It is not known whether its processes run, so the run goes on.
+        let told = |status: &hybrid_runner_core::Status| {
+            let message = status.message.as_deref().unwrap_or_default();
+            message.contains("NodeNotReady")
+        };
+        let status = bench.status(run, told).await;
+        assert_eq!(status.state, State::Running);
+    }
+    // As whoever looks after the machines does with one that will not come back. Without any other the cluster evicts nothing by itself.
+    let nodes: Api<Node> = Api::all(admin(&own.path()).await);
+    let node = nodes.list(&ListParams::default()).await.unwrap();
+    let node = node.items[0].metadata.name.clone().unwrap();
+    nodes.delete(&node, &DeleteParams::default()).await.unwrap();
+    for (bench, run) in &runs {
+        let failure = bench.failure(run).await;
+        assert_eq!(failure.class, FailureClass::Evicted, "{failure:?}");
+        assert!(failure.may_pass, "{failure:?}");
+        bench.remove(run).await;
+    }
 }

@@ -11,8 +11,11 @@
 //! | `secrets` | no value stands anywhere but in the run's Secret, and not after it |
 //! | `deaths` | programs of the cluster are killed under a run |
 //! | `faults` | we are killed at each step |
+//! | `trouble` | the API server answers badly, late, not at all, or by half |
 //! | `argo` | what only Workflows could get wrong |
-//! | `over`, `place`, `bench`, `tunnel` | Jobs or Workflows; a namespace; what most tests ask; a way to the API server that can be cut |
+//! | `over`, `place`, `bench` | Jobs or Workflows; a namespace; what most tests ask |
+//! | `fence` | what forbids pods in a namespace, or takes their place |
+//! | `tunnel`, `front` | a way to the API server that can be cut, and one that spoils its answers |
 #![cfg(all(feature = "kubernetes", feature = "argo"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,9 +26,12 @@ mod contract;
 mod deaths;
 #[cfg(feature = "_faults")]
 mod faults;
+mod fence;
+mod front;
 mod logs;
 mod over;
 mod place;
 mod rights;
 mod secrets;
+mod trouble;
 mod tunnel;

@@ -196,7 +196,7 @@ impl Place {
         client.request_text(request).await.unwrap();
     }
 
-    fn own_kubeconfig(&self) -> PathBuf {
+    pub(crate) fn own_kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 

@@ -1,26 +1,27 @@
 //! What is missing in the Role is named, by the doctor and by who runs into it.
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
 use hybrid_runner_core::Health;
-use hybrid_runner_core::error::ErrorKind;
+use hybrid_runner_core::error::{Error, ErrorKind};
+use hybrid_runner_core::run::Outcome;
 use hybrid_runner_core::secret::Secrets;
 use serde_json::json;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, within};
 use crate::over::{Over, over_both};
 use crate::place::{Place, kubeconfig};
 
 over_both!(
     under_the_role_that_we_ship_all_is_well,
-    each_missing_rule_is_named_by_the_doctor,
-    a_start_without_the_right_names_the_rule,
+    each_missing_right_is_named_by_the_doctor,
+    each_missing_right_is_named_by_who_runs_into_it,
+    without_the_right_to_see_events_the_doctor_warns_and_runs_go_on,
 );
 
-async fn without(over: Over, rule: &str, other: &str) -> Option<Bench> {
-    let rbac = over.rbac();
-    assert!(rbac.contains(rule));
-    let place = Place::with(over, Some(kubeconfig()?), json!({}));
-    Some(Bench::at(place.with_rbac(rbac.replace(rule, other))).await)
-}
+/// A probe may have to wait for a pod, and for four others.
+const LIMIT: Duration = Duration::from_mins(2);
 
 async fn under_the_role_that_we_ship_all_is_well(over: Over) {
     let Some(bench) = Bench::new(over).await else {
@@ -32,52 +33,161 @@ async fn under_the_role_that_we_ship_all_is_well(over: Over) {
     }
 }
 
-async fn each_missing_rule_is_named_by_the_doctor(over: Over) {
-    for (rule, resource) in [
-        (
-            "resources: [pods], verbs: [list, watch, patch, delete]",
-            "pods",
-        ),
-        ("resources: [pods/log], verbs: [get]", "pods/log"),
-        (
-            "resources: [secrets], verbs: [create, get, delete]",
-            "secrets",
-        ),
-        match over {
-            Over::Jobs => (
-                "resources: [jobs], verbs: [create, get, list, watch, patch, delete]",
-                "jobs",
-            ),
-            Over::Workflows => (
-                "resources: [workflows], verbs: [create, get, list, watch, patch, delete]",
-                "workflows",
-            ),
-        },
-    ] {
-        let Some(bench) = without(over, rule, "resources: [none], verbs: [none]").await else {
+/// What runs into a missing right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Start,
+    List,
+    Watch,
+    Log,
+    Stop,
+    StopAtOnce,
+    Remove,
+    /// Nothing does, only the doctor tells: it goes on by asking.
+    None,
+}
+
+/// Each right of the Role, and who needs it.
+fn needs(over: Over) -> Vec<(&'static str, &'static str, &'static str, Step)> {
+    let (group, objects) = match over {
+        Over::Jobs => ("batch", "jobs"),
+        Over::Workflows => ("argoproj.io", "workflows"),
+    };
+    vec![
+        (group, objects, "create", Step::Start),
+        (group, objects, "get", Step::Watch),
+        (group, objects, "list", Step::List),
+        (group, objects, "watch", Step::None),
+        (group, objects, "patch", Step::Start),
+        (group, objects, "delete", Step::Remove),
+        ("", "pods", "list", Step::Watch),
+        ("", "pods", "watch", Step::None),
+        ("", "pods", "patch", Step::Stop),
+        ("", "pods", "delete", Step::StopAtOnce),
+        ("", "pods/log", "get", Step::Log),
+        ("", "secrets", "create", Step::Start),
+        ("", "secrets", "get", Step::Log),
+        ("", "secrets", "delete", Step::Remove),
+    ]
+}
+
+/// What we ship, without this one verb.
+fn without(over: Over, resource: &str, verb: &str) -> String {
+    let named = format!("resources: [{resource}], verbs: [");
+    let lines = over.rbac().lines().map(|line| {
+        let Some((before, verbs)) = line.split_once(&named) else {
+            return line.to_owned();
+        };
+        let (verbs, after) = verbs.split_once(']').unwrap();
+        assert!(verbs.split(", ").any(|one| one == verb), "{line}");
+        let left: Vec<_> = verbs.split(", ").filter(|one| *one != verb).collect();
+        let left = if left.is_empty() {
+            "none".to_owned()
+        } else {
+            left.join(", ")
+        };
+        format!("{before}{named}{left}]{after}")
+    });
+    let lines: Vec<_> = lines.collect();
+    let rbac = lines.join("\n") + "\n";
+    assert_ne!(rbac, over.rbac(), "{resource}: {verb}");
+    rbac
+}
+
+async fn bench_without(over: Over, resource: &str, verb: &str) -> Option<Bench> {
+    let place = Place::with(over, Some(kubeconfig()?), json!({}));
+    Some(Bench::at(place.with_rbac(without(over, resource, verb))).await)
+}
+
+async fn each_missing_right_is_named_by_the_doctor(over: Over) {
+    for (group, resource, verb, _) in needs(over) {
+        let Some(bench) = bench_without(over, resource, verb).await else {
             return;
         };
+        let rule =
+            format!("apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verb}]");
         let findings = bench.executor.examine().await;
-        let named = format!("resources: [\"{resource}\"]");
         let found = findings
             .iter()
-            .any(|finding| finding.health == Health::Failed && finding.message.contains(&named));
-        assert!(found, "{resource}: {findings:?}");
+            .any(|finding| finding.health == Health::Failed && finding.message.contains(&rule));
+        assert!(found, "{resource}: {verb}: {findings:?}");
         let error = bench.executor.check().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(error.kind(), ErrorKind::Denied, "{resource}: {verb}");
     }
 }
 
-async fn a_start_without_the_right_names_the_rule(over: Over) {
-    let without_create = "resources: [secrets], verbs: [get, delete]";
-    let rule = "resources: [secrets], verbs: [create, get, delete]";
-    let Some(bench) = without(over, rule, without_create).await else {
+async fn without_the_right_to_see_events_the_doctor_warns_and_runs_go_on(over: Over) {
+    let Some(bench) = bench_without(over, "events", "list").await else {
         return;
     };
-    let mut spec = bench.spec("true");
+    bench.executor.check().await.unwrap();
+    let findings = bench.executor.examine().await;
+    let warns = |finding: &&hybrid_runner_core::Finding| {
+        finding.health == Health::Warning && finding.message.contains("resources: [\"events\"]")
+    };
+    assert_eq!(findings.iter().filter(warns).count(), 1, "{findings:?}");
+    let run = bench.begin("true").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+}
+
+async fn each_missing_right_is_named_by_who_runs_into_it(over: Over) {
+    let probes = needs(over).into_iter().filter(|need| need.3 != Step::None);
+    let probes = probes.map(|(group, resource, verb, step)| async move {
+        let Some(bench) = bench_without(over, resource, verb).await else {
+            return;
+        };
+        let error = within(LIMIT, "a probe", run_into(&bench, step)).await;
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Denied,
+            "{resource}: {verb}: {error:?}"
+        );
+        let rule = format!(
+            "{{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [\"{verb}\"]}}"
+        );
+        assert!(error.message().contains(&rule), "{step:?}: {error}");
+    });
+    // Each of them waits for pods most of the time.
+    futures::stream::iter(probes)
+        .buffer_unordered(4)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+/// Does what is allowed up to this step.
+async fn run_into(bench: &Bench, step: Step) -> Error {
+    let executor = &bench.executor;
+    if step == Step::List {
+        return executor.list().await.unwrap_err();
+    }
+    let long = matches!(step, Step::Stop | Step::StopAtOnce);
+    let script = if long {
+        "trap '' TERM; echo on; while :; do sleep 0.2; done"
+    } else {
+        "echo done"
+    };
+    let mut spec = bench.spec(script);
     spec.config = Some(json!({}));
-    let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Denied);
-    let rule = r#"{apiGroups: [""], resources: ["secrets"], verbs: ["create"]}"#;
-    assert!(error.message().contains(rule), "{error}");
+    let run = match bench.try_start(&spec, &Secrets::none()).await {
+        Ok(run) => run,
+        // Whatever it is about: the rule is compared.
+        Err(error) => return error,
+    };
+    match step {
+        Step::Watch => executor.watch(&run).next().await.unwrap().unwrap_err(),
+        Step::Log => {
+            let mut chunks = executor.logs(&run, None);
+            chunks.next().await.unwrap().unwrap_err()
+        }
+        Step::Stop | Step::StopAtOnce => {
+            bench.running(&run).await;
+            executor.stop(&run, Duration::ZERO).await.unwrap_err()
+        }
+        Step::Remove => {
+            bench.end(&run).await;
+            executor.remove(&run).await.unwrap_err()
+        }
+        other => panic!("{other:?} met no resistance"),
+    }
 }

@@ -19,6 +19,7 @@
 //! | [`argo`] | the seed's five variables, and a workflow that becomes one of Argo |
 //! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`docker`] | the same with containers of a Docker Engine |
+//! | [`kubernetes`] | a runner without a disk, and two of one name, in a cluster |
 //! | [`openmetadata`] | the real input of the main job |
 //! | [`rotation`] | a token and a configuration that change while the runner runs |
 //! | [`plugins`] | a plugin under the real runner, killed again and again |
@@ -28,6 +29,7 @@ mod argo;
 mod clouds;
 mod commands;
 mod docker;
+mod kubernetes;
 mod main_job;
 mod openmetadata;
 mod p10_bad_input;

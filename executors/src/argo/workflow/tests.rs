@@ -141,3 +141,40 @@ fn what_argo_says_of_an_end_is_put_into_words() {
     }
     assert!(ended("Succeeded", &json!({ "type": "Pod" }), "").is_complete);
 }
+
+#[test]
+fn the_end_of_the_work_counts_while_the_workflow_waits_for_a_report() {
+    let status = |more: Value| {
+        let node = json!({ "type": "Pod", "phase": "Error", "message": "pod deleted", "hostNodeName": "n" });
+        let mut nodes = json!({ "n": node });
+        crate::cluster::template::merge(&mut nodes, &more);
+        read(json!({ "status": { "phase": "Running", "nodes": nodes } })).end
+    };
+    let end = status(json!({})).unwrap();
+    assert!(!end.is_complete && !end.never_began);
+    assert_eq!(Workflow.blame(&end).class, FailureClass::Killed);
+    let lives = json!({ "n": { "phase": "Running" } });
+    assert_eq!(status(lives), None);
+    let has_tries = json!({ "r": { "type": "Retry", "phase": "Running" } });
+    assert_eq!(status(has_tries), None);
+    let has_another = json!({ "x": { "type": "Pod", "phase": "Succeeded" } });
+    assert_eq!(status(has_another), None);
+}
+
+#[test]
+fn no_tries_of_its_own_are_left_in_a_workflow() {
+    let template = json!({ "spec": { "templateDefaults": { "retryStrategy": { "limit": 3 }, "timeout": "1h" } } });
+    let settings = settings(json!({ "template": template }));
+    let kept = Workflow.keep(&Shell {
+        settings: &settings,
+        labels: &json!({}),
+        pod: &json!({}),
+        is_held: false,
+    });
+    let mut object = template;
+    crate::cluster::template::merge(&mut object, &kept);
+    assert_eq!(
+        object["spec"]["templateDefaults"],
+        json!({ "timeout": "1h" })
+    );
+}

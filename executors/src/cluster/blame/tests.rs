@@ -6,9 +6,11 @@ fn pod(phase: Phase, main: Container) -> PodSeen {
         uid: "uid".into(),
         phase,
         going: None,
+        is_late: false,
         reason: None,
         message: None,
         unschedulable: None,
+        unwell: None,
         disruption: None,
         accepted: None,
         deadline: None,
@@ -148,4 +150,26 @@ fn what_cannot_pass_is_not_waited_for() {
         };
         assert_eq!(failure.class, expected, "{reason}");
     }
+}
+
+#[test]
+fn a_pod_with_which_its_node_is_done_was_deleted_before_it_was_ended_by_a_signal() {
+    let at = |second| jiff::Timestamp::from_second(second).unwrap();
+    let end = |code| {
+        let mut over = over(code, "Error", "");
+        if let Container::Over(over) = &mut over {
+            over.finished = Some(at(100));
+        }
+        let mut pod = pod(Phase::Failed, over);
+        (pod.going, pod.is_late) = (Some(at(101)), true);
+        pod
+    };
+    assert_eq!(class(&outcome(&end(143), false)), FailureClass::Killed);
+    assert_eq!(class(&outcome(&end(3), false)), FailureClass::Exit);
+    let mut known = end(3);
+    let mut before = pod(Phase::Running, Container::Running { since: None });
+    before.going = Some(at(99));
+    known.remember(&before);
+    assert_eq!(class(&outcome(&known, false)), FailureClass::Killed);
+    assert_eq!(outcome(&known, true), Outcome::Stopped { by: None });
 }

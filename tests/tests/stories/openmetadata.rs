@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hybrid_runner_tests::{Docker, Runner, Server, Story, skipped};
+use hybrid_runner_tests::{Binary, Cluster, Docker, Runner, Server, Story, skipped};
 use serde_json::Value;
 
 const TOKEN: &str = "aaaaaaaa.bbbbbbbb.cccccccc";
@@ -17,8 +17,8 @@ async fn the_openmetadata_example_brings_its_entities_to_the_sink() {
     Story::told(240, async |story| {
         let metadata = Path::new(&metadata).display().to_string();
         let server = Server::started(&story).await;
-        let runner = Runner::new(&story, &server, "runner-1").await;
-        brings_its_entities(&story, &server, runner, Some(&metadata)).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        brings_its_entities(&story, &server, &mut runner, Some(&metadata)).await;
     })
     .await;
 }
@@ -36,8 +36,37 @@ async fn the_openmetadata_example_does_the_same_in_a_container() {
         let mut runner = Runner::new(&story, &server, "runner-1").await;
         runner.executor = docker.section_with(&image.to_string_lossy());
         let events = docker.events();
-        let run = brings_its_entities(&story, &server, runner, None).await;
+        let run = brings_its_entities(&story, &server, &mut runner, None).await;
         assert_eq!(events.made(&run), 1, "{:?}", events.of(&run));
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "scripts/test runs it once the cluster is up"]
+async fn the_openmetadata_example_does_the_same_as_a_workflow_of_argo() {
+    let Ok(image) = std::env::var("HYBRID_RUNNER_TEST_CLUSTER_PYTHON") else {
+        return skipped(
+            "the cluster has no image with openmetadata-ingestion; scripts/services/all up",
+        );
+    };
+    if !Binary::Clouds.is_there() {
+        return skipped("no build with Argo: scripts/test makes one");
+    }
+    let Some(cluster) = Cluster::started().await else {
+        return;
+    };
+    Story::told(240, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        runner.binary = Binary::Clouds;
+        runner.executor = cluster.section_seeing("argo", &image, story.folder()).await;
+        brings_its_entities(&story, &server, &mut runner, None).await;
+        cluster
+            .until("the end of the Workflow and its Secret", async || {
+                cluster.workloads().await == 0 && cluster.secrets().await.is_empty()
+            })
+            .await;
     })
     .await;
 }
@@ -46,7 +75,7 @@ async fn the_openmetadata_example_does_the_same_in_a_container() {
 async fn brings_its_entities(
     story: &Story,
     server: &Server,
-    mut runner: Runner,
+    runner: &mut Runner,
     metadata: Option<&str>,
 ) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

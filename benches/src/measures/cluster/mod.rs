@@ -45,15 +45,15 @@ struct Counts {
 fn counts(over: Over, few: bool) -> Counts {
     let all = match over {
         Over::Jobs => Counts {
-            starts: 40,
+            starts: 30,
             counted: 20,
             burst: 200,
             live: [10, 100],
         },
         Over::Workflows => Counts {
-            starts: 20,
+            starts: 12,
             counted: 10,
-            burst: 60,
+            burst: 40,
             live: [10, 40],
         },
     };

@@ -89,7 +89,11 @@ async fn in_place(tools: &Tools, place: &Place) -> Result<Vec<Row>> {
     let (bare, ours) = (Bare::new(place), Ours::new(kind, place.section())?);
     bare.whole(&COMMAND).await?;
     ours.whole(&COMMAND).await?;
-    let mut rows = Vec::new();
+    // First of all: what was once needed for something else would not be counted as new.
+    let what = format!("{kind}: memory per live run");
+    let (row, live) = ours.live(&what, counts.live).await?;
+    let mut rows = vec![row, reattach(&ours, kind, &live[counts.live[0]..]).await?];
+    place.clear().await?;
     for has_value in [false, true] {
         rows.extend(starts(&bare, &ours, kind, counts.starts, has_value).await?);
     }
@@ -97,10 +101,6 @@ async fn in_place(tools: &Tools, place: &Place) -> Result<Vec<Row>> {
     let what = format!("{kind}: no-op runs");
     let whole = (|| bare.whole(&["true"]), || ours.whole(&["true"]));
     rows.push(burst(&what, 0.95, [counts.burst; 2], whole.0, whole.1).await?);
-    let what = format!("{kind}: memory per live run");
-    let (row, live) = ours.live(&what, counts.live).await?;
-    rows.push(row);
-    rows.push(reattach(&ours, kind, &live[counts.live[0]..]).await?);
     Ok(rows)
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use http::Request;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -127,6 +127,20 @@ impl Place {
 
     fn namespaces(&self) -> Api<Namespace> {
         Api::all(self.client.clone())
+    }
+
+    /// Removes all runs, and waits until their pods are gone.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let resource = self.over.resource();
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let (deleting, all) = (DeleteParams::background(), ListParams::default());
+        objects.delete_collection(&deleting, &all).await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        while !pods.list(&all).await?.items.is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        Ok(())
     }
 
     /// Removes all of it.

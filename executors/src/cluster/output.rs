@@ -90,13 +90,12 @@ struct Follower {
 #[async_trait]
 impl Source for Follower {
     async fn stand(&mut self) -> Result<Stand> {
-        let seen = match &self.ear {
-            Some(_) => self.shared.glance(self.run).await?,
-            None => {
-                // Made before the look, so that nothing is missed.
-                let ear = self.ear.insert(self.shared.listen(self.run));
-                self.shared.first(self.run, ear).await?
-            }
+        let seen = if self.ear.is_some() {
+            self.shared.glance(self.run).await?
+        } else {
+            // Made before the look, so that nothing is missed.
+            let ear = self.ear.insert(self.shared.listen(self.run));
+            self.shared.first(self.run, ear).await?
         };
         Ok(stand(&self.shared, &seen))
     }

@@ -110,7 +110,7 @@ impl Bare {
     pub(super) async fn pod(
         &self,
         name: &str,
-        is_so: impl Fn(&PodSeen) -> bool,
+        is_so: impl Fn(&PodSeen) -> bool + Send + Sync,
     ) -> Result<PodSeen> {
         let mut pods = self.pods.clone();
         let has = |pods: &Pods| pods.get(name).is_some_and(&is_so);

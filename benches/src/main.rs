@@ -55,7 +55,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Measure {
-    /// Only these measurements: start burst idle held throughput latency reattach reconnect links docker
+    /// Only these measurements: start burst idle held throughput latency reattach reconnect links docker kubernetes argo
     names: Vec<String>,
     /// `hybrid-runner` with its default features
     #[arg(long)]
@@ -72,6 +72,9 @@ struct Measure {
     /// Where servers and runners keep their data: a folder on a real disk
     #[arg(long)]
     folder: PathBuf,
+    /// A cluster gets a tenth of the runs: to see that it works
+    #[arg(long)]
+    few: bool,
 }
 
 #[tokio::main]
@@ -105,6 +108,7 @@ async fn measure_all(args: Measure) -> Result<()> {
         floor: args.floor,
         stamp: args.stamp,
         folder: args.folder,
+        few: args.few,
     };
     println!("{}", machine::describe(&tools)?);
     let mut rows: Vec<Row> = Vec::new();

@@ -22,6 +22,8 @@ pub(crate) struct Tools {
     pub(crate) floor: PathBuf,
     pub(crate) stamp: PathBuf,
     pub(crate) folder: PathBuf,
+    /// Of a cluster: a tenth of the runs.
+    pub(crate) few: bool,
 }
 
 impl Tools {

@@ -1,6 +1,7 @@
 //! The control plane as a program that can be killed and started again.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -53,6 +54,15 @@ impl Server {
         let mut server = Self::new(story, "server");
         server.start().await;
         server
+    }
+
+    /// Makes it listen, without TLS, at another address of this machine.
+    pub fn listen_at(&mut self, host: &str) {
+        let free = TcpListener::bind((host, 0)).and_then(|listener| listener.local_addr());
+        self.address = free
+            .unwrap_or_else(|error| panic!("failed to listen at `{host}`: {error}"))
+            .to_string();
+        self.settings.push("insecure = true".to_owned());
     }
 
     /// `host:port`.

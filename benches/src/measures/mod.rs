@@ -1,6 +1,8 @@
-//! One file per measurement.
+//! One file per measurement; `beside` is what those share that stand beside a bare client.
 
+mod beside;
 mod burst;
+mod cluster;
 mod docker;
 mod held;
 mod idle;
@@ -17,7 +19,7 @@ use crate::stage::Tools;
 use crate::table::Row;
 
 /// All measurements, in the order of the table.
-pub(crate) const NAMES: [&str; 10] = [
+pub(crate) const NAMES: [&str; 12] = [
     "start",
     "burst",
     "idle",
@@ -28,6 +30,8 @@ pub(crate) const NAMES: [&str; 10] = [
     "reconnect",
     "links",
     "docker",
+    "kubernetes",
+    "argo",
 ];
 
 /// Runs one of [`NAMES`].
@@ -41,6 +45,8 @@ pub(crate) async fn run(name: &str, tools: &Tools) -> Result<Vec<Row>> {
         "latency" => latency::measure(tools).await,
         "reattach" => reattach::measure(tools).await,
         "docker" => docker::measure(tools).await,
+        "kubernetes" => cluster::jobs(tools).await,
+        "argo" => cluster::workflows(tools).await,
         "reconnect" => reconnect::measure(tools).await,
         _ => links::measure(tools).await,
     }

@@ -1,18 +1,23 @@
 //! How a run stands in the cluster: looked at anew, or as the board has it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::board::{Ear, Seen, list};
 use super::error::{failed, found, is_status};
 use super::object::ObjectSeen;
 use super::runs::Shared;
 use super::seen::PodSeen;
+
+/// So long a board that is new, or that has yet to hear of a run, is waited for.
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(super) fn listen(&self, run: RunId) -> Ear {
@@ -48,6 +53,22 @@ impl Shared {
         match self.board.current(run) {
             Some(seen) if seen.is_whole() => Ok(seen),
             _ => self.look(run).await,
+        }
+    }
+
+    /// The same for whoever has just begun to listen: the board will know the run in a moment, which asks the API server nothing.
+    pub(super) async fn first(&self, run: RunId, ear: &mut Ear) -> Result<Seen> {
+        let known = async {
+            loop {
+                match self.board.current(run) {
+                    Some(seen) if seen.object.is_some() && seen.is_whole() => return seen,
+                    _ => ear.changed().await,
+                }
+            }
+        };
+        match timeout(MOMENT, known).await {
+            Ok(seen) => Ok(seen),
+            Err(_) => self.look(run).await,
         }
     }
 

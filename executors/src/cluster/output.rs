@@ -37,7 +37,9 @@ async fn open(
     run: RunId,
     from: Option<LogCursor>,
 ) -> Result<BoxStream<'static, Result<LogChunk>>> {
-    let object = shared.object(run).await?;
+    let mut ear = shared.listen(run);
+    let object = shared.first(run, &mut ear).await?.object;
+    drop(ear);
     let patterns = match object {
         Some(object) if object.is_to_be_masked() => {
             let connected = shared.cluster.connected().await?;
@@ -65,7 +67,7 @@ fn later(
     let opened = async move {
         let mut ear = shared.listen(run);
         loop {
-            let seen = shared.look(run).await;
+            let seen = shared.glance(run).await;
             let waits = seen
                 .as_ref()
                 .is_ok_and(|seen| seen.object.as_ref().is_some_and(ObjectSeen::may_go));
@@ -88,12 +90,14 @@ struct Follower {
 #[async_trait]
 impl Source for Follower {
     async fn stand(&mut self) -> Result<Stand> {
-        if self.ear.is_none() {
+        let seen = if self.ear.is_some() {
+            self.shared.glance(self.run).await?
+        } else {
             // Made before the look, so that nothing is missed.
-            self.ear = Some(self.shared.listen(self.run));
-            return Ok(stand(&self.shared, &self.shared.look(self.run).await?));
-        }
-        Ok(stand(&self.shared, &self.shared.glance(self.run).await?))
+            let ear = self.ear.insert(self.shared.listen(self.run));
+            self.shared.first(self.run, ear).await?
+        };
+        Ok(stand(&self.shared, &seen))
     }
 
     async fn changed(&mut self) {

@@ -47,9 +47,12 @@ pub(super) async fn start(
         Ok(plan) => plan,
         Err(error) => return starting.begun_before(error, progress).await,
     };
+    // The board hears of what a controller does to the object while its Secret is made.
+    let _ear = plan.delivery.as_ref().map(|_| shared.listen(spec.run));
     let mut seen = None;
-    for _ in 0..ATTEMPTS {
-        let object = match seen.take() {
+    let mut handed = None;
+    for attempt in 0..ATTEMPTS {
+        let mut object = match seen.take() {
             Some(object) => object,
             None => match create(shared, &plan.object).await? {
                 Some(made) => made,
@@ -65,9 +68,15 @@ pub(super) async fn start(
         if !object.standing.is_suspended {
             return Ok(starting.begun(progress));
         }
-        if let Some(delivery) = &plan.delivery {
+        if let Some(delivery) = &plan.delivery
+            && handed.as_ref() != Some(&object.uid)
+        {
             starting.hand_over(delivery, &object).await?;
+            handed = Some(object.uid.clone());
             fault::step("cluster.start.handed");
+        }
+        if attempt == 0 {
+            object = starting.newest(object);
         }
         if starting.let_go(&object).await? {
             fault::step("cluster.start.begun");
@@ -131,6 +140,16 @@ impl Starting<'_> {
         });
         let labels = shared.names.labels(self.spec.run);
         delivery.make(connected, &labels, &owner).await
+    }
+
+    /// The object that was just made, as the board knows it, if it can still be let go.
+    fn newest(&self, made: ObjectSeen) -> ObjectSeen {
+        let known = self.shared.board.current(self.spec.run);
+        let known = known.and_then(|seen| seen.object);
+        known
+            .filter(|known| known.uid == made.uid)
+            .filter(|known| !known.is_stopped && known.standing.is_suspended)
+            .unwrap_or(made)
     }
 
     /// Lets the object go; `false` if it has changed since it was seen.

@@ -42,6 +42,7 @@ pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Resul
         run,
         ear: None,
         told: None,
+        is_to_ask: false,
         is_unexplained: false,
         patience: PATIENCE,
     };
@@ -57,6 +58,8 @@ struct Watcher {
     ear: Option<Ear>,
     /// The last level that was told.
     told: Option<Status>,
+    /// Whether what the board has may be older than what was just done.
+    is_to_ask: bool,
     /// Whether only events can explain how it stands.
     is_unexplained: bool,
     /// Before they are looked at again.
@@ -79,7 +82,7 @@ impl Watcher {
             if let Some(failure) = self.shared.unmarked(&level, &seen) {
                 self.shared.give_up(self.run, &seen, failure).await?;
                 // All who look find the same mark, if it was not too late for it.
-                self.ear = None;
+                self.is_to_ask = true;
                 continue;
             }
             if let Level::Over(_) = &level {
@@ -121,13 +124,16 @@ impl Watcher {
         }
     }
 
-    /// The first time asks the API server; then waits for a ring, and takes what the board has.
+    /// The first time takes what there is; then waits for a ring, and takes what the board has.
     async fn see(&mut self) -> Result<Seen> {
+        if std::mem::take(&mut self.is_to_ask) {
+            return self.shared.look(self.run).await;
+        }
         match &mut self.ear {
             // Made before the look, so that nothing is missed.
             None => {
-                self.ear = Some(self.shared.listen(self.run));
-                self.shared.look(self.run).await
+                let ear = self.ear.insert(self.shared.listen(self.run));
+                self.shared.first(self.run, ear).await
             }
             Some(ear) => {
                 if self.is_unexplained {

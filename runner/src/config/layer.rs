@@ -142,7 +142,8 @@ fn defaults(inputs: &Inputs) -> Layer {
         ("runner", "hybrid-runner"),
         ("server", "hybrid-runner-server"),
     ] {
-        let dir = state.join(name);
+        let instead = inputs.memory_instead().filter(|_| section == "runner");
+        let dir = instead.unwrap_or(&state).join(name);
         set(&mut data, &[section, "data_dir"], &dir.to_string_lossy());
     }
     Layer {

@@ -54,6 +54,8 @@ pub struct Inputs {
     pub system: Option<PathBuf>,
     /// Whether we are root: state goes to `/var/lib`.
     pub root: bool,
+    /// A folder in memory, for the state of a runner that can keep it nowhere else.
+    pub memory: Option<PathBuf>,
     /// The kinds of executors and secret stores that there are.
     pub kinds: Kinds,
 }
@@ -72,6 +74,7 @@ impl Inputs {
             flags: Vec::new(),
             system: Some(PathBuf::from("/etc/hybrid-runner")),
             root: rustix::process::geteuid().is_root(),
+            memory: Some(PathBuf::from("/dev/shm")),
             kinds: Kinds::default(),
         }
     }
@@ -102,6 +105,19 @@ impl Inputs {
         self.home("XDG_STATE_HOME", ".local/state")
             .unwrap_or_else(system)
     }
+
+    /// The folder in memory, if a runner can keep its state nowhere else: in a container with a read-only root and no volume.
+    fn memory_instead(&self) -> Option<&Path> {
+        let memory = self.memory.as_deref()?;
+        (!can_be_written(&self.state_dir()) && can_be_written(memory)).then_some(memory)
+    }
+}
+
+/// Whether something can be made in a folder, or the folder itself.
+fn can_be_written(folder: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let there = folder.ancestors().find(|folder| folder.exists());
+    there.is_some_and(|there| access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok())
 }
 
 /// A configuration and where each of its values came from.
@@ -130,7 +146,15 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Error> {
         )
     })?;
     let checked = check::check(raw, &layers, &inputs.environment);
-    let (mut config, warnings) = checked.map_err(fail)?;
+    let (mut config, mut warnings) = checked.map_err(fail)?;
+    let memory = inputs.memory_instead();
+    if memory.is_some_and(|memory| config.runner.data_dir.starts_with(memory)) {
+        warnings.push(format!(
+            "[runner] data_dir: `{}` cannot be written, so that state and spool lie in memory, in `{}`, and go with the pod or the machine; better name a folder that stays",
+            inputs.state_dir().display(),
+            config.runner.data_dir.display()
+        ));
+    }
     config.kinds = inputs.kinds.clone();
     config.folder = folder_of(layers.file.as_deref());
     Ok(Loaded {

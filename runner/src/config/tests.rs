@@ -361,6 +361,39 @@ fn files_are_found_in_their_usual_places() {
 }
 
 #[test]
+fn a_runner_that_can_write_nowhere_keeps_its_state_in_memory_and_says_so() {
+    let memory = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(MINIMAL, &[]);
+    // Below a file, nobody can make a folder.
+    let nowhere = machine.inputs.file.clone().unwrap().join("state");
+    let variable = "XDG_STATE_HOME".to_owned();
+    let nowhere = nowhere.to_str().unwrap().to_owned();
+    machine.inputs.environment.insert(variable.clone(), nowhere);
+    machine.inputs.memory = Some(memory.path().to_owned());
+    let loaded = machine.load();
+    let in_memory = memory.path().join("hybrid-runner");
+    assert_eq!(loaded.config.runner.data_dir, in_memory);
+    assert!(
+        loaded.warnings[0].contains("cannot be written"),
+        "{:?}",
+        loaded.warnings
+    );
+    assert!(!loaded.config.server.data_dir.starts_with(memory.path()));
+
+    let somewhere = machine.dir.path().to_str().unwrap().to_owned();
+    machine.inputs.environment.insert(variable, somewhere);
+    let loaded = machine.load();
+    assert!(
+        loaded
+            .config
+            .runner
+            .data_dir
+            .starts_with(machine.dir.path())
+    );
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn each_example_can_be_used() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
     let mut seen = 0;

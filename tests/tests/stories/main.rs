@@ -17,6 +17,7 @@
 //! | [`admission`] | who may connect: live ids, tokens, TLS |
 //! | [`commands`] | what people type, and how it exits |
 //! | [`argo`] | the seed's five variables, and a workflow that becomes one of Argo |
+//! | [`cluster`] | the same in a Kubernetes, also with the runner inside of it |
 //! | [`clouds`] | one workflow, every secret store: only the configuration changes |
 //! | [`docker`] | the same with containers of a Docker Engine |
 //! | [`kubernetes`] | a runner without a disk, and two of one name, in a cluster |
@@ -27,6 +28,7 @@
 mod admission;
 mod argo;
 mod clouds;
+mod cluster;
 mod commands;
 mod docker;
 mod kubernetes;

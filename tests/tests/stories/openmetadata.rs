@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use hybrid_runner_tests::processes::holds;
-use hybrid_runner_tests::{Capture, Docker, Proxy, Runner, Server, Story, skipped};
+use hybrid_runner_tests::{
+    Binary, Capture, Cluster, Docker, Proxy, Runner, Server, Story, skipped,
+};
 use serde_json::Value;
 
 use super::clouds::{lay, stores};
@@ -21,9 +23,9 @@ async fn the_openmetadata_example_brings_its_entities_to_the_sink() {
     Story::told(240, async |story| {
         let metadata = Path::new(&metadata).display().to_string();
         let server = Server::started(&story).await;
-        let runner = Runner::new(&story, &server, "runner-1").await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
         let example = example(&story, Some(&metadata));
-        brings_its_entities(&story, &server, runner, &example).await;
+        brings_its_entities(&story, &server, &mut runner, &example).await;
     })
     .await;
 }
@@ -79,7 +81,7 @@ async fn the_work_reads_its_token_in_the_store_itself_and_the_runner_never_has_i
             .replace("secret:/openmetadata/token", &format!("secret:{path}"))
             .replace("\n        def do_GET(self):\n", KEEPING)
             .replace("\nenv:\n", &env);
-        let run = brings_its_entities(&story, &server, runner, &example).await;
+        let run = brings_its_entities(&story, &server, &mut runner, &example).await;
 
         let asked = story.read("asked");
         assert!(asked.lines().count() > 1, "{asked}");
@@ -109,8 +111,38 @@ async fn the_openmetadata_example_does_the_same_in_a_container() {
         runner.executor = docker.section_with(&image.to_string_lossy());
         let events = docker.events();
         let example = example(&story, None);
-        let run = brings_its_entities(&story, &server, runner, &example).await;
+        let run = brings_its_entities(&story, &server, &mut runner, &example).await;
         assert_eq!(events.made(&run), 1, "{:?}", events.of(&run));
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "scripts/test runs it once the cluster is up"]
+async fn the_openmetadata_example_does_the_same_as_a_workflow_of_argo() {
+    let Ok(image) = std::env::var("HYBRID_RUNNER_TEST_CLUSTER_PYTHON") else {
+        return skipped(
+            "the cluster has no image with openmetadata-ingestion; scripts/services/all up",
+        );
+    };
+    if !Binary::Clouds.is_there() {
+        return skipped("no build with Argo: scripts/test makes one");
+    }
+    let Some(cluster) = Cluster::started().await else {
+        return;
+    };
+    Story::told(240, async |story| {
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "runner-1").await;
+        runner.binary = Binary::Clouds;
+        runner.executor = cluster.section_seeing("argo", &image, story.folder()).await;
+        let example = example(&story, None);
+        brings_its_entities(&story, &server, &mut runner, &example).await;
+        cluster
+            .until("the end of the Workflow and its Secret", async || {
+                cluster.workloads().await == 0 && cluster.secrets().await.is_empty()
+            })
+            .await;
     })
     .await;
 }
@@ -138,7 +170,7 @@ fn example(story: &Story, metadata: Option<&str>) -> String {
 async fn brings_its_entities(
     story: &Story,
     server: &Server,
-    mut runner: Runner,
+    runner: &mut Runner,
     example: &str,
 ) -> String {
     let file = story

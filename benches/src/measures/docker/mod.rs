@@ -3,23 +3,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `bare` | what anybody must ask the engine for: create, start, wait, logs, remove |
-//! | `ours` | the same through the executor: start, watch, logs, remove |
 
 mod bare;
-mod ours;
-
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use serde_json::json;
+use tokio::time::Instant;
 
 use self::bare::Bare;
-use self::ours::Ours;
-use crate::process::Memory;
+use super::beside::{Ours, burst, compared, timed};
 use crate::stage::Tools;
-use crate::table::{Row, Sample, number};
+use crate::table::{Row, number};
 
 /// Where the engine is; `scripts/bench` starts one.
 const ENGINE: &str = "HYBRID_RUNNER_TEST_DOCKER";
@@ -27,23 +21,36 @@ const IMAGE: &str = "hybrid-runner-test/busybox:1";
 
 const STARTS: usize = 40;
 const BURST: usize = 50;
-/// How many bursts of each; an even number.
-const ROUNDS: usize = 4;
-const FIRST: usize = 10;
-const LIVE: usize = 50;
+const ROUNDS: usize = 2;
+const LIVE: [usize; 2] = [10, 50];
 const LOG: u64 = 256 << 20;
 
 pub(crate) async fn measure(_tools: &Tools) -> Result<Vec<Row>> {
     let host = std::env::var(ENGINE).with_context(|| format!("`{ENGINE}` is not set"))?;
-    let (bare, ours) = (Bare::new(&host)?, Ours::new(&host)?);
+    let settings = json!({ "host": host, "image": IMAGE, "network": "none" });
+    let (bare, ours) = (Bare::new(&host)?, Ours::new("docker", settings)?);
     // The image is known to the engine, and init lies in its volume.
     bare.whole(&["true"]).await?;
     ours.whole(&["true"]).await?;
     let mut rows = starts(&bare, &ours).await?;
     for at_once in [4, 16] {
-        rows.push(burst(&bare, &ours, at_once).await?);
+        let (bare, ours) = (|| bare.whole(&["true"]), || ours.whole(&["true"]));
+        rows.push(
+            burst(
+                "docker: no-op containers",
+                0.9,
+                [BURST, at_once, ROUNDS],
+                bare,
+                ours,
+            )
+            .await?,
+        );
     }
-    rows.push(live(&ours).await?);
+    let (row, runs) = ours.live("docker: memory per live run", LIVE).await?;
+    rows.push(row);
+    for run in runs {
+        ours.stop(run).await?;
+    }
     rows.push(log(&bare, &ours).await?);
     Ok(rows)
 }
@@ -59,99 +66,14 @@ async fn starts(bare: &Bare, ours: &Ours) -> Result<Vec<Row>> {
         started[1].push(start);
         whole[1].push(all);
     }
-    let row = |what: &str, values: [Vec<f64>; 2]| {
-        let [bare, ours] = values.map(Sample::new);
-        Row::new(
-            format!("docker: {what}, p50 / p95 / p99, n = {STARTS}"),
-            ours.spread(),
-        )
-        .goal("≤ 1.1 × p50")
-        .floor(bare.spread(), ours.p50() / bare.p50())
-    };
     Ok(vec![
-        row("create and start, until the work runs", started),
-        row("and wait, read its log, remove", whole),
+        compared(
+            "docker: create and start, until the work runs",
+            1.1,
+            started,
+        ),
+        compared("docker: and wait, read its log, remove", 1.1, whole),
     ])
-}
-
-/// Milliseconds of the first part, and of both.
-async fn timed<T, F>(
-    start: impl Future<Output = Result<T>>,
-    end: impl FnOnce(T) -> F,
-) -> Result<(f64, f64)>
-where
-    F: Future<Output = Result<()>>,
-{
-    let before = Instant::now();
-    let begun = start.await?;
-    let started = before.elapsed();
-    end(begun).await?;
-    Ok((
-        started.as_secs_f64() * 1e3,
-        before.elapsed().as_secs_f64() * 1e3,
-    ))
-}
-
-/// Bursts in turn, each first as often as the other.
-async fn burst(bare: &Bare, ours: &Ours, at_once: usize) -> Result<Row> {
-    let bare = || took(at_once, || bare.whole(&["true"]));
-    let ours = || took(at_once, || ours.whole(&["true"]));
-    let (mut floor, mut taken) = (Duration::ZERO, Duration::ZERO);
-    for _ in 0..ROUNDS / 2 {
-        floor += bare().await?;
-        taken += ours().await?;
-        taken += ours().await?;
-        floor += bare().await?;
-    }
-    let rate = |time: Duration| number((BURST * ROUNDS) as u64) / time.as_secs_f64();
-    let (floor, rate) = (rate(floor), rate(taken));
-    Ok(Row::new(
-        format!("docker: {BURST} no-op containers, {at_once} at once, {ROUNDS} times"),
-        format!("{rate:.2} runs/s"),
-    )
-    .goal("≥ 0.9 ×")
-    .floor(format!("{floor:.2} runs/s"), rate / floor))
-}
-
-/// How long a burst took.
-async fn took<F>(at_once: usize, run: impl (Fn() -> F) + Send + Sync) -> Result<Duration>
-where
-    F: Future<Output = Result<()>> + Send,
-{
-    let before = Instant::now();
-    stream::iter(0..BURST)
-        .map(|_| run())
-        .buffer_unordered(at_once)
-        .try_collect::<Vec<()>>()
-        .await?;
-    Ok(before.elapsed())
-}
-
-/// What a run that lives takes in this process: watched, and its log followed.
-async fn live(ours: &Ours) -> Result<Row> {
-    let mut held = JoinSet::new();
-    let mut runs = Vec::new();
-    let mut memory = Vec::new();
-    // The first ones pay for what all share.
-    for more in [FIRST, LIVE] {
-        for _ in 0..more {
-            let run = ours.start(&["sh", "-c", "echo begun; sleep 600"]).await?;
-            ours.follow(&run, &mut held);
-            runs.push(run);
-        }
-        sleep(Duration::from_secs(3)).await;
-        memory.push(Memory::of(std::process::id())?.anonymous);
-    }
-    for run in runs {
-        ours.stop(run).await?;
-    }
-    held.shutdown().await;
-    let each = (memory[1] - memory[0]) / number(LIVE as u64);
-    Ok(Row::new(
-        format!("docker: memory per live run, {LIVE} beside {FIRST}, watched and followed"),
-        format!("{each:.1} KiB anonymous"),
-    )
-    .goal("≤ 20 KB"))
 }
 
 /// A log of short lines that the engine has, read by both.
@@ -161,9 +83,9 @@ async fn log(bare: &Bare, ours: &Ours) -> Result<Row> {
     );
     let run = ours.start(&["sh", "-c", &script]).await?;
     ours.ended(&run).await?;
+    let container = format!("hr-{}-{}", ours.owner, run.run);
     let before = Instant::now();
-    let floor =
-        number(bare.read(&ours.container(&run)).await?) / before.elapsed().as_secs_f64() / 1e6;
+    let floor = number(bare.read(&container).await?) / before.elapsed().as_secs_f64() / 1e6;
     let before = Instant::now();
     let read = ours.read(&run).await?;
     let rate = number(read) / before.elapsed().as_secs_f64() / 1e6;

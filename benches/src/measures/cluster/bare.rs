@@ -1,0 +1,187 @@
+//! A bare client of the API server: what anybody must ask it for, with one watch for all pods.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, DynamicObject, LogParams, PostParams, WatchEvent, WatchParams};
+use kube::core::ApiResource;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::place::{IMAGE, Over, Place, WORKLOAD};
+
+/// What the watch saw of a pod, and when.
+#[derive(Debug, Clone)]
+pub(super) struct PodSeen {
+    name: String,
+    pub(super) there: Instant,
+    /// Since when its work runs, or has run.
+    pub(super) running: Option<Instant>,
+    is_over: bool,
+}
+
+/// By the name of the object that each belongs to.
+type Pods = HashMap<String, PodSeen>;
+
+pub(super) struct Bare {
+    client: Client,
+    namespace: String,
+    over: Over,
+    resource: ApiResource,
+    pods: watch::Receiver<Pods>,
+    /// Ends with it.
+    _watching: JoinSet<()>,
+}
+
+impl Bare {
+    pub(super) fn new(place: &Place) -> Self {
+        let (sender, pods) = watch::channel(Pods::default());
+        let mut watching = JoinSet::new();
+        let all = Api::namespaced(place.client.clone(), &place.namespace);
+        watching.spawn(see(all, place.over.label(), sender));
+        Self {
+            client: place.client.clone(),
+            namespace: place.namespace.clone(),
+            over: place.over,
+            resource: place.over.resource(),
+            pods,
+            _watching: watching,
+        }
+    }
+
+    /// The name of a run that is yet to be made.
+    pub(super) fn name() -> String {
+        format!("bare-{}", uuid::Uuid::new_v4().simple())
+    }
+
+    /// Makes an object, and before that a Secret for a variable, if it is to have one.
+    pub(super) async fn make(
+        &self,
+        name: &str,
+        command: &[&str],
+        value: Option<&str>,
+    ) -> Result<()> {
+        let mut container = json!({ "name": "main", "image": IMAGE, "command": command });
+        if let Some(value) = value {
+            let secret = json!({ "metadata": { "name": name }, "stringData": { "value": value } });
+            let secret: Secret = serde_json::from_value(secret)?;
+            let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+            secrets.create(&PostParams::default(), &secret).await?;
+            let source = json!({ "secretKeyRef": { "name": name, "key": "value" } });
+            container["env"] = json!([{ "name": "VALUE", "valueFrom": source }]);
+        }
+        let object = json!({
+            "apiVersion": self.resource.api_version,
+            "kind": self.resource.kind,
+            "metadata": { "name": name },
+            "spec": self.spec(&container),
+        });
+        let object: DynamicObject = serde_json::from_value(object)?;
+        self.objects()
+            .create(&PostParams::default(), &object)
+            .await?;
+        Ok(())
+    }
+
+    fn spec(&self, container: &Value) -> Value {
+        match self.over {
+            Over::Jobs => json!({
+                "backoffLimit": 0,
+                "template": { "spec": { "restartPolicy": "Never", "containers": [container] } },
+            }),
+            Over::Workflows => json!({
+                "serviceAccountName": WORKLOAD,
+                "entrypoint": "main",
+                "templates": [{ "name": "main", "container": container }],
+            }),
+        }
+    }
+
+    fn objects(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &self.resource)
+    }
+
+    /// What the watch has of the pod of an object, once it is so.
+    pub(super) async fn pod(
+        &self,
+        name: &str,
+        is_so: impl Fn(&PodSeen) -> bool + Send + Sync,
+    ) -> Result<PodSeen> {
+        let mut pods = self.pods.clone();
+        let has = |pods: &Pods| pods.get(name).is_some_and(&is_so);
+        let found = pods.wait_for(has).await.context("the watch ended")?;
+        found.get(name).cloned().context("it was just there")
+    }
+
+    /// Waits, reads the log, removes.
+    pub(super) async fn end(&self, name: &str, has_secret: bool) -> Result<()> {
+        let pod = self.pod(name, |pod| pod.is_over).await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let log = LogParams {
+            container: Some("main".to_owned()),
+            ..LogParams::default()
+        };
+        pods.logs(&pod.name, &log).await?;
+        if has_secret {
+            let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+            secrets.delete(name, &DeleteParams::default()).await?;
+        }
+        self.objects()
+            .delete(name, &DeleteParams::background())
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn whole(&self, command: &[&str]) -> Result<()> {
+        let name = Self::name();
+        self.make(&name, command, None).await?;
+        self.end(&name, false).await
+    }
+}
+
+/// Keeps up what there is of pods, for ever.
+async fn see(all: Api<Pod>, label: &'static str, seen: watch::Sender<Pods>) {
+    loop {
+        let wanted = WatchParams::default().timeout(290);
+        let Ok(events) = all.watch(&wanted, "0").await else {
+            continue;
+        };
+        let mut events = std::pin::pin!(events);
+        while let Some(Ok(event)) = events.next().await {
+            let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else {
+                continue;
+            };
+            let labels = pod.metadata.labels.clone().unwrap_or_default();
+            if let Some(object) = labels.get(label) {
+                seen.send_modify(|pods| note(pods, object, &pod));
+            }
+        }
+    }
+}
+
+fn note(pods: &mut Pods, object: &str, pod: &Pod) {
+    let now = Instant::now();
+    let seen = pods.entry(object.to_owned()).or_insert_with(|| PodSeen {
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        there: now,
+        running: None,
+        is_over: false,
+    });
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main"));
+    let Some(state) = main.and_then(|main| main.state.as_ref()) else {
+        return;
+    };
+    seen.is_over |= state.terminated.is_some();
+    if state.running.is_some() || seen.is_over {
+        seen.running.get_or_insert(now);
+    }
+}

@@ -64,6 +64,18 @@ impl Launch {
                 "`command` names no program: write `command = [\"./mine\"]`",
             ));
         };
+        if settings.command.iter().any(|word| word.contains('\0')) {
+            return Err(Error::invalid(
+                "`command` has a zero byte in it, which no program can be given",
+            ));
+        }
+        let is_none = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        if let Some(name) = settings.env.iter().find(is_none) {
+            return Err(Error::invalid(format!(
+                "`env` names variables of the runner, and `{}` is no name: write `env = [\"KUBECONFIG\"]`",
+                shorten(&name.replace(char::is_control, "\u{fffd}"))
+            )));
+        }
         if let Some(name) = settings.env.iter().find(|name| is_ours(name)) {
             return Err(Error::invalid(format!(
                 "`env` cannot pass `{}` on: it is the runner's own",

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_helper::mask::{Masker, Patterns, needles_of};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -23,7 +24,20 @@ const LINGERS: Duration = Duration::from_secs(5);
 
 /// What is to be masked, by who was given it: a run, or a name in a store.
 #[derive(Default)]
-pub(super) struct Masking(Mutex<Known>);
+pub(super) struct Masking {
+    known: Mutex<Known>,
+    /// How many questions are under way whose answer is a value.
+    asked: watch::Sender<usize>,
+}
+
+/// A question is under way whose answer is a value.
+pub(super) struct Asked<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|asked| *asked -= 1);
+    }
+}
 
 #[derive(Default)]
 struct Known {
@@ -54,7 +68,7 @@ fn patterns<'a>(values: impl IntoIterator<Item = &'a SecretValue>) -> Patterns {
 
 impl Masking {
     fn known(&self) -> MutexGuard<'_, Known> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((since, _)) = known.gone.front()
             && since.elapsed() >= LINGERS
             && let Some((_, key)) = known.gone.pop_front()
@@ -65,6 +79,17 @@ impl Masking {
             }
         }
         known
+    }
+
+    /// A value is asked for: until the answer is remembered, it cannot be masked.
+    pub(super) fn ask(&self) -> Asked<'_> {
+        self.asked.send_modify(|asked| *asked += 1);
+        Asked(&self.asked)
+    }
+
+    /// How many values are asked for.
+    pub(super) fn asked(&self) -> watch::Receiver<usize> {
+        self.asked.subscribe()
     }
 
     /// Masks these values from here on.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::masking::Masking;
@@ -15,6 +16,8 @@ const LONGEST: usize = 4096;
 /// Lines of one stretch of time that are told; the others are counted.
 const TOLD: u32 = 200;
 const STRETCH: Duration = Duration::from_secs(1);
+/// Lines that wait until it is known which value they may hold.
+const WAITING: usize = 200;
 /// The lines that explain an end.
 const LAST_WORDS: usize = 4;
 
@@ -49,8 +52,11 @@ pub(super) async fn read(
     trace: Option<Trace>,
     last_words: LastWords,
 ) {
+    let mut asked = masking.asked();
     let mut teller = Teller {
         plugin,
+        asked: asked.clone(),
+        waiting: Vec::new(),
         masking,
         trace,
         last_words,
@@ -62,7 +68,13 @@ pub(super) async fn read(
     let mut line = Vec::new();
     let mut buffer = vec![0; 8192];
     loop {
-        let read = stderr.read(&mut buffer).await.unwrap_or(0);
+        let read = tokio::select! {
+            read = stderr.read(&mut buffer) => read.unwrap_or(0),
+            _ = asked.wait_for(|asked| *asked == 0), if !teller.waiting.is_empty() => {
+                teller.let_go();
+                continue;
+            }
+        };
         if read == 0 {
             break;
         }
@@ -79,6 +91,8 @@ pub(super) async fn read(
     if !line.is_empty() {
         teller.tell(&line);
     }
+    // No answer comes any more: what made it end is worth more than silence.
+    teller.let_go();
 }
 
 struct Teller {
@@ -91,10 +105,33 @@ struct Teller {
     left_out: u64,
     /// Lines are held back, and that was told.
     is_held: bool,
+    /// How many values the plugin is asked for.
+    asked: watch::Receiver<usize>,
+    /// Lines that were written meanwhile.
+    waiting: Vec<Vec<u8>>,
 }
 
 impl Teller {
     fn tell(&mut self, line: &[u8]) {
+        let is_asked = *self.asked.borrow() > 0;
+        if !is_asked {
+            self.let_go();
+            self.tell_now(line);
+        } else if self.waiting.len() < WAITING {
+            self.waiting.push(line.to_owned());
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// Tells what waited.
+    fn let_go(&mut self) {
+        for line in std::mem::take(&mut self.waiting) {
+            self.tell_now(&line);
+        }
+    }
+
+    fn tell_now(&mut self, line: &[u8]) {
         if self.masking.is_blind() {
             if !std::mem::replace(&mut self.is_held, true) {
                 tracing::warn!(
@@ -126,5 +163,47 @@ impl Teller {
             trace.tell(Way::Stderr, line.clone());
         }
         self.last_words.note(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::secret::SecretValue;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_while_a_value_is_asked_for_waits_until_it_is_known() {
+        let masking = Arc::new(Masking::default());
+        let (words, told) = (LastWords::default(), Arc::new(Mutex::new(Vec::new())));
+        let heard = Arc::clone(&told);
+        let trace = Trace::to(move |frame| heard.lock().unwrap().push(frame.text.clone()));
+        let (mut plugin, stderr) = tokio::io::duplex(1024);
+        let reading = read(
+            stderr,
+            "store".into(),
+            Arc::clone(&masking),
+            Some(trace),
+            words.clone(),
+        );
+        let writing = async {
+            plugin.write_all(b"ready\n").await.unwrap();
+            tokio::time::sleep(STRETCH).await;
+            let asked = masking.ask();
+            plugin.write_all(b"read kestrel-4711\n").await.unwrap();
+            tokio::time::sleep(STRETCH).await;
+            assert_eq!(*told.lock().unwrap(), ["ready"]);
+            masking.remember("/a".into(), SecretValue::new("kestrel-4711"));
+            drop(asked);
+            tokio::time::sleep(STRETCH).await;
+            assert_eq!(*told.lock().unwrap(), ["ready", "read ***"]);
+            // What it dies of is told.
+            let _asked = masking.ask();
+            plugin.write_all(b"out of memory").await.unwrap();
+            drop(plugin);
+        };
+        tokio::join!(reading, writing);
+        assert_eq!(words.joined(), "ready | read *** | out of memory");
     }
 }

@@ -105,6 +105,8 @@ impl SecretProvider for PluginStore {
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let limit = self.host.timeouts().get.get();
         let get = async |remote: RemoteStore| remote.get(name).await;
+        // Until it is remembered; what the plugin writes to its stderr meanwhile waits.
+        let _asked = self.host.masking().ask();
         let secret = self.ask("get", limit, get).await?;
         let value = secret.value.clone();
         self.host.masking().remember(name.to_string(), value);

@@ -50,6 +50,8 @@ def submit(job, name=None, comment=None, root=ROOT):
     keeper.stdin.close()
     while keeper.poll() is None and not (folder / "started").exists():
         time.sleep(0.002)
+    if not (folder / "started").exists():
+        raise Refused("unavailable", f"the keeper of {folder.name} ended at once: is the disk full?")
     return folder.name
 
 

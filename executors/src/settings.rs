@@ -46,6 +46,10 @@ fn section(context: &Context) -> String {
 /// The key without which the error would be gone, or another one. Serde names unknown and missing keys itself, but not
 /// the key of a wrong value.
 fn culprit<T: DeserializeOwned>(settings: &Value, error: &str) -> Option<String> {
+    // Without another key, another one would be told to be missing.
+    if error.starts_with("missing field") {
+        return None;
+    }
     let members = settings.as_object()?;
     let blamed = members.keys().find(|key| {
         let mut without = members.clone();

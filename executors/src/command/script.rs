@@ -83,6 +83,7 @@ impl Step {
 
 impl Scripts {
     pub(super) fn new(settings: &Commands, context: &Context) -> Result<Self> {
+        // It names the key.
         let refused = |error: Error| {
             Error::invalid(format!("section [executors.{}]", context.name)).with_source(error)
         };
@@ -98,10 +99,7 @@ impl Scripts {
             let launch = Launch::new(Contract::Executor, context, &section, |name| {
                 std::env::var_os(name)
             });
-            let launch = launch.map_err(|error| {
-                let what = format!("section [executors.{}], key `{name}`", context.name);
-                Error::invalid(what).with_source(error)
-            })?;
+            let launch = launch.map_err(refused)?;
             let program = launch.program.to_string_lossy().into_owned();
             commands.push((name, [vec![program], launch.args].concat()));
             env = launch.env;

@@ -112,6 +112,11 @@ impl Commands {
                     "`{key}` names no program: write `{key} = [\"./batch\", \"{key}\"]`"
                 )));
             }
+            if command[0].contains('{') || command.iter().any(|word| word.contains('\0')) {
+                return Err(Error::invalid(format!(
+                    "`{key}` names no program that can be run: braces are filled in its arguments only, and no word may have a zero byte"
+                )));
+            }
             let known = places(key);
             let strange = |word| strange(word, known);
             if let Some(strange) = command[1..].iter().find_map(|word| strange(word)) {
@@ -205,6 +210,10 @@ mod tests {
             (
                 json!({"start": ["./batch", "start", "{id}"]}),
                 "`{id}` in `start` stands for nothing: `{run}`, `{name}` do there",
+            ),
+            (
+                json!({"logs": ["{id}"]}),
+                "`logs` names no program that can be run",
             ),
             (
                 json!({"check": ["./batch", "{run}"]}),

@@ -23,6 +23,10 @@ pub(crate) struct Tools {
     pub(crate) stamp: PathBuf,
     pub(crate) folder: PathBuf,
     /// Of a cluster: a tenth of the runs.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "what the measures of a cluster alone use")
+    )]
     pub(crate) few: bool,
 }
 

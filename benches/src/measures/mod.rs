@@ -1,7 +1,12 @@
 //! One file per measurement; `beside` is what those share that stand beside a bare client.
 
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(dead_code, reason = "what the measures of a cluster alone use")
+)]
 mod beside;
 mod burst;
+#[cfg(feature = "cluster")]
 mod cluster;
 mod docker;
 mod held;
@@ -19,7 +24,7 @@ use crate::stage::Tools;
 use crate::table::Row;
 
 /// All measurements, in the order of the table.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: &[&str] = &[
     "start",
     "burst",
     "idle",
@@ -30,7 +35,9 @@ pub(crate) const NAMES: [&str; 12] = [
     "reconnect",
     "links",
     "docker",
+    #[cfg(feature = "cluster")]
     "kubernetes",
+    #[cfg(feature = "cluster")]
     "argo",
 ];
 
@@ -45,7 +52,9 @@ pub(crate) async fn run(name: &str, tools: &Tools) -> Result<Vec<Row>> {
         "latency" => latency::measure(tools).await,
         "reattach" => reattach::measure(tools).await,
         "docker" => docker::measure(tools).await,
+        #[cfg(feature = "cluster")]
         "kubernetes" => cluster::jobs(tools).await,
+        #[cfg(feature = "cluster")]
         "argo" => cluster::workflows(tools).await,
         "reconnect" => reconnect::measure(tools).await,
         _ => links::measure(tools).await,

@@ -17,7 +17,7 @@ use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Host, Launch, PluginExecutor, PluginSettings, Submitted};
 use hybrid_runner_core::run::{RunSpec, Status};
 use hybrid_runner_core::secret::Secrets;
-use hybrid_runner_core::{LogChunk, LogCursor};
+use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 
 use crate::claims::{Backend, Claims};
 use crate::settings;
@@ -167,6 +167,10 @@ impl Backend for PluginExecutor {
 
     fn may_be_written(&self, handle: &Handle) -> bool {
         Self::may_be_written(self, handle)
+    }
+
+    async fn forget(&self, run: RunId) {
+        Self::forget(self, run).await;
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {

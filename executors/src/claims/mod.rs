@@ -40,7 +40,7 @@ use ledger::{Claim, Ledger};
 const AGAIN: Duration = Duration::from_secs(1);
 
 const UNCLEAR: &str = "whether the backend took the run is not known: its answer never came, and it cannot be found by a mark; it is not started again";
-const UNWRITTEN: &str = "the backend's own name of the run was forgotten with the restart: a value of the run stands in it, so that it was never written down, and the run cannot be found by a mark";
+const UNWRITTEN: &str = "the backend's own name of the run was forgotten with the restart: a value of the run stands in it, or may, so that it was never written down, and the run is not found by a mark";
 const UNKNOWN: &str = "nothing is known here of this run";
 
 /// A backend with names of its own.
@@ -55,6 +55,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>>;
     /// Whether no value stands in a handle.
     fn may_be_written(&self, handle: &Handle) -> bool;
+    /// Forgets what a run was given: the backend does not have it, or has removed it.
+    async fn forget(&self, run: RunId);
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>>;
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>>;
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()>;
@@ -117,6 +119,7 @@ impl<B: Backend> Shared<B> {
         match self.backend.submit(spec, secrets, progress).await {
             Submitted::Done(handle) => self.keep(&mut claim, spec.run, handle).await,
             Submitted::Refused(error) => {
+                self.backend.forget(spec.run).await;
                 claim.remove().await?;
                 Err(error)
             }
@@ -139,7 +142,7 @@ impl<B: Backend> Shared<B> {
             claim.record.handle = Some(handle.clone());
         } else {
             if !std::mem::replace(&mut claim.record.unwritten, true) {
-                tracing::warn!(%run, "a value of the run stands in the backend's own name of it, which is not written down: after a restart the run must be found by its mark");
+                tracing::warn!(%run, "the backend's own name of the run is not written down, since a value of the run stands in it, or may: after a restart the run must be found by its mark");
             }
             self.unwritten().insert(run, handle.clone());
         }
@@ -184,10 +187,12 @@ impl<B: Backend> Shared<B> {
         if claim.record.lost {
             return Ok(lost(claim));
         }
-        if claim.record.stopped {
+        // Not one that the backend has, under a handle that is to be found again: its end is the backend's to tell.
+        let had = claim.record.unwritten;
+        if claim.record.stopped && !had {
             return Ok(Standing::Ended(Outcome::Stopped { by: None }));
         }
-        if can.named_start {
+        if can.named_start && !had {
             return Ok(Standing::Open);
         }
         let Some(spec) = claim.record.spec.as_deref().filter(|_| can.find) else {
@@ -195,8 +200,15 @@ impl<B: Backend> Shared<B> {
             claim.write().await?;
             return Ok(lost(claim));
         };
-        let Some(handle) = self.backend.find(spec).await? else {
-            return Ok(Standing::Open);
+        let handle = match self.backend.find(spec).await? {
+            Some(handle) => handle,
+            // It had it, and so it is never started again.
+            None if had => {
+                claim.record.lost = true;
+                claim.write().await?;
+                return Ok(lost(claim));
+            }
+            None => return Ok(Standing::Open),
         };
         Ok(Standing::Known(self.keep(claim, run, handle).await?))
     }
@@ -259,6 +271,7 @@ impl<B: Backend> Shared<B> {
                 Standing::Open | Standing::Known(_) => return Err(not_ended()),
             }
         }
+        self.backend.forget(run).await;
         claim.remove().await?;
         self.unwritten().remove(&run);
         Ok(())

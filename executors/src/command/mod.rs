@@ -299,7 +299,8 @@ impl Backend for Command {
         }
         let request = json!({ "settings": self.0.settings.settings });
         let step = Step::new(RunId::generate());
-        self.ask("check", &step, &request).await.map(drop)
+        let answer = self.ask("check", &step, &request).await;
+        answer.map(drop).map_err(|error| self.0.values.error(error))
     }
 
     async fn examine(&self) -> Vec<Finding> {
@@ -334,11 +335,19 @@ impl Backend for Command {
         let answer = self.ask("find", &step, &request).await;
         let found = answer.and_then(|answer| program::read::<Found>("find", &answer));
         let found = found.map_err(|error| self.0.values.error(error))?;
+        // Before anybody asks whether a value stands in it.
+        if found.id.is_some() {
+            self.0.values.recall_soon(spec.run).await;
+        }
         Ok(found.id.map(|id| Self::handle(spec, &id.text())))
     }
 
     fn may_be_written(&self, handle: &Handle) -> bool {
         self.0.values.may_be_written(handle)
+    }
+
+    async fn forget(&self, run: RunId) {
+        self.0.values.withdraw(run).await;
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {

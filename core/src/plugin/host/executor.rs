@@ -16,6 +16,7 @@ use super::{Host, Values, caution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
 use crate::finding::Finding;
+use crate::id::RunId;
 use crate::log::{LogChunk, LogCursor};
 use crate::poll::no_logs;
 use crate::run::{RunSpec, Status};
@@ -147,12 +148,23 @@ impl PluginExecutor {
     /// What a backend with names of its own made of a run, by the mark that it carries.
     pub async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>> {
         let limit = self.host.timeouts().find.get();
+        let run = spec.run;
         let spec = Arc::new(spec.clone());
         let find = |remote: RemoteExecutor| {
             let spec = Arc::clone(&spec);
             async move { remote.find(&spec).await }.boxed()
         };
-        self.ask_again("find", limit, find).await
+        let found = self.ask_again("find", limit, find).await?;
+        // Before anybody asks whether a value stands in it.
+        if found.is_some() {
+            self.values.recall_soon(run).await;
+        }
+        Ok(found)
+    }
+
+    /// Forgets what a run was given: the backend does not have it, or has removed it.
+    pub async fn forget(&self, run: RunId) {
+        self.values.withdraw(run).await;
     }
 
     /// Whether a handle may be written down: no value of its run stands in it.

@@ -26,16 +26,37 @@ const LINGERS: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Masking {
     known: Mutex<Known>,
-    /// How many questions are under way whose answer is a value.
-    asked: watch::Sender<usize>,
+    asked: watch::Sender<Questions>,
+}
+
+/// The questions whose answer is a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Questions {
+    /// Those that are under way.
+    pub(super) open: usize,
+    /// Those that never got an answer: which value was meant is not known.
+    pub(super) unanswered: u64,
 }
 
 /// A question is under way whose answer is a value.
-pub(super) struct Asked<'a>(&'a watch::Sender<usize>);
+pub(super) struct Asked<'a> {
+    questions: &'a watch::Sender<Questions>,
+    is_answered: bool,
+}
+
+impl Asked<'_> {
+    /// There was an answer, and its value is known.
+    pub(super) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|asked| *asked -= 1);
+        self.questions.send_modify(|questions| {
+            questions.open -= 1;
+            questions.unanswered += u64::from(!self.is_answered);
+        });
     }
 }
 
@@ -83,12 +104,15 @@ impl Masking {
 
     /// A value is asked for: until the answer is remembered, it cannot be masked.
     pub(super) fn ask(&self) -> Asked<'_> {
-        self.asked.send_modify(|asked| *asked += 1);
-        Asked(&self.asked)
+        self.asked.send_modify(|questions| questions.open += 1);
+        Asked {
+            questions: &self.asked,
+            is_answered: false,
+        }
     }
 
-    /// How many values are asked for.
-    pub(super) fn asked(&self) -> watch::Receiver<usize> {
+    /// Which values are asked for.
+    pub(super) fn asked(&self) -> watch::Receiver<Questions> {
         self.asked.subscribe()
     }
 

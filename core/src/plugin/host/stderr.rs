@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::masking::Masking;
+use super::masking::{Masking, Questions};
 use super::trace::{Trace, Way};
 
 /// A line is cut here.
@@ -57,6 +57,7 @@ pub(super) async fn read(
         plugin,
         asked: asked.clone(),
         waiting: Vec::new(),
+        unanswered: 0,
         masking,
         trace,
         last_words,
@@ -70,7 +71,7 @@ pub(super) async fn read(
     loop {
         let read = tokio::select! {
             read = stderr.read(&mut buffer) => read.unwrap_or(0),
-            _ = asked.wait_for(|asked| *asked == 0), if !teller.waiting.is_empty() => {
+            _ = asked.wait_for(|asked| asked.open == 0), if !teller.waiting.is_empty() => {
                 teller.let_go();
                 continue;
             }
@@ -91,7 +92,10 @@ pub(super) async fn read(
     if !line.is_empty() {
         teller.tell(&line);
     }
-    // No answer comes any more: what made it end is worth more than silence.
+    // No answer comes any more from this process.
+    if teller.asked.borrow().open > 0 {
+        teller.withhold();
+    }
     teller.let_go();
 }
 
@@ -105,16 +109,21 @@ struct Teller {
     left_out: u64,
     /// Lines are held back, and that was told.
     is_held: bool,
-    /// How many values the plugin is asked for.
-    asked: watch::Receiver<usize>,
+    /// Which values the plugin is asked for.
+    asked: watch::Receiver<Questions>,
     /// Lines that were written meanwhile.
     waiting: Vec<Vec<u8>>,
+    /// How many questions had got no answer when the first of them was written.
+    unanswered: u64,
 }
 
 impl Teller {
     fn tell(&mut self, line: &[u8]) {
-        let is_asked = *self.asked.borrow() > 0;
-        if !is_asked {
+        let questions = *self.asked.borrow();
+        if self.waiting.is_empty() {
+            self.unanswered = questions.unanswered;
+        }
+        if questions.open == 0 {
             self.let_go();
             self.tell_now(line);
         } else if self.waiting.len() < WAITING {
@@ -124,8 +133,23 @@ impl Teller {
         }
     }
 
+    /// Leaves out what waited: it may hold a value that never came.
+    fn withhold(&mut self) {
+        let lines = std::mem::take(&mut self.waiting).len();
+        if lines > 0 {
+            let held = format!(
+                "({lines} lines held back: a value that it was asked for may stand in them; `plugin test` shows them)"
+            );
+            tracing::warn!(plugin = self.plugin, "{held}");
+            self.last_words.note(held);
+        }
+    }
+
     /// Tells what waited.
     fn let_go(&mut self) {
+        if self.asked.borrow().unanswered > self.unanswered {
+            self.withhold();
+        }
         for line in std::mem::take(&mut self.waiting) {
             self.tell_now(&line);
         }
@@ -195,15 +219,28 @@ mod tests {
             tokio::time::sleep(STRETCH).await;
             assert_eq!(*told.lock().unwrap(), ["ready"]);
             masking.remember("/a".into(), SecretValue::new("kestrel-4711"));
-            drop(asked);
+            asked.answered();
             tokio::time::sleep(STRETCH).await;
             assert_eq!(*told.lock().unwrap(), ["ready", "read ***"]);
-            // What it dies of is told.
-            let _asked = masking.ask();
-            plugin.write_all(b"out of memory").await.unwrap();
+            // Of one that never came nobody knows what to mask.
+            let asked = masking.ask();
+            plugin.write_all(b"read quartz-0815\n").await.unwrap();
+            tokio::time::sleep(STRETCH).await;
+            drop(asked);
+            plugin.write_all(b"done\n").await.unwrap();
+            tokio::time::sleep(STRETCH).await;
+            let asked = masking.ask();
+            plugin.write_all(b"read opal-1618").await.unwrap();
             drop(plugin);
+            asked
         };
-        tokio::join!(reading, writing);
-        assert_eq!(words.joined(), "ready | read *** | out of memory");
+        let ((), _asked) = tokio::join!(reading, writing);
+        assert_eq!(*told.lock().unwrap(), ["ready", "read ***", "done"]);
+        let words = words.joined();
+        assert!(
+            words.starts_with("read *** | (1 lines held back"),
+            "{words}"
+        );
+        assert!(words.contains("| done | (1 lines held back"), "{words}");
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::RwLock;
 use tokio::time::timeout;
 
 use super::Host;
+use super::masking::Asked;
 use crate::error::{Error, Result};
 use crate::plugin::store::RemoteStore;
 use crate::secret::{Secret, SecretName, SecretProvider};
@@ -43,13 +44,23 @@ impl PluginStore {
         self.ask("put", self.host.timeouts().get.get(), put).await
     }
 
-    /// Asks, and asks the next process if this one ends meanwhile: reading twice is reading once.
     async fn ask<T, Asked: Future<Output = Result<T>>>(
         &self,
         method: &str,
         limit: Duration,
         question: impl Fn(RemoteStore) -> Asked,
     ) -> Result<T> {
+        self.answer(method, limit, question).await.flatten()
+    }
+
+    /// Asks, and asks the next process if this one ends meanwhile: reading twice is reading once. An error: there was no
+    /// answer.
+    async fn answer<T, Asked: Future<Output = Result<T>>>(
+        &self,
+        method: &str,
+        limit: Duration,
+        question: impl Fn(RemoteStore) -> Asked,
+    ) -> Result<Result<T>> {
         let mut attempt = 1;
         loop {
             let (_together, _alone) = match attempt {
@@ -59,14 +70,14 @@ impl PluginStore {
             let life = self.host.life().await?;
             let remote = RemoteStore::new(life.session.clone());
             let error = match timeout(limit, question(remote)).await {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => return Ok(Ok(answer)),
                 Ok(Err(_)) if life.session.is_closed() => {
                     let program = self.host.launch().shown();
                     let what =
                         format!("the plugin `{program}` ended while it was asked to `{method}`");
                     Error::unavailable(what).with_source(life.obituary().await)
                 }
-                Ok(Err(error)) => return Err(self.host.masking().error(error)),
+                Ok(Err(error)) => return Ok(Err(self.host.masking().error(error))),
                 Err(_) => {
                     return Err(Error::unavailable(format!(
                         "the plugin did not answer `{method}` within {limit:?}"
@@ -106,10 +117,13 @@ impl SecretProvider for PluginStore {
         let limit = self.host.timeouts().get.get();
         let get = async |remote: RemoteStore| remote.get(name).await;
         // Until it is remembered; what the plugin writes to its stderr meanwhile waits.
-        let _asked = self.host.masking().ask();
-        let secret = self.ask("get", limit, get).await?;
-        let value = secret.value.clone();
-        self.host.masking().remember(name.to_string(), value);
-        Ok(secret)
+        let asked = self.host.launch().mask.then(|| self.host.masking().ask());
+        let answer = self.answer("get", limit, get).await?;
+        if let Ok(secret) = &answer {
+            let value = secret.value.clone();
+            self.host.masking().remember(name.to_string(), value);
+        }
+        asked.into_iter().for_each(Asked::answered);
+        answer
     }
 }

@@ -130,7 +130,8 @@ async fn a_mark_restores_exactly_one_start() {
 /// An executor of commands whose backend names its jobs after what they are given; `status` waits for a file.
 fn talkative(place: &Place, find: bool) -> std::sync::Arc<dyn Executor> {
     let script = "#!/bin/sh\ncase $1 in\n\
-        start | find) echo '{\"id\": \"job-of-kestrel-4711\"}';;\n\
+        start) if [ -e full ]; then echo 'no room' >&2; exit 2; fi; echo '{\"id\": \"job-of-kestrel-4711\"}';;\n\
+        find) echo '{\"id\": \"job-of-kestrel-4711\"}';;\n\
         status) [ \"$2\" = job-of-kestrel-4711 ] || { echo 'no such job' >&2; exit 1; }\n\
         if [ -e over ]; then echo '{\"state\": \"succeeded\"}'; else echo '{\"state\": \"running\"}'; fi;;\n\
         esac\n";
@@ -138,6 +139,7 @@ fn talkative(place: &Place, find: bool) -> std::sync::Arc<dyn Executor> {
     let mut settings = json!({
         "start": ["/bin/sh", "batch.sh", "start"],
         "status": ["/bin/sh", "batch.sh", "status", "{id}"],
+        "stop": ["/bin/true"],
         "interval": "50ms",
     });
     if find {
@@ -150,10 +152,7 @@ fn talkative(place: &Place, find: bool) -> std::sync::Arc<dyn Executor> {
 async fn a_name_that_holds_a_value_is_used_and_never_written_down() {
     for find in [true, false] {
         let place = Place::new();
-        let mut spec = spec(&place);
-        spec.env.insert("VALUE".into(), "secret:/a".into());
-        let mut values = Secrets::none();
-        values.insert("/a", SecretValue::new("kestrel-4711"));
+        let (spec, values) = secretive(&place);
         let test = async {
             let executor = talkative(&place, find);
             let handle = executor.start(&spec, &values, &Progress::none()).await;
@@ -187,9 +186,62 @@ async fn a_name_that_holds_a_value_is_used_and_never_written_down() {
             }
             later.remove(&handle).await.unwrap();
             assert!(later.list().await.unwrap().is_empty());
+            assert_eq!(notes(&place), 0);
         };
         told(60, test).await;
     }
+}
+
+/// A run with a value, and the value.
+fn secretive(place: &Place) -> (RunSpec, Secrets) {
+    let mut spec = spec(place);
+    spec.env.insert("VALUE".into(), "secret:/a".into());
+    let mut values = Secrets::none();
+    values.insert("/a", SecretValue::new("kestrel-4711"));
+    (spec, values)
+}
+
+fn notes(place: &Place) -> usize {
+    let folder = place.path("data").join("given-values");
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_the_backend_took_is_no_end_of_a_run_that_is_to_be_found_again() {
+    let place = Place::new();
+    let (spec, values) = secretive(&place);
+    let test = async {
+        let executor = talkative(&place, true);
+        let handle = executor.start(&spec, &values, &Progress::none()).await;
+        let handle = handle.unwrap();
+        executor
+            .stop(&handle, Duration::from_secs(60))
+            .await
+            .unwrap();
+        drop(executor);
+        let later = talkative(&place, true);
+        let level = later.watch(&handle).next().await.unwrap().unwrap();
+        assert_eq!(level.state, State::Running, "it has not ended yet");
+        std::fs::write(place.path("over"), "").unwrap();
+        assert_eq!(end(&*later, &handle).await, Outcome::Succeeded);
+        later.remove(&handle).await.unwrap();
+        assert_eq!(notes(&place), 0);
+    };
+    told(60, test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_run_was_given_is_forgotten_where_its_start_was_refused() {
+    let place = Place::new();
+    let (spec, values) = secretive(&place);
+    std::fs::write(place.path("full"), "").unwrap();
+    let test = async {
+        let executor = talkative(&place, false);
+        let refused = executor.start(&spec, &values, &Progress::none()).await;
+        assert!(refused.unwrap_err().report().contains("no room"));
+        assert_eq!(notes(&place), 0);
+    };
+    told(60, test).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,15 +19,20 @@ pub(crate) fn outcome(how: &How, oom_kills: u64) -> Outcome {
             "the command wrote nothing for `stall_timeout` and was ended",
         ),
         How::Stopped { by } => Outcome::Stopped { by: by.clone() },
-        How::OutOfMemory => failed(
-            FailureClass::Oom,
-            "the kernel ended the command for want of memory; raise `resources.limits.memory`",
-        ),
+        How::OutOfMemory => Outcome::Failed(out_of_memory()),
         _ => failed(
             FailureClass::Backend,
             "the command ended in a way that this version does not know",
         ),
     }
+}
+
+/// The command was killed, and the kernel has killed: whether it was the command that it killed is not told.
+pub(crate) fn out_of_memory() -> Failure {
+    Failure::new(
+        FailureClass::Oom,
+        "the command was killed, and the kernel has ended a process of the run for want of memory; raise `resources.limits.memory`",
+    )
 }
 
 /// `SIGKILL` comes from outside: the workload could not have sent it to itself by a fault.

@@ -40,6 +40,12 @@ const KNOWN: &[(&str, Where)] = &[
     ("invalid volume", Where::Section("mounts")),
     ("network … not found", Where::Section("network")),
     ("no such network", Where::Section("network")),
+    // Whose network is to be shared.
+    ("no such container", Where::Section("network")),
+    (
+        "network of a non running container",
+        Where::Section("network"),
+    ),
     ("runtime name", Where::Section("runtime")),
     ("unknown runtime", Where::Section("runtime")),
     ("no status provided on response", Where::Section("runtime")),

@@ -83,8 +83,11 @@ impl Shared {
     async fn network(&self) -> Option<Finding> {
         let name = self.settings.given.network.as_deref()?;
         let modes = ["none", "host", "bridge", "default"];
-        if modes.contains(&name) || name.starts_with("container:") {
+        if modes.contains(&name) {
             return None;
+        }
+        if let Some(container) = name.strip_prefix("container:") {
+            return Some(self.lender(container).await);
         }
         let asked = match self.engine.ask() {
             Ok(docker) => found(docker.inspect_network(name, None).await)
@@ -98,6 +101,22 @@ impl Shared {
             )),
             Err(error) => Finding::of_error(&error),
         })
+    }
+
+    /// Whether the container is there whose network the section's containers share.
+    async fn lender(&self, name: &str) -> Finding {
+        match self.inspect(name).await {
+            Ok(Some(container)) if container.phase.is_alive() => {
+                Finding::ok(format!("the container `{name}` of `network` runs"))
+            }
+            Ok(Some(_)) => Finding::failed(format!(
+                "the container `{name}`, whose network is to be shared, does not run: start it, or correct `network`"
+            )),
+            Ok(None) => Finding::failed(format!(
+                "the engine has no container `{name}`, whose network is to be shared: start it, or correct `network`"
+            )),
+            Err(error) => Finding::of_error(&error),
+        }
     }
 
     async fn version(&self, info: &SystemInfo) -> Finding {

@@ -1,7 +1,7 @@
 //! The section of a Docker executor: `[executors.NAME] kind = "docker"`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::kind::Context;
@@ -185,7 +185,7 @@ impl Settings {
         context: &Context,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let config: DockerConfig = settings::read(context)?;
+        let mut config: DockerConfig = settings::read(context)?;
         let wrong = |key: &str, why: String| settings::wrong(context, key).with_source(why);
         let host = host(&config, &variable).map_err(|why| wrong("host", why))?;
         if let (Some(_), Host::Unix(path)) = (&config.tls, &host) {
@@ -204,7 +204,14 @@ impl Settings {
                 format!("`{image}` is no image: write `name:tag`"),
             ));
         }
-        for mount in &config.mounts {
+        for (key, name) in [("network", &config.network), ("runtime", &config.runtime)] {
+            if name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+                let why = "it is empty: give a name, or leave the key out";
+                return Err(wrong(key, why.to_owned()));
+            }
+        }
+        for mount in &mut config.mounts {
+            mount.target = clean(&mount.target);
             mount.check().map_err(|why| wrong("mounts", why))?;
         }
         let mut registries = BTreeMap::new();
@@ -227,8 +234,11 @@ impl Settings {
                 ),
             ));
         }
-        if config.limits.pids == Some(0) {
-            return Err(wrong("limits", "`pids = 0` lets nothing run".to_owned()));
+        if let Some(name) = zero(&config.limits) {
+            let why = format!(
+                "`{name}` is 0, with which nothing can run: give an amount, or leave it out"
+            );
+            return Err(wrong("limits", why));
         }
         let log =
             log_options(&config.log, context.spool_per_run).map_err(|why| wrong("log", why))?;
@@ -258,9 +268,7 @@ impl MountConfig {
                 self.target
             ));
         }
-        if format!("{}/", self.target)
-            .starts_with(&format!("{}/", hybrid_runner_helper::container::FOLDER))
-        {
+        if Path::new(&self.target).starts_with(hybrid_runner_helper::container::FOLDER) {
             return Err(format!(
                 "the target `{}` belongs to the runner",
                 self.target
@@ -269,8 +277,50 @@ impl MountConfig {
         if self.source.is_empty() {
             return Err("the source is empty: give a path or the name of a volume".to_owned());
         }
+        if !self.source.starts_with('/') && !is_volume(&self.source) {
+            return Err(format!(
+                "the source `{}` is neither an absolute path nor the name of a volume",
+                self.source
+            ));
+        }
         Ok(())
     }
+}
+
+/// A path without what means nothing in it, as the engine itself takes it.
+fn clean(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut names = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// Whether the engine takes this as the name of a volume.
+fn is_volume(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// The limit that is 0, which to the engine means none at all.
+pub(super) fn zero(limits: &Amounts) -> Option<&'static str> {
+    let Amounts { cpu, memory, pids } = limits;
+    [
+        ("memory", memory.is_some_and(|memory| memory.get() == 0)),
+        ("cpu", cpu.is_some_and(|cpu| cpu.millis() == 0)),
+        ("pids", *pids == Some(0)),
+    ]
+    .into_iter()
+    .find_map(|(name, is_zero)| is_zero.then_some(name))
 }
 
 fn is_variable(name: &str) -> bool {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::BytesMut;
+use futures::future::BoxFuture;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::run::FailureClass;
 use serde::Deserialize;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::answer::{Answer, Connection};
 use super::config::Host;
@@ -20,6 +21,13 @@ use super::config::Host;
 const PATIENCE: u64 = 300;
 /// How long a question may take.
 const SHORT_PATIENCE: u64 = 20;
+/// Between the tries of a question that the engine did not answer sensibly.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(900),
+    Duration::from_millis(1800),
+];
 /// So much of what the engine says when it refuses something.
 const MOST_WORDS: usize = 64 << 10;
 
@@ -49,6 +57,28 @@ impl Engine {
     /// For questions that are answered at once.
     pub(super) fn ask(&self) -> Result<&Docker> {
         Ok(&self.clients()?.quick)
+    }
+
+    /// Asks what changes nothing. An engine that answers nonsense, or with an error of its own, is asked again a few times.
+    pub(super) async fn question<'a, T>(
+        &self,
+        what: &str,
+        ask: impl Fn(Docker) -> BoxFuture<'a, Result<T, bollard::errors::Error>> + Send,
+    ) -> Result<T> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let answer = ask(self.ask()?.clone()).await;
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.failed(what, error),
+            };
+            // What the engine knows the reason of will not pass by asking.
+            let may_pass = error.kind() == ErrorKind::Internal && error.class().is_none();
+            match pauses.next().filter(|_| may_pass) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error),
+            }
+        }
     }
 
     /// For orders that take their time.
@@ -280,6 +310,12 @@ pub(super) fn found<T>(
         }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// An answer that has the form of one, and says nothing.
+pub(super) fn not_understood(what: &str) -> bollard::errors::Error {
+    let error = serde::de::Error::custom(format!("it describes {what}"));
+    bollard::errors::Error::JsonSerdeError { err: error }
 }
 
 /// Whether the engine answered with this status.

@@ -1,6 +1,8 @@
 //! What the engine can do: asked once.
 
+use bollard::Docker;
 use bollard::models::SystemInfo;
+use futures::FutureExt as _;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::Capabilities;
 use hybrid_runner_core::run::{Amounts, FailureClass};
@@ -52,8 +54,10 @@ impl Shared {
     }
 
     pub(super) async fn info(&self) -> Result<SystemInfo> {
-        let info = self.engine.ask()?.info().await;
-        info.map_err(|error| self.engine.failed("ask the engine what it can do", error))
+        let info = |docker: Docker| async move { docker.info().await }.boxed();
+        self.engine
+            .question("ask the engine what it can do", info)
+            .await
     }
 
     pub(super) async fn capabilities(&self) -> Result<Capabilities> {

@@ -30,6 +30,7 @@ const WINDOW: usize = 16 << 10;
 pub(super) struct Feed {
     input: Pin<Box<dyn AsyncWrite + Send>>,
     output: BoxStream<'static, Result<LogOutput, bollard::errors::Error>>,
+    container: String,
     needle: Vec<u8>,
     window: Vec<u8>,
 }
@@ -56,6 +57,7 @@ impl Feed {
         Ok(Self {
             input: attached.input,
             output: attached.output.boxed(),
+            container: container.id.clone(),
             needle: needle(&container.mark),
             window: Vec::new(),
         })
@@ -77,7 +79,7 @@ impl Feed {
     }
 
     /// Waits until init says that it has begun, or the container ends. `payload` is given again while it says nothing.
-    pub(super) async fn await_start(&mut self, payload: &[u8]) -> Result<()> {
+    pub(super) async fn await_start(&mut self, shared: &Shared, payload: &[u8]) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut again = Instant::now() + AGAIN;
         while Instant::now() < deadline {
@@ -96,6 +98,11 @@ impl Feed {
                     }
                 }
                 Err(_) => {
+                    // Attached to behind its end, it would be silent for ever.
+                    let found = shared.inspect(&self.container).await?;
+                    if found.is_none_or(|found| !found.phase.is_alive()) {
+                        return Ok(());
+                    }
                     self.write(payload).await?;
                     again = Instant::now() + AGAIN;
                 }

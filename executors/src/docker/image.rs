@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageConfig};
 use bollard::query_parameters::CreateImageOptionsBuilder;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::executor::Progress;
 use hybrid_runner_core::run::FailureClass;
@@ -54,10 +55,10 @@ impl Shared {
 
     /// What an image says about itself; `None` if the engine does not have it.
     pub(super) async fn image_config(&self, name: &str) -> Result<Option<ImageConfig>> {
-        let answer = found(self.engine.ask()?.inspect_image(name).await).map_err(|error| {
-            self.engine
-                .failed(&format!("look at the image `{name}`"), error)
-        });
+        let inspect =
+            |docker: Docker| async move { found(docker.inspect_image(name).await) }.boxed();
+        let what = format!("look at the image `{name}`");
+        let answer = self.engine.question(&what, inspect).await;
         let answer = answer.map_err(|error| match error.kind() {
             // Its name is none.
             ErrorKind::Invalid => error.with_class(FailureClass::Image),

@@ -6,6 +6,7 @@
 
 mod doubts;
 mod joined;
+pub(super) mod vain;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Shared;
 use super::bell::Ear;
 use super::lines::Lines;
-use super::look::{Container, Seen};
+use super::look::{Container, Seen, passing};
 use super::place::{Anchor, Counter, Place};
 use super::records::{Record, Records, Wanted, is_unreadable, stalled};
 use joined::Joined;
+use vain::Vain;
 
 /// A log that is no longer is read from its beginning to find a place in it: then no clock that was set back can hide
 /// records from the search.
@@ -41,10 +43,8 @@ const NOTE: &[u8] = b"hybrid-runner: ";
 const PAUSE: Duration = Duration::from_millis(50);
 /// Before a log that the engine could not read is asked for again.
 const UNREADABLE: Duration = Duration::from_secs(2);
-/// After so many times in a row behind the end of the run it is shown that something is missing.
-const UNREAD: u8 = 8;
 /// How often a log whose end is missing is asked for once more, and after how long.
-const LATE: u8 = 3;
+const LATE: u32 = 3;
 const LATER: Duration = Duration::from_secs(1);
 /// Whoever waits for the log hears so often that it is still being read, while a place in it is looked for.
 const SIGN: Duration = Duration::from_secs(5);
@@ -64,9 +64,9 @@ pub(super) fn follow(
         queue: VecDeque::new(),
         lines: None,
         ear: None,
-        unread: 0,
-        late: 0,
+        vain: Vain::default(),
         signed: Instant::now(),
+        has_run: false,
         has_twins: false,
         later: None,
         gap: None,
@@ -74,7 +74,8 @@ pub(super) fn follow(
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
-        Ok(follower.next().await?.map(|chunk| (chunk, follower)))
+        let next = follower.next().await.map_err(passing)?;
+        Ok(next.map(|chunk| (chunk, follower)))
     })
     .boxed()
 }
@@ -90,10 +91,10 @@ struct Follower {
     /// Once there is a container.
     lines: Option<Lines>,
     ear: Option<Ear>,
-    /// How many times in a row the engine could not read the log of the run, which has ended.
-    unread: u8,
-    /// How often the log of a run that has ended came without its end, and nothing new in it.
-    late: u8,
+    /// Passes over the log of the run, once it has ended, that brought nothing new.
+    vain: Vain,
+    /// The container has run the work, so that there is something in its log.
+    has_run: bool,
     /// When there was last something to deliver.
     signed: Instant,
     /// The log itself has records that follow one another and are the same in all.
@@ -173,6 +174,7 @@ impl Follower {
                 self.signed = Instant::now();
                 return Ok(Some(chunk));
             }
+            // What came before it was delivered first.
             if let Some(error) = self.broken.take() {
                 return Err(error);
             }
@@ -228,6 +230,7 @@ impl Follower {
 
     fn open(&mut self, container: &Container, back: Back, may_follow: bool) {
         let lives = container.phase.is_alive();
+        self.has_run = container.has_run();
         if let Some(lines) = &mut self.lines {
             // It is read again on the way to the place.
             lines.forget();
@@ -288,14 +291,13 @@ impl Follower {
         match then {
             Then::More => self.reading = Some(reading),
             Then::Rung => return Box::pin(self.doubt(reading)).await,
+            Then::Silence if reading.pass.is_whole => self.missed(reading.pass, stalled()).await,
             Then::Silence => return Box::pin(self.look_everywhere()).await,
             Then::End => return Box::pin(self.ended(reading.pass)).await,
-            Then::Broken(error) if is_unreadable(&error) => self.skip(reading.pass, &error).await,
-            Then::Broken(error) if !error.is_transient() => {
-                return Box::pin(self.denied(error)).await;
+            Then::Broken(error) if error.is_transient() || is_unreadable(&error) => {
+                self.missed(reading.pass, error).await;
             }
-            // What came before it is delivered first.
-            Then::Broken(error) => self.broken = Some(error),
+            Then::Broken(error) => return Box::pin(self.denied(reading.pass, error)).await,
         }
         Ok(())
     }
@@ -338,7 +340,6 @@ impl Follower {
     /// Brings a record into the queue if it is to be delivered.
     fn take(&mut self, reading: &mut Reading, record: Record, joined: &mut Joined) {
         let Some(lines) = &mut self.lines else { return };
-        self.unread = 0;
         let anchor = reading.counter.next(&record);
         match reading.pass.seeking {
             Seeking::Found => {}
@@ -395,21 +396,9 @@ impl Follower {
         if owed {
             record.content = [b"\n", &record.content[..]].concat().into();
         }
-        self.late = 0;
+        self.vain = Vain::default();
         self.place.add(record.stream, record.content.len());
         joined.push(&record, [before, self.place], self.run, &mut self.queue);
-    }
-
-    /// The engine is there and cannot read the log, or no more of it: the run is not held up by that for long.
-    async fn skip(&mut self, pass: Pass, error: &Error) {
-        self.unread += u8::from(pass.is_last);
-        if self.unread < UNREAD {
-            // It may pass.
-            return sleep(UNREADABLE).await;
-        }
-        tracing::warn!(run = %self.run, error = error.report(), "a log cannot be read");
-        self.gap(None, GapReason::Damaged);
-        self.finish();
     }
 
     /// The place was not found where it was looked for: the whole log is searched.
@@ -441,12 +430,15 @@ impl Follower {
             self.gap(None, GapReason::Rotated);
             self.place.anchor = None;
             self.later = Some(anchor.time);
-        } else if self.is_whole() || (pass.is_last && !self.may_be_late()) {
+        } else if self.is_whole() {
             self.finish();
             return Ok(());
         } else if pass.is_last {
             // A busy engine ends a container before it has taken all of its output.
-            self.late += 1;
+            if !self.may_be_late() || self.vain.count().passes > LATE {
+                self.finish();
+                return Ok(());
+            }
             sleep(LATER).await;
         }
         let Seen::Claimed(container) = self.shared.look(self.run).await? else {
@@ -474,7 +466,7 @@ impl Follower {
         // The end of a last line may be missing for good.
         let has_all =
             end.is_some_and(|end| end.out <= self.place.out + 1 && end.err <= self.place.err + 1);
-        !has_all && !self.place.gap && self.late < LATE
+        !has_all && !self.place.gap
     }
 
     /// Nothing more comes.
@@ -488,7 +480,7 @@ impl Follower {
         let end = lines.end.as_ref();
         let missing = end.map(|end| (end.out + end.err).saturating_sub(delivered));
         self.place.at_end = true;
-        let began = lines.started.is_some() || delivered > 0;
+        let began = self.has_run || lines.started.is_some() || delivered > 0;
         if missing != Some(0) && !self.place.gap && (began || missing.is_some()) {
             self.gap(missing, GapReason::Crashed);
         }

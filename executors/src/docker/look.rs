@@ -1,12 +1,15 @@
 //! How a run stands in the engine, looked at anew each time.
 
+use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures::FutureExt as _;
 use hybrid_runner_core::RunId;
-use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_helper::report::exit;
 
 use super::Shared;
-use super::engine::found;
+use super::engine::{found, not_understood};
 use super::names;
 
 /// What the engine has of a run.
@@ -83,11 +86,12 @@ impl Shared {
             .all(true)
             .filters(&filter)
             .build();
-        let found = self.engine.ask()?.list_containers(Some(options)).await;
-        let found = found.map_err(|error| {
-            self.engine
-                .failed("look for the container of the run", error)
-        })?;
+        let list = |docker: Docker| {
+            let options = Some(options.clone());
+            async move { docker.list_containers(options).await }.boxed()
+        };
+        let what = "look for the container of the run";
+        let found = self.engine.question(what, list).await?;
         let preparing = format!("/{}", self.names.preparing(run));
         let is_other = |names: &Vec<String>| !names.contains(&preparing);
         let renamed = found
@@ -101,30 +105,49 @@ impl Shared {
 
     /// The container of this name or id.
     pub(super) async fn inspect(&self, name: &str) -> Result<Option<Container>> {
-        let answer = self.engine.ask()?.inspect_container(name, None).await;
-        let failed = |error| {
-            self.engine
-                .failed("look at the container of the run", error)
+        let inspect = |docker: Docker| {
+            let asked = async move {
+                let answer = docker.inspect_container(name, None).await;
+                found(answer)?.map(Container::of).transpose()
+            };
+            asked.boxed()
         };
-        found(answer)
-            .map_err(failed)?
-            .map(Container::of)
-            .transpose()
+        let what = "look at the container of the run";
+        self.engine.question(what, inspect).await
     }
 
     /// Whether a start of the run is forbidden for ever.
     pub(super) async fn is_stopped(&self, run: RunId) -> Result<bool> {
-        let answer = self
-            .engine
-            .ask()?
-            .inspect_volume(&self.names.stopped(run))
-            .await;
-        let failed = |error| self.engine.failed("look for the mark of a stop", error);
-        Ok(found(answer).map_err(failed)?.is_some())
+        let mark = self.names.stopped(run);
+        let mark = mark.as_str();
+        let inspect =
+            |docker: Docker| async move { found(docker.inspect_volume(mark).await) }.boxed();
+        let what = "look for the mark of a stop";
+        Ok(self.engine.question(what, inspect).await?.is_some())
+    }
+}
+
+/// Of one who goes on looking, an engine's answer that says nothing is asked for again as one that did not come.
+pub(super) fn passing(error: Error) -> Error {
+    if error.kind() != ErrorKind::Internal {
+        return error;
+    }
+    let mut passing = Error::unavailable(error.message());
+    if let Some(class) = error.class() {
+        passing = passing.with_class(class);
+    }
+    match error.causes() {
+        Some(causes) => passing.with_source(causes),
+        None => passing,
     }
 }
 
 impl Container {
+    /// Whether it was told what to run, as far as the engine knows.
+    pub(super) fn has_run(&self) -> bool {
+        self.phase != Phase::Made && self.exit_code != i64::from(exit::NO_PAYLOAD)
+    }
+
     /// One that has just been made.
     pub(super) fn made(id: String, mark: String) -> Self {
         Self {
@@ -140,7 +163,8 @@ impl Container {
         }
     }
 
-    fn of(answer: ContainerInspectResponse) -> Result<Self> {
+    /// An answer without an id is none.
+    fn of(answer: ContainerInspectResponse) -> Result<Self, bollard::errors::Error> {
         let mut labels = answer
             .config
             .and_then(|config| config.labels)
@@ -148,7 +172,7 @@ impl Container {
         let state = answer.state.unwrap_or_default();
         let id = answer
             .id
-            .ok_or_else(|| Error::internal("the engine described a container without an id"))?;
+            .ok_or_else(|| not_understood("a container without an id"))?;
         Ok(Self {
             id,
             mark: labels.remove(names::MARK).unwrap_or_default(),

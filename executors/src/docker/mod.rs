@@ -52,6 +52,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
+use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
@@ -169,24 +170,25 @@ impl Executor for Docker {
 impl Shared {
     /// All runs that have a container, or the mark of a stop.
     async fn list(&self) -> Result<Vec<Handle>> {
-        let docker = self.engine.ask()?;
         let filter = self.names.filter();
-        let failed = |error| {
-            self.engine
-                .failed("list what the engine has of ours", error)
-        };
+        let what = "list what the engine has of ours";
         let options = ListContainersOptionsBuilder::default()
             .all(true)
             .filters(&filter)
             .build();
-        let containers = docker
-            .list_containers(Some(options))
-            .await
-            .map_err(failed)?;
+        let list = |docker: bollard::Docker| {
+            let options = Some(options.clone());
+            async move { docker.list_containers(options).await }.boxed()
+        };
+        let containers = self.engine.question(what, list).await?;
         let options = ListVolumesOptionsBuilder::default()
             .filters(&filter)
             .build();
-        let marks = docker.list_volumes(Some(options)).await.map_err(failed)?;
+        let list = |docker: bollard::Docker| {
+            let options = Some(options.clone());
+            async move { docker.list_volumes(options).await }.boxed()
+        };
+        let marks = self.engine.question(what, list).await?;
         let mut runs: BTreeMap<RunId, Handle> = BTreeMap::new();
         for mark in marks.volumes.unwrap_or_default() {
             if let Some(run) = names::run_of(Some(&mark.labels)) {

@@ -16,7 +16,7 @@ use hybrid_runner_helper::container::{FOLDER, INIT, PRIVATE, PRIVATE_RUN, ROLE};
 use hybrid_runner_helper::payload::{Payload, Private};
 
 use super::Shared;
-use super::config::{MountConfig, Settings};
+use super::config::{MountConfig, Settings, zero};
 use crate::handover::{self, Command};
 
 /// The private files and `/tmp` of a read-only container: pages that were never written take nothing.
@@ -34,6 +34,12 @@ pub(super) struct Plan {
 impl Plan {
     /// Puts the values in place. Refuses what cannot be run, before anything is made.
     pub(super) fn of(spec: &RunSpec, secrets: &Secrets, settings: &Settings) -> Result<Self> {
+        if let Some(name) = zero(&spec.resources.limits) {
+            return Err(Error::invalid(format!(
+                "`resources.limits.{name}` is 0, with which nothing can run: give an amount, or leave it out"
+            ))
+            .with_class(FailureClass::Spec));
+        }
         let image = crate::settings::image(spec, settings.image.as_ref())?;
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|error| {

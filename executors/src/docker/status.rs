@@ -99,8 +99,9 @@ fn left(end: &End) -> Option<String> {
 fn outcome(end: &End, container: &Container) -> Outcome {
     match &end.how {
         How::SpawnFailed(failure) => Outcome::Failed(not_spawned(failure)),
-        // Another process than the command itself may have been the victim.
-        How::Signaled(9) | How::Exited(137) if container.oom_killed => Outcome::Failed(oom()),
+        How::Signaled(9) | How::Exited(137) if container.oom_killed => {
+            Outcome::Failed(ending::out_of_memory())
+        }
         How::Terminated { .. } => Outcome::Failed(
             Failure::new(
                 FailureClass::Killed,
@@ -115,13 +116,6 @@ fn outcome(end: &End, container: &Container) -> Outcome {
     }
 }
 
-fn oom() -> Failure {
-    Failure::new(
-        FailureClass::Oom,
-        "the kernel ended the command for want of memory; raise `resources.limits.memory`",
-    )
-}
-
 /// By what the engine alone knows.
 fn untold(container: &Container, stopped: bool) -> Outcome {
     let code = container.exit_code;
@@ -132,10 +126,6 @@ fn untold(container: &Container, stopped: bool) -> Outcome {
     let failed = |class, message: &str| {
         Outcome::Failed(Failure::new(class, message).with_source(words.clone()))
     };
-    // It is also true where only a child was killed.
-    if container.oom_killed && code == 137 {
-        return Outcome::Failed(oom().with_source(words));
-    }
     if stopped {
         return Outcome::Stopped { by: None };
     }
@@ -144,6 +134,11 @@ fn untold(container: &Container, stopped: bool) -> Outcome {
         code if code == i64::from(exit::NO_PAYLOAD) => failed(
             FailureClass::Backend,
             "the container ended before it was told what to run",
+        ),
+        // It is also true where only a child was killed, long before; and init is the last that the kernel takes.
+        137 if container.oom_killed => failed(
+            FailureClass::Killed,
+            "somebody else killed the container (`docker kill`), or the kernel did: it has ended a process of the run for want of memory; if nobody killed it, raise `resources.limits.memory`",
         ),
         137 => failed(
             FailureClass::Killed,

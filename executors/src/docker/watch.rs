@@ -1,17 +1,20 @@
 //! The levels of a run: looked at anew whenever the bell rings, and told where they are higher than before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::{RunId, Status};
 use hybrid_runner_helper::container::End;
+use tokio::time::sleep;
 
 use super::Shared;
 use super::bell::Ear;
 use super::lines::Lines;
-use super::look::{Container, Seen};
+use super::logs::vain::Vain;
+use super::look::{Container, Seen, passing};
 use super::records::{Wanted, is_gone, is_unreadable};
 use super::status::{self, Level};
 use crate::levels::{self, Source};
@@ -19,6 +22,10 @@ use crate::levels::{self, Source};
 /// So many of the last records are looked through for the last words of init, which output of the other stream may
 /// follow: as much as the pipes in between hold, in lines of one byte at worst.
 const TAILS: [u32; 3] = [8, 2_000, 400_000];
+
+/// Before a log that could not be read is asked for again, at first and at most.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Result<Status>> {
     levels::watch(Watched {
@@ -36,7 +43,7 @@ struct Watched {
 
 impl Source for Watched {
     async fn look(&mut self) -> Result<Status> {
-        let level = self.shared.level(self.run).await?;
+        let level = self.shared.level(self.run).await.map_err(passing)?;
         Ok(status::of(self.run, &level))
     }
 
@@ -111,8 +118,31 @@ impl Shared {
         self.bells.ring(run);
     }
 
-    /// The last words of init, if the engine has them.
+    /// The last words of init, if the engine has them and can be brought to tell them.
     async fn end_of(&self, container: &Container) -> Result<Option<Box<End>>> {
+        let mut vain = Vain::default();
+        loop {
+            let error = match self.last_words(container).await {
+                Ok(end) => return Ok(end),
+                Err(error) => error,
+            };
+            // An engine that is away is another thing than a log that is.
+            let found = self.inspect(&container.id).await?;
+            let tries = vain.count();
+            let enough = if is_gone(&error) || is_unreadable(&error) {
+                tries.are_some()
+            } else {
+                tries.are_enough()
+            };
+            if enough || found.is_none_or(|found| found.is_going) {
+                return Ok(None);
+            }
+            sleep(tries.pause(PAUSE, LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// One try.
+    async fn last_words(&self, container: &Container) -> Result<Option<Box<End>>> {
         for tail in TAILS {
             let wanted = Wanted {
                 follow: false,
@@ -123,10 +153,7 @@ impl Shared {
             let mut records = self.records(&container.id, wanted);
             let mut seen = 0;
             while let Some(record) = records.next().await {
-                match record {
-                    Err(error) if is_gone(&error) || is_unreadable(&error) => return Ok(None),
-                    record => lines.strip(record?),
-                };
+                lines.strip(record?);
                 seen += 1;
             }
             if lines.end.is_some() || seen < tail {

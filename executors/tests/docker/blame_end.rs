@@ -6,14 +6,16 @@ use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     StopContainerOptionsBuilder,
 };
+use futures::StreamExt as _;
 use hybrid_runner_core::executor::Handle;
+use hybrid_runner_core::log::LogItem;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, RunSpec};
 use hybrid_runner_core::testing::processes_of;
 use hybrid_runner_core::unit::ByteSize;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::bench::{Bench, spec, until};
+use crate::bench::{Bench, spec, until, within};
 
 fn assert_blames(failure: &Failure, class: FailureClass, says: &[&str], source: &str) {
     assert_eq!(failure.class, class, "{failure:?}");
@@ -91,19 +93,25 @@ fn with_memory(bench: &Bench, script: &str) -> RunSpec {
     spec
 }
 
+const GREEDY: &str = "x=$(head -c 99000000 /dev/zero | tr '\\000' x)";
+
+/// A child that memory ends. The kernel may look for a second victim while the first still dies: the child's own children
+/// come first.
+fn greedy_child() -> String {
+    format!(
+        "/bin/sh -c \"echo 900 >/proc/self/oom_score_adj; {}\"",
+        GREEDY.replace('$', "\\$")
+    )
+}
+
 #[tokio::test]
 async fn memory_is_blamed_for_what_it_ended_and_for_nothing_else() {
     let Some(bench) = Bench::new() else { return };
-    let greedy = "x=$(head -c 99000000 /dev/zero | tr '\\000' x)";
-    let failure = bench.failure_of(&with_memory(&bench, greedy)).await;
+    let failure = bench.failure_of(&with_memory(&bench, GREEDY)).await;
     let says = ["for want of memory", "resources.limits.memory"];
     assert_blames(&failure, FailureClass::Oom, &says, "");
-    // Only a child is killed, and the command goes on to an end of its own. The kernel may look for a second victim while
-    // the first still dies: the child's own children come first.
-    let child = format!(
-        "/bin/sh -c \"echo 900 >/proc/self/oom_score_adj; {}\"",
-        greedy.replace('$', "\\$")
-    );
+    // Only a child is killed, and the command goes on to an end of its own.
+    let child = greedy_child();
     let failure = bench
         .failure_of(&with_memory(&bench, &format!("{child}; exit 3")))
         .await;
@@ -114,6 +122,40 @@ async fn memory_is_blamed_for_what_it_ended_and_for_nothing_else() {
         .failure_of(&with_memory(&bench, &format!("{child}; exit $?")))
         .await;
     assert_eq!(failure.class, FailureClass::Oom, "{failure:?}");
+}
+
+#[tokio::test]
+async fn who_kills_a_container_behind_a_child_that_memory_ended_is_not_certain() {
+    let Some(bench) = Bench::new() else { return };
+    let script = format!("{}; echo survived; sleep 600 & wait", greedy_child());
+    let run = bench.start(&with_memory(&bench, &script)).await;
+    let mut lines = bench.docker.logs(&run, None);
+    let survived = async {
+        let mut text = Vec::new();
+        while !text.ends_with(b"survived\n") {
+            if let LogItem::Data { bytes, .. } = lines.next().await.unwrap().unwrap().item {
+                text.extend_from_slice(&bytes);
+            }
+        }
+    };
+    within(Duration::from_mins(1), "the child's end", survived).await;
+    let options = KillContainerOptionsBuilder::default()
+        .signal("KILL")
+        .build();
+    let container = bench.place.container(run.run);
+    let client = bench.place.client();
+    client
+        .kill_container(&container, Some(options))
+        .await
+        .unwrap();
+    let failure = bench.failure(&run).await;
+    let says = [
+        "`docker kill`",
+        "for want of memory",
+        "resources.limits.memory",
+    ];
+    assert_blames(&failure, FailureClass::Killed, &says, "exit code 137");
+    bench.remove(&run).await;
 }
 
 #[tokio::test]

@@ -224,10 +224,36 @@ async fn a_pull_tells_how_it_gets_on_and_stands_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_limit_of_nothing_is_refused_and_does_not_lift_that_of_the_section() {
+    let Some(bench) =
+        Bench::with(json!({ "limits": { "memory": "64Mi", "cpu": "1", "pids": 50 } }))
+    else {
+        return;
+    };
+    for (name, limits) in [
+        ("memory", json!({ "memory": "0" })),
+        ("cpu", json!({ "cpu": "0" })),
+        ("pids", json!({ "pids": 0 })),
+    ] {
+        let mut spec = bench.spec("true");
+        spec.resources.limits = serde_json::from_value(limits).unwrap();
+        let (_, failure) = bench.refused(&spec).await;
+        assert_eq!(failure.class, FailureClass::Spec, "{failure:?}");
+        let says = format!("`resources.limits.{name}` is 0");
+        assert!(failure.message.contains(&says), "{failure:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_section_names_and_the_engine_does_not_have_is_named() {
     for (setting, class, says) in [
         (
             json!({ "network": "hybrid-runner-none" }),
+            FailureClass::Backend,
+            "hybrid-runner-none",
+        ),
+        (
+            json!({ "network": "container:hybrid-runner-none" }),
             FailureClass::Backend,
             "hybrid-runner-none",
         ),

@@ -1,4 +1,4 @@
-//! The log through a connection that stalls, breaks, lies: each line still comes once.
+//! The engine through a connection that stalls, breaks, lies: each line still comes once, each end is told.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,13 @@ enum Fault {
     Instead(&'static [u8]),
     /// So many bytes, then the next chunk twice.
     Twice(usize),
+    /// So many bytes and the rest of their chunk, then the engine's word that it cannot read on, as behind a full disk.
+    Torn(usize),
 }
+
+/// What the engine says behind a record that it could write in part only.
+const UNREADABLE: &[u8] =
+    b"31\r\n\x03\0\0\0\0\0\0\x29error grabbing logs: message is too large\r\n0\r\n\r\n";
 
 /// Stands between the executor and the engine.
 struct Proxy {
@@ -37,7 +43,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Spoils the first `times` answers to questions for a log that have `of` in them.
+    /// Spoils the first `times` answers to questions that have `of` in their first line.
     fn start(folder: &Path, engine: &str, of: &'static str, fault: Fault, times: u32) -> Self {
         let path = folder.join("proxy.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -74,8 +80,16 @@ async fn pass(
     let mut server = UnixStream::connect(engine).await?;
     let mut request = vec![0; 64 << 10];
     let length = client.read(&mut request).await?;
-    server.write_all(&request[..length]).await?;
-    let line = String::from_utf8_lossy(&request[..length.min(300)]).into_owned();
+    let request = &request[..length];
+    let end = request.windows(2).position(|window| window == b"\r\n");
+    let (line, rest) = request.split_at(end.unwrap_or(length));
+    server.write_all(line).await?;
+    if !String::from_utf8_lossy(rest).contains("pgrade") {
+        // Each question comes over a connection of its own, so that all are seen.
+        server.write_all(b"\r\nConnection: close").await?;
+    }
+    server.write_all(rest).await?;
+    let line = String::from_utf8_lossy(line).into_owned();
     let spoil = |count: u32| (count < times).then_some(count + 1);
     let order = Ordering::SeqCst;
     if line.contains(of) && count.fetch_update(order, order, spoil).is_ok() {
@@ -90,11 +104,9 @@ async fn spoilt(
     server: &mut UnixStream,
     fault: Fault,
 ) -> std::io::Result<()> {
-    let (Fault::Stall(limit) | Fault::Cut(limit) | Fault::Twice(limit)) = fault else {
-        let Fault::Instead(words) = fault else {
-            return Ok(());
-        };
-        return client.write_all(words).await;
+    let limit = match fault {
+        Fault::Instead(words) => return client.write_all(words).await,
+        Fault::Stall(limit) | Fault::Cut(limit) | Fault::Twice(limit) | Fault::Torn(limit) => limit,
     };
     let mut all = Vec::new();
     while all.len() < limit && server.read_buf(&mut all).await? > 0 {}
@@ -110,6 +122,13 @@ async fn spoilt(
             client.write_all(&chunk).await?;
             client.write_all(&chunk).await?;
             copy_bidirectional(client, server).await.map(drop)
+        }
+        Fault::Torn(_) => {
+            while server.read_buf(&mut all).await? > 0 {}
+            let behind = all.windows(3).skip(limit).position(|end| end == b"\n\r\n");
+            all.truncate(behind.map_or(0, |at| limit + at + 3));
+            client.write_all(&all).await?;
+            client.write_all(UNREADABLE).await
         }
         Fault::Stall(_) => {
             client.write_all(&all[..limit.min(all.len())]).await?;
@@ -147,10 +166,33 @@ async fn read(executor: &dyn Executor, run: &Handle) -> String {
     }
 }
 
+/// The end as somebody sees it who watches again after each error.
+async fn end(executor: &dyn Executor, run: &Handle) -> Outcome {
+    loop {
+        let levels = executor.watch(run).collect::<Vec<_>>().await;
+        match levels.into_iter().next_back() {
+            Some(Ok(status)) => return status.outcome().unwrap().clone(),
+            Some(Err(error)) => assert!(error.is_transient(), "{error:?}"),
+            None => {}
+        }
+    }
+}
+
+fn exit_code(outcome: &Outcome) -> Option<i32> {
+    match outcome {
+        Outcome::Failed(failure) => failure.exit_code,
+        _ => None,
+    }
+}
+
 async fn each_line_comes_once(fault: Fault, times: u32) {
+    each_line_comes_once_through("follow=1", fault, times).await;
+}
+
+async fn each_line_comes_once_through(of: &'static str, fault: Fault, times: u32) {
     let Some(bench) = Bench::new() else { return };
     let (folder, engine) = (bench.place.folder.path(), bench.place.host());
-    let proxy = Proxy::start(folder, engine, "follow=1", fault, times);
+    let proxy = Proxy::start(folder, engine, of, fault, times);
     let host = format!("unix://{}", proxy.path.display());
     let through = bench.place.docker_at("one", &host);
     let run = bench
@@ -178,21 +220,8 @@ async fn an_answer_that_stalls_does_not_hold_up_the_outcome() {
     let host = format!("unix://{}", proxy.path.display());
     let through = bench.place.docker_at("one", &host);
     let run = bench.begin("echo a; exit 3").await;
-    let outcome = async {
-        loop {
-            let levels = through.watch(&run).collect::<Vec<_>>().await;
-            match levels.into_iter().next_back() {
-                Some(Ok(status)) => return status.outcome().cloned(),
-                Some(Err(error)) => assert!(error.is_transient(), "{error:?}"),
-                None => {}
-            }
-        }
-    };
-    let outcome = within(Duration::from_mins(1), "the outcome", outcome).await;
-    assert!(
-        matches!(&outcome, Some(Outcome::Failed(failure)) if failure.exit_code == Some(3)),
-        "{outcome:?}"
-    );
+    let outcome = within(Duration::from_mins(1), "the outcome", end(&*through, &run)).await;
+    assert_eq!(exit_code(&outcome), Some(3), "{outcome:?}");
     assert!(proxy.spoilt.load(Ordering::SeqCst) > 0);
     bench.remove(&run).await;
 }
@@ -224,4 +253,95 @@ async fn an_answer_that_is_none_costs_no_line() {
 #[tokio::test]
 async fn a_line_that_the_engine_gives_twice_comes_once() {
     each_line_comes_once(Fault::Twice(2000), 1).await;
+}
+
+const REFUSED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 18\r\n\r\n{\"message\":\"boom\"}";
+
+#[tokio::test]
+async fn an_answer_about_the_container_that_says_nothing_costs_no_line() {
+    for answer in [
+        REFUSED,
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    ] {
+        // More often than one question is asked.
+        each_line_comes_once_through("/json", Fault::Instead(answer), 7).await;
+    }
+}
+
+/// The log is never there behind the end of the run: how that is told, and what is read of it.
+async fn without_a_log(fault: Fault) -> Option<(Outcome, String)> {
+    let bench = Bench::new()?;
+    let (folder, engine) = (bench.place.folder.path(), bench.place.host());
+    let proxy = Proxy::start(folder, engine, "/logs", fault, u32::MAX);
+    let host = format!("unix://{}", proxy.path.display());
+    let through = bench.place.docker_at("one", &host);
+    let run = bench.begin("echo first; echo second; exit 5").await;
+    bench.end(&run).await;
+    let limit = Duration::from_secs(50);
+    let told = async { tokio::join!(end(&*through, &run), read(&*through, &run)) };
+    let told = within(limit, &format!("the end in spite of {fault:?}"), told).await;
+    bench.remove(&run).await;
+    Some(told)
+}
+
+#[tokio::test]
+async fn a_log_that_stays_away_holds_nothing_up_and_is_a_gap() {
+    let faults = [
+        Fault::Stall(0),
+        Fault::Cut(0),
+        Fault::Instead(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 26\r\n\r\n{\"message\":\"no such thing\"}",
+        ),
+        Fault::Instead(REFUSED),
+        Fault::Instead(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ];
+    let told = futures::future::join_all(faults.map(without_a_log)).await;
+    for (fault, told) in faults.iter().zip(told) {
+        let Some((outcome, log)) = told else { return };
+        assert_eq!(exit_code(&outcome), Some(5), "{fault:?}: {outcome:?}");
+        assert!(
+            log.starts_with("Gap") && log.lines().count() == 1,
+            "{fault:?}: {log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_torn_record_behind_good_ones_holds_nothing_up_and_is_a_gap() {
+    // Behind the first line of init at the least.
+    let Some((outcome, log)) = without_a_log(Fault::Torn(400)).await else {
+        return;
+    };
+    assert_eq!(exit_code(&outcome), Some(5), "{outcome:?}");
+    assert!(
+        log.lines()
+            .last()
+            .is_some_and(|line| line.starts_with("Gap")),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_says_nothing_does_not_fail_a_start() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    for of in [
+        "/containers/hr-",
+        "/containers/json",
+        "/volumes/hr-",
+        "/images/",
+        "/info",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = bench.place.host();
+        let proxy = Proxy::start(folder.path(), engine, of, Fault::Instead(REFUSED), 2);
+        let host = format!("unix://{}", proxy.path.display());
+        bench.docker = bench.place.docker_at("one", &host);
+        let run = bench.begin("exit 4").await;
+        assert_eq!(proxy.spoilt.load(Ordering::SeqCst), 2, "{of}");
+        assert_eq!(exit_code(&bench.end(&run).await), Some(4), "{of}");
+        bench.remove(&run).await;
+    }
 }

@@ -190,6 +190,9 @@ async fn run_once(
         runner.remove(&handle).await?;
         interrupt.would_leave(None);
         runs::finish(&follow::as_run(&spec, &status), output)?;
+        if !runner.is_forgotten(spec.run) {
+            output.error(&place.not_removed(spec.run, status.attempt));
+        }
         runner.drain();
         if timeout(GOODBYE, tasks.join_next()).await.is_err() {
             tracing::debug!("the runner did not end in time");

@@ -54,6 +54,25 @@ impl Place {
         let called = self.called(run, attempt);
         format!("left the run: {called} goes on if it was begun, and nobody will remove it")
     }
+
+    /// What a second signal leaves of a run that has ended.
+    fn left_ended(&self, run: RunId, attempt: u32) -> String {
+        let called = self.called(run, attempt);
+        format!(
+            "left the run, which has ended: {called} is left with what it holds, and nobody will remove it"
+        )
+    }
+
+    /// What the backend did not remove, of attempts up to this one.
+    pub(crate) fn not_removed(&self, run: RunId, attempts: u32) -> String {
+        let called: Vec<_> = (1..=attempts.max(1))
+            .map(|attempt| self.called(run, attempt))
+            .collect();
+        format!(
+            "the run has ended, and what is left of it could not be removed: look for {}; nobody will remove it",
+            called.join(", ")
+        )
+    }
 }
 
 /// Follows a run of a runner in this process to its end. The first signal stops the run.
@@ -88,8 +107,8 @@ pub(crate) async fn local(
             Failure::new(
                 interrupt.exit().unwrap_or(Exit::Unreachable),
                 format!(
-                    "the backend does not answer, so the run could not be stopped: {called} goes on if it was begun, \
-                     and nobody will remove it: {why}"
+                    "the backend does not answer, so the run could not be stopped: {called} goes on if it was begun \
+                     and has not ended, and nobody will remove it: {why}"
                 ),
             )
         };
@@ -102,6 +121,7 @@ pub(crate) async fn local(
             }
         }
     };
+    interrupt.would_leave(Some(place.left_ended(spec.run, status.attempt)));
     let done = match log_done {
         Some(done) => done,
         None => loop {

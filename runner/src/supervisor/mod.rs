@@ -179,6 +179,11 @@ impl Runner {
         Ok(incarnation)
     }
 
+    /// Whether nothing is left of a run, here and in its backend. A removal that fails is tried again until the driver ends.
+    pub(crate) fn is_forgotten(&self, run: hybrid_runner_core::RunId) -> bool {
+        self.shared.registry.find_even_removing(run).is_none()
+    }
+
     /// Accepts nothing more, lets go of the runs (they go on without us), and lets the driver end.
     pub fn drain(&self) {
         self.shared.registry.drain();

@@ -32,6 +32,27 @@ fn a_wrong_setting_is_named_with_its_section() {
             json!({"mounts": [{"source": "/a", "target": "/.hr/private"}]}),
         ),
         (
+            "mounts",
+            json!({"mounts": [{"source": "/a", "target": "//.hr/private"}]}),
+        ),
+        (
+            "mounts",
+            json!({"mounts": [{"source": "/a", "target": "/./a/../.hr/"}]}),
+        ),
+        (
+            "mounts",
+            json!({"mounts": [{"source": "./a", "target": "/b"}]}),
+        ),
+        (
+            "mounts",
+            json!({"mounts": [{"source": "a/b", "target": "/b"}]}),
+        ),
+        ("network", json!({"network": ""})),
+        ("runtime", json!({"runtime": " "})),
+        ("limits", json!({"limits": {"memory": "0"}})),
+        ("limits", json!({"limits": {"cpu": "0"}})),
+        ("limits", json!({"limits": {"pids": 0}})),
+        (
             "registries",
             json!({"registries": {"r": {"username": "u", "password": "plain"}}}),
         ),
@@ -54,6 +75,14 @@ fn a_wrong_setting_is_named_with_its_section() {
         assert!(report.contains("[executors.here]"), "{report}");
         assert!(report.contains(&format!("`{key}`")), "{report}");
     }
+}
+
+#[test]
+fn the_target_of_a_mount_is_taken_as_the_engine_takes_it() {
+    let mounts = json!({"mounts": [{"source": "certs_1", "target": "//tmp/./a/../"}, {"source": "/a", "target": "/.hrx"}]});
+    let targets = read_with(mounts, &[]).unwrap().given.mounts;
+    let targets: Vec<_> = targets.iter().map(|mount| mount.target.as_str()).collect();
+    assert_eq!(targets, ["/tmp", "/.hrx"]);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use futures::StreamExt as _;
 use hybrid_runner_core::error::{Error, Result};
-use hybrid_runner_core::log::{LogChunk, LogItem, Stream};
-use tokio::time::timeout;
+use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, Stream};
+use tokio::time::{sleep, timeout};
 
 use super::super::look::{Container, Seen};
-use super::super::records::Wanted;
+use super::super::records::{Wanted, is_unreadable};
 use super::joined::Joined;
-use super::{Follower, Reading, SEARCH};
+use super::{Follower, PAUSE, Pass, Reading, SEARCH, UNREADABLE};
 
 impl Follower {
     /// Nothing came for a while, or the run may have ended: whether it is the log that is silent, and not the connection.
@@ -70,15 +70,36 @@ impl Follower {
     }
 
     /// The engine does not give the log: mostly because the container is no longer there, or on its way out.
-    pub(super) async fn denied(&mut self, error: Error) -> Result<()> {
+    pub(super) async fn denied(&mut self, pass: Pass, error: Error) -> Result<()> {
         match self.shared.look(self.run).await? {
             Seen::Claimed(container) if !container.is_going => {
                 let why = "the engine denied the log of a container that it has";
-                self.broken = Some(Error::unavailable(why).with_source(error));
+                let error = Error::unavailable(why).with_source(error);
+                self.missed(pass, error).await;
             }
             // Whoever removes a container had all that they wanted of it.
             _ => self.finish(),
         }
         Ok(())
+    }
+
+    /// A pass did not come to its end. A run that has ended is not held up by that for long.
+    pub(super) async fn missed(&mut self, pass: Pass, error: Error) {
+        if !pass.is_last {
+            if is_unreadable(&error) {
+                // It may pass.
+                sleep(UNREADABLE).await;
+            } else {
+                self.broken = Some(error);
+            }
+            return;
+        }
+        let tries = self.vain.count();
+        if !tries.are_enough() {
+            return sleep(tries.pause(PAUSE, UNREADABLE)).await;
+        }
+        tracing::warn!(run = %self.run, error = error.report(), "a log cannot be read");
+        self.gap(None, GapReason::Damaged);
+        self.finish();
     }
 }

@@ -235,6 +235,10 @@ async fn check_tells_what_stands_between_a_runner_and_its_containers() {
                 vec!["no network `nobody`", "docker network create"],
             ),
             (
+                docker.section().replace("\"none\"", "\"container:nobody\""),
+                vec!["no container `nobody`", "correct `network`"],
+            ),
+            (
                 format!("{}runtime = \"nobody\"\n", docker.section()),
                 vec!["no runtime `nobody`", "runc"],
             ),

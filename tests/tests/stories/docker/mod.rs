@@ -9,6 +9,7 @@
 //! | [`stops`] | stops at any moment, also of a pull |
 //! | [`blame`] | whose fault it is, in `show`, `exec` and `check` |
 //! | [`names`] | what people call their things; two runners on one engine |
+//! | [`removal`] | what an engine does not remove is named |
 //! | [`many`] | many containers, much output |
 
 mod blame;
@@ -18,4 +19,5 @@ mod leaks;
 mod many;
 mod names;
 mod one_line;
+mod removal;
 mod stops;

@@ -95,7 +95,11 @@ impl Context {
         serde_path_to_error::deserialize(&self.settings).map_err(|error| {
             let section = format!("section [{table}.{}]", self.name);
             // Of what is missing or unknown the error says the name itself.
-            let key = error.path().iter().next().map(|_| error.path().to_string());
+            let is_named = error.inner().to_string().starts_with("unknown field");
+            let path = (!is_named)
+                .then(|| error.path())
+                .filter(|path| path.iter().next().is_some());
+            let key = path.map(ToString::to_string);
             let section = key.map_or(section.clone(), |key| format!("{section}, `{key}`"));
             Error::invalid(section).with_source(error.into_inner())
         })

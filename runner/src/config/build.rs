@@ -199,10 +199,13 @@ fn build_all<T: ?Sized>(
 /// The error without the words that name the section again.
 fn cause(error: &hybrid_runner_core::Error) -> String {
     let report = error.report();
-    report
+    let behind = report
         .strip_prefix("section [")
-        .and_then(|rest| rest.split_once("]: "))
-        .map_or_else(|| report.clone(), |(_, cause)| cause.to_owned())
+        .and_then(|rest| rest.split_once(']'));
+    behind.map_or_else(
+        || report.clone(),
+        |(_, cause)| cause.trim_start_matches([':', ',', ' ']).to_owned(),
+    )
 }
 
 /// Text out of a variable becomes the number or the truth value that the kind's schema asks for.

@@ -119,7 +119,10 @@ impl<B: Backend> Shared<B> {
         match self.backend.submit(spec, secrets, progress).await {
             Submitted::Done(handle) => self.keep(&mut claim, spec.run, handle).await,
             Submitted::Refused(error) => {
-                self.backend.forget(spec.run).await;
+                // Of an earlier life's claim the backend may have the run all the same, with what it was given then.
+                if new {
+                    self.backend.forget(spec.run).await;
+                }
                 claim.remove().await?;
                 Err(error)
             }
@@ -253,6 +256,7 @@ impl<B: Backend> Shared<B> {
 
     async fn remove(&self, run: RunId) -> Result<()> {
         let Some(mut claim) = self.ledger.find(run).await? else {
+            self.backend.forget(run).await;
             return Ok(());
         };
         let not_ended = || Error::conflict(format!("the run `{run}` has not ended; stop it first"));

@@ -15,6 +15,8 @@ use crate::secret::SecretValue;
 
 /// Values of a secret store that are remembered; those of runs are bounded by the runs.
 const REMEMBERED: usize = 4096;
+/// Those of one name.
+const VALUES: usize = 16;
 
 /// Instead of words in which a value may stand that is not known.
 pub(super) const HELD_BACK: &str = "(the backend's words are held back: a run was given values before the restart that are not known again yet, and could not be masked)";
@@ -34,8 +36,10 @@ pub(super) struct Masking {
 pub(super) struct Questions {
     /// Those that are under way.
     pub(super) open: usize,
-    /// Those that never got an answer: which value was meant is not known.
+    /// Those that ended without their value, which is not known.
     pub(super) unanswered: u64,
+    /// When the last of these ended: it may still be said.
+    pub(super) since: Option<Instant>,
 }
 
 /// A question is under way whose answer is a value.
@@ -45,7 +49,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// There was an answer, and its value is known.
+    /// Its value is known, or there is none.
     pub(super) fn answered(mut self) {
         self.is_answered = true;
     }
@@ -55,7 +59,10 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.questions.send_modify(|questions| {
             questions.open -= 1;
-            questions.unanswered += u64::from(!self.is_answered);
+            if !self.is_answered {
+                questions.unanswered += 1;
+                questions.since = Some(Instant::now());
+            }
         });
     }
 }
@@ -155,7 +162,12 @@ impl Masking {
         {
             known.values.remove(&any);
         }
-        known.values.remove(&key);
+        // Two who ask at once may be given two.
+        if let Some(values) = known.values.get_mut(&key)
+            && values.len() >= VALUES
+        {
+            values.remove(0);
+        }
         drop(known);
         self.learn(key, vec![value]);
     }

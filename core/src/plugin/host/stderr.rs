@@ -18,6 +18,8 @@ const TOLD: u32 = 200;
 const STRETCH: Duration = Duration::from_secs(1);
 /// Lines that wait until it is known which value they may hold.
 const WAITING: usize = 200;
+/// So long after a question that ended without its value that value may still be said.
+const WARY: Duration = Duration::from_mins(1);
 /// The lines that explain an end.
 const LAST_WORDS: usize = 4;
 
@@ -57,6 +59,7 @@ pub(super) async fn read(
         plugin,
         asked: asked.clone(),
         waiting: Vec::new(),
+        is_wary: false,
         unanswered: 0,
         masking,
         trace,
@@ -113,6 +116,8 @@ struct Teller {
     asked: watch::Receiver<Questions>,
     /// Lines that were written meanwhile.
     waiting: Vec<Vec<u8>>,
+    /// What comes after a question that ended without its value is held back, and that was told.
+    is_wary: bool,
     /// How many questions had got no answer when the first of them was written.
     unanswered: u64,
 }
@@ -123,7 +128,17 @@ impl Teller {
         if self.waiting.is_empty() {
             self.unanswered = questions.unanswered;
         }
-        if questions.open == 0 {
+        let is_wary = questions.since.is_some_and(|since| since.elapsed() < WARY);
+        if questions.open == 0 && is_wary {
+            self.let_go();
+            if std::mem::replace(&mut self.is_wary, true) {
+                self.left_out += 1;
+            } else {
+                self.waiting.push(line.to_owned());
+                self.withhold();
+            }
+        } else if questions.open == 0 {
+            self.is_wary = false;
             self.let_go();
             self.tell_now(line);
         } else if self.waiting.len() < WAITING {
@@ -227,6 +242,10 @@ mod tests {
             plugin.write_all(b"read quartz-0815\n").await.unwrap();
             tokio::time::sleep(STRETCH).await;
             drop(asked);
+            for _ in 0..3 {
+                plugin.write_all(b"quartz-0815 is late\n").await.unwrap();
+            }
+            tokio::time::sleep(WARY).await;
             plugin.write_all(b"done\n").await.unwrap();
             tokio::time::sleep(STRETCH).await;
             let asked = masking.ask();
@@ -237,10 +256,7 @@ mod tests {
         let ((), _asked) = tokio::join!(reading, writing);
         assert_eq!(*told.lock().unwrap(), ["ready", "read ***", "done"]);
         let words = words.joined();
-        assert!(
-            words.starts_with("read *** | (1 lines held back"),
-            "{words}"
-        );
+        assert!(words.starts_with("(1 lines held back"), "{words}");
         assert!(words.contains("| done | (1 lines held back"), "{words}");
     }
 }

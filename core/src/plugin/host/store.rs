@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::Host;
 use super::masking::Asked;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::store::RemoteStore;
 use crate::secret::{Secret, SecretName, SecretProvider};
 
@@ -119,9 +119,14 @@ impl SecretProvider for PluginStore {
         // Until it is remembered; what the plugin writes to its stderr meanwhile waits.
         let asked = self.host.launch().mask.then(|| self.host.masking().ask());
         let answer = self.answer("get", limit, get).await?;
-        if let Ok(secret) = &answer {
-            let value = secret.value.clone();
-            self.host.masking().remember(name.to_string(), value);
+        match &answer {
+            Ok(secret) => {
+                let value = secret.value.clone();
+                self.host.masking().remember(name.to_string(), value);
+            }
+            // There is no value that could have been read.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {}
+            Err(_) => return answer,
         }
         asked.into_iter().for_each(Asked::answered);
         answer

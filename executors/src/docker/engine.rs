@@ -230,7 +230,7 @@ impl Engine {
 /// What the engine answered, by its status and, where that says little, by its words.
 fn answered(what: String, status: u16, words: &str) -> Error {
     let words = words.trim().to_owned();
-    if words.starts_with('<') && matches!(status, 408 | 429 | 502..=504) {
+    if words.starts_with('<') && matches!(status, 408 | 429 | 500..=599) {
         return Error::unavailable(format!(
             "{what}: what stands before the engine answered with status {status}"
         ));

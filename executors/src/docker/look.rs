@@ -91,7 +91,15 @@ impl Shared {
             async move { docker.list_containers(options).await }.boxed()
         };
         let what = "look for the container of the run";
-        let found = self.engine.question(what, list).await?;
+        let found = self.engine.question(what, list).await;
+        // An engine has a list always: who has none is not the engine, and says nothing of the run.
+        let found = found.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::unavailable("what answers in the engine's place has no list of containers")
+                    .with_source(error)
+            }
+            _ => error,
+        })?;
         let preparing = format!("/{}", self.names.preparing(run));
         let is_other = |names: &Vec<String>| !names.contains(&preparing);
         let renamed = found

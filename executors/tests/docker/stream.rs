@@ -263,6 +263,9 @@ async fn an_answer_about_the_container_that_says_nothing_costs_no_line() {
         REFUSED,
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        // Neither the container is there nor a list: it is not the engine that says so.
+        b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{\"message\":\"nopage\"}",
     ] {
         // More often than one question is asked.
         each_line_comes_once_through("/json", Fault::Instead(answer), 7).await;

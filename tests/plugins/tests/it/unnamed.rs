@@ -215,7 +215,7 @@ async fn a_stop_that_the_backend_took_is_no_end_of_a_run_that_is_to_be_found_aga
         let handle = executor.start(&spec, &values, &Progress::none()).await;
         let handle = handle.unwrap();
         executor
-            .stop(&handle, Duration::from_secs(60))
+            .stop(&handle, Duration::from_mins(1))
             .await
             .unwrap();
         drop(executor);

@@ -15,8 +15,11 @@ const REMOVES: &[u8] = b"DELETE /containers/";
 
 /// Stands before an engine and refuses to remove containers, but for the first, which only lays init into its volume.
 fn refusing(engine: &str, path: &Path) -> JoinSet<()> {
-    let listener = UnixListener::bind(path).unwrap();
-    let engine = engine.strip_prefix("unix://").unwrap().to_owned();
+    let listener = UnixListener::bind(path).expect("a socket can be made");
+    let engine = engine
+        .strip_prefix("unix://")
+        .expect("the engine is at a socket")
+        .to_owned();
     let removals = Arc::new(AtomicU32::new(0));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -66,7 +69,7 @@ async fn an_exec_whose_container_is_not_removed_tells_the_outcome_and_names_the_
         let file = story.write("kept.yaml", story.sh("kept", "echo up; exit 5").to_yaml());
         let (config, file) = (config.display().to_string(), file.display().to_string());
         let arguments = ["exec", &file, "-c", &config];
-        let ended = tokio::time::timeout(Duration::from_secs(60), story.command(&arguments));
+        let ended = tokio::time::timeout(Duration::from_mins(1), story.command(&arguments));
         let ended = ended.await.unwrap();
         ended.expect(1).says(&[
             "failed (exit)",

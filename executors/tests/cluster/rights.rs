@@ -175,7 +175,16 @@ async fn run_into(bench: &Bench, step: Step) -> Error {
         Err(error) => return error,
     };
     match step {
-        Step::Watch => executor.watch(&run).next().await.unwrap().unwrap_err(),
+        Step::Watch => {
+            let mut levels = executor.watch(&run);
+            while let Some(level) = levels.next().await {
+                if let Err(error) = level {
+                    return error;
+                }
+            }
+            // What is seen in passing needs no right to get it; a stop looks for itself.
+            executor.stop(&run, Duration::ZERO).await.unwrap_err()
+        }
         Step::Log => {
             let mut chunks = executor.logs(&run, None);
             chunks.next().await.unwrap().unwrap_err()

@@ -94,13 +94,17 @@ impl Context {
     pub fn settings<T: serde::de::DeserializeOwned>(&self, table: &str) -> Result<T> {
         serde_path_to_error::deserialize(&self.settings).map_err(|error| {
             let section = format!("section [{table}.{}]", self.name);
-            // Of what is missing or unknown the error says the name itself.
-            let is_named = error.inner().to_string().starts_with("unknown field");
-            let path = (!is_named)
-                .then(|| error.path())
-                .filter(|path| path.iter().next().is_some());
-            let key = path.map(ToString::to_string);
-            let section = key.map_or(section.clone(), |key| format!("{section}, `{key}`"));
+            // Of what is missing or unknown in the section itself the error says the name.
+            let is_named = match error.path().iter().count() {
+                0 => true,
+                1 => error.inner().to_string().starts_with("unknown field"),
+                _ => false,
+            };
+            let section = if is_named {
+                section
+            } else {
+                format!("{section}, `{}`", error.path())
+            };
             Error::invalid(section).with_source(error.into_inner())
         })
     }

@@ -162,13 +162,7 @@ impl Executor for FakeExecutor {
 
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
         self.enter("stop", Some(run.run)).await?;
-        if self
-            .backend
-            .capabilities()
-            .missing
-            .iter()
-            .any(|part| part == "stop")
-        {
+        if !self.backend.capabilities().offers("stop") {
             return Err(Error::unsupported("the fake backend cannot stop a run"));
         }
         self.backend

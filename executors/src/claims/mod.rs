@@ -216,17 +216,21 @@ impl<B: Backend> Shared<B> {
         Ok(Standing::Known(self.keep(claim, run, handle).await?))
     }
 
-    /// How a run stands; waits for whoever is busy with it.
-    async fn standing(&self, run: RunId) -> Result<Standing> {
-        let Some(mut claim) = self.ledger.find(run).await? else {
-            return Ok(Standing::Ended(Outcome::lost(UNKNOWN)));
-        };
-        // A backend that does not answer must not keep from what is known.
-        if let Some(handle) = self.handle(&claim, run) {
+    /// The same; a backend that does not answer must not keep from what is known.
+    async fn known(&self, claim: &mut Claim, run: RunId) -> Result<Standing> {
+        if let Some(handle) = self.handle(claim, run) {
             return Ok(Standing::Known(handle));
         }
         let can = self.backend.capabilities().await?;
-        self.settle(&mut claim, run, &can).await
+        self.settle(claim, run, &can).await
+    }
+
+    /// How a run stands; waits for whoever is busy with it.
+    async fn standing(&self, run: RunId) -> Result<Standing> {
+        match self.ledger.find(run).await? {
+            Some(mut claim) => self.known(&mut claim, run).await,
+            None => Ok(Standing::Ended(Outcome::lost(UNKNOWN))),
+        }
     }
 
     async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
@@ -234,13 +238,7 @@ impl<B: Backend> Shared<B> {
         if new {
             return Ok(());
         }
-        let standing = if let Some(handle) = self.handle(&claim, run) {
-            Standing::Known(handle)
-        } else {
-            let can = self.backend.capabilities().await?;
-            self.settle(&mut claim, run, &can).await?
-        };
-        match standing {
+        match self.known(&mut claim, run).await? {
             Standing::Ended(_) => Ok(()),
             Standing::Open => {
                 claim.record.stopped = true;
@@ -271,11 +269,10 @@ impl<B: Backend> Shared<B> {
         } else {
             let can = self.backend.capabilities().await?;
             match self.settle(&mut claim, run, &can).await? {
-                Standing::Ended(_) => {}
+                Standing::Ended(_) => self.backend.forget(run).await,
                 Standing::Open | Standing::Known(_) => return Err(not_ended()),
             }
         }
-        self.backend.forget(run).await;
         claim.remove().await?;
         self.unwritten().remove(&run);
         Ok(())

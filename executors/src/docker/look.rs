@@ -1,7 +1,11 @@
 //! How a run stands in the engine, looked at anew each time.
 
+use std::collections::HashMap;
+
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures::FutureExt as _;
 use hybrid_runner_core::RunId;
@@ -81,25 +85,8 @@ impl Shared {
         if let Some(container) = self.inspect(&self.names.claimed(run)).await? {
             return Ok(Some(container));
         }
-        let filter = self.names.filter_of(run);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filter)
-            .build();
-        let list = |docker: Docker| {
-            let options = Some(options.clone());
-            async move { docker.list_containers(options).await }.boxed()
-        };
         let what = "look for the container of the run";
-        let found = self.engine.question(what, list).await;
-        // An engine has a list always: who has none is not the engine, and says nothing of the run.
-        let found = found.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Error::unavailable("what answers in the engine's place has no list of containers")
-                    .with_source(error)
-            }
-            _ => error,
-        })?;
+        let found = self.containers(what, &self.names.filter_of(run)).await?;
         let preparing = format!("/{}", self.names.preparing(run));
         let is_other = |names: &Vec<String>| !names.contains(&preparing);
         let renamed = found
@@ -109,6 +96,31 @@ impl Shared {
             Some(id) => self.inspect(&id).await,
             None => Ok(None),
         }
+    }
+
+    /// All containers that pass this filter, whether they run or not.
+    pub(super) async fn containers(
+        &self,
+        what: &str,
+        filter: &HashMap<String, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>> {
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(filter)
+            .build();
+        let list = |docker: Docker| {
+            let options = Some(options.clone());
+            async move { docker.list_containers(options).await }.boxed()
+        };
+        let listed = self.engine.question(what, list).await;
+        // An engine has a list always: who has none is not the engine, and says nothing of any run.
+        listed.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::unavailable("what answers in the engine's place has no list of containers")
+                    .with_source(error)
+            }
+            _ => error,
+        })
     }
 
     /// The container of this name or id.

@@ -51,7 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
+use bollard::query_parameters::ListVolumesOptionsBuilder;
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
@@ -172,15 +172,7 @@ impl Shared {
     async fn list(&self) -> Result<Vec<Handle>> {
         let filter = self.names.filter();
         let what = "list what the engine has of ours";
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filter)
-            .build();
-        let list = |docker: bollard::Docker| {
-            let options = Some(options.clone());
-            async move { docker.list_containers(options).await }.boxed()
-        };
-        let containers = self.engine.question(what, list).await?;
+        let containers = self.containers(what, &filter).await?;
         let options = ListVolumesOptionsBuilder::default()
             .filters(&filter)
             .build();

@@ -55,6 +55,11 @@ impl Seen {
         self.pods.values().max_by_key(place)
     }
 
+    /// The pod that tells of the work: one that is gone, if its work had begun.
+    pub(crate) fn telling(&self) -> Option<&PodSeen> {
+        self.gone.as_ref().or(self.pod())
+    }
+
     /// Whether there is enough to judge by: of the two watches that of pods may be behind, so that no pod is known of what has ended.
     pub(crate) fn is_whole(&self) -> bool {
         let has_pod = self.gone.is_some() || !self.pods.is_empty();

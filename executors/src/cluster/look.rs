@@ -61,7 +61,7 @@ impl Shared {
         let known = async {
             loop {
                 match self.board.current(run) {
-                    Some(seen) if seen.object.is_some() && seen.is_whole() => return seen,
+                    Some(seen) if seen.is_whole() => return seen,
                     _ => ear.changed().await,
                 }
             }

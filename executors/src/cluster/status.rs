@@ -129,7 +129,7 @@ pub(super) fn of(run: RunId, level: &Level, seen: &Seen) -> Status {
     };
     let mut status = Status::new(run.attempt_number(), state);
     status.message = message;
-    if let Some(pod) = seen.gone.as_ref().or(seen.pod()) {
+    if let Some(pod) = seen.telling() {
         status.times.running = pod.began();
         status.times.finished = pod.ended();
     }

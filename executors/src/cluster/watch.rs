@@ -280,8 +280,7 @@ impl Shared {
     /// With the last warning about the pod, where nothing else says why.
     async fn with_events(&self, failure: &Failure, seen: &Seen) -> Failure {
         let failure = failure.clone();
-        let pod = seen.gone.as_ref().or(seen.pod());
-        let Some(pod) = pod.filter(|_| failure.source.is_none()) else {
+        let Some(pod) = seen.telling().filter(|_| failure.source.is_none()) else {
             return failure;
         };
         let Ok(connected) = self.cluster.connected().await else {

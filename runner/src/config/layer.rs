@@ -142,7 +142,10 @@ fn defaults(inputs: &Inputs) -> Layer {
         ("runner", "hybrid-runner"),
         ("server", "hybrid-runner-server"),
     ] {
-        let instead = inputs.memory_instead().filter(|_| section == "runner");
+        let instead = match section {
+            "runner" => inputs.memory_instead(),
+            _ => None,
+        };
         let dir = instead.unwrap_or(&state).join(name);
         set(&mut data, &[section, "data_dir"], &dir.to_string_lossy());
     }

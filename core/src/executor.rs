@@ -142,6 +142,10 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// - finds every run that was started and not removed, also through a new executor over the same backend;
     /// - shows nothing that belongs to another owner.
     async fn list(&self) -> Result<Vec<Handle>>;
+
+    /// Completes what must not be broken off, and puts away what is open: called once before the process ends, which does not
+    /// wait for ever. Nothing is asked afterwards. Runs go on.
+    async fn close(&self) {}
 }
 
 /// The findings of an executor that has none of its own to tell: what `check` and the notes of its capabilities say.

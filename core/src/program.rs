@@ -1,5 +1,8 @@
 //! Programs that answer: a question on their stdin, the answer on their stdout. For backends that have a command line.
 
+#[cfg(feature = "plugin-host")]
+pub mod outlet;
+
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -35,9 +38,42 @@ pub async fn ask(
     input: &[u8],
     otherwise: ErrorKind,
 ) -> Result<Vec<u8>> {
+    command.stdout(Stdio::piped());
+    run(what, command, None, input, otherwise).await
+}
+
+/// The same with a stdout that shows to whoever comes after us whether the program is still at work: see [`outlet::is_held`].
+///
+/// # Errors
+///
+/// As [`ask`].
+#[cfg(feature = "plugin-host")]
+pub async fn ask_through(
+    outlet: outlet::Outlet,
+    what: &str,
+    mut command: Command,
+    input: &[u8],
+    otherwise: ErrorKind,
+) -> Result<Vec<u8>> {
+    let (stdout, pipe, path) = outlet.split();
+    command.stdout(stdout);
+    let answer = run(what, command, Some(Box::new(pipe)), input, otherwise).await;
+    // It was read to its end: nobody has it any more.
+    if let Err(error) = outlet::remove(&path) {
+        tracing::debug!(path = %path.display(), %error, "a pipe that nobody uses is left");
+    }
+    answer
+}
+
+async fn run(
+    what: &str,
+    mut command: Command,
+    pipe: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    input: &[u8],
+    otherwise: ErrorKind,
+) -> Result<Vec<u8>> {
     command
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // What a terminal sends to our group is not meant for it.
         .process_group(0)
@@ -49,7 +85,10 @@ pub async fn ask(
         Error::unavailable(message).with_source(error)
     };
     let mut child = command.spawn().map_err(failed)?;
+    // Our copy of what it writes to: the end would never come.
+    drop(command);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let stdout = pipe.or_else(|| stdout.map(|stdout| Box::new(stdout) as _));
     let write = async {
         if let Some(mut stdin) = stdin {
             // Whoever does not read it has no need of it.

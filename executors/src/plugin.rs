@@ -141,6 +141,11 @@ impl Executor for Plugin {
     async fn list(&self) -> Result<Vec<Handle>> {
         self.0.fitting().await?.list().await
     }
+
+    async fn close(&self) {
+        // The plugin itself, too.
+        Executor::close(&self.0.unnamed).await;
+    }
 }
 
 #[async_trait]
@@ -165,12 +170,20 @@ impl Backend for PluginExecutor {
         Self::find(self, spec).await
     }
 
+    async fn at_work(&self, run: RunId) -> Result<Option<String>> {
+        Self::at_work(self, run).await
+    }
+
     fn may_be_written(&self, handle: &Handle) -> bool {
         Self::may_be_written(self, handle)
     }
 
     async fn forget(&self, run: RunId) {
         Self::forget(self, run).await;
+    }
+
+    async fn close(&self) {
+        Executor::close(self).await;
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {

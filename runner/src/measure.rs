@@ -190,6 +190,10 @@ impl Executor for Measured {
     async fn list(&self) -> Result<Vec<Handle>> {
         self.timed(self.inner.list()).await
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 #[cfg(test)]

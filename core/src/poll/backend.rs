@@ -192,6 +192,8 @@ impl Executor for Polled {
         let runs = self.backend.list().await?;
         Ok(runs.into_iter().map(Handle::of).collect())
     }
+
+    async fn close(&self) {}
 }
 
 #[cfg(test)]

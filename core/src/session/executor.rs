@@ -259,6 +259,9 @@ impl Executor for RemoteExecutor {
             .await
             .map(|listed: Listed| listed.runs)
     }
+
+    /// Closing the session is for whoever opened it.
+    async fn close(&self) {}
 }
 
 /// The answering half: serves an executor to the other side.

@@ -34,6 +34,9 @@ pub(super) struct Record {
     pub(super) handle: Option<Handle>,
     #[serde(default)]
     pub(super) stopped: bool,
+    /// It was stopped while somebody may have been at work on its start: what comes of that is stopped, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) awaited: bool,
     /// Nobody can tell whether the backend has it.
     #[serde(default)]
     pub(super) lost: bool,

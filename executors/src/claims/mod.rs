@@ -10,7 +10,8 @@
 //! # After a crash
 //!
 //! A claim without an answer that nobody is busy with: the backend may have the run or not. If it can find it by a mark,
-//! it is asked; what it does not have is started. If it cannot, the run is lost, and never started again.
+//! it is asked; what it does not have is started, once nobody of before is at work on its start any more. If it cannot, the
+//! run is lost, and never started again.
 
 mod ledger;
 
@@ -53,10 +54,15 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn submit(&self, spec: &RunSpec, secrets: &Secrets, progress: &Progress) -> Submitted;
     /// By its mark: a strong read. Only asked if the capabilities say `find`.
     async fn find(&self, spec: &RunSpec) -> Result<Option<Handle>>;
+    /// Whether anybody may still be at work on a start of this run that nobody waits for any more, and in words who: what
+    /// [`Backend::find`] does not find then may be there later. Asked under the run's claim, and only if it can find.
+    async fn at_work(&self, run: RunId) -> Result<Option<String>>;
     /// Whether no value stands in a handle.
     fn may_be_written(&self, handle: &Handle) -> bool;
     /// Forgets what a run was given: the backend does not have it, or has removed it.
     async fn forget(&self, run: RunId);
+    /// Puts away what is open; nothing is asked afterwards.
+    async fn close(&self);
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>>;
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>>;
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()>;
@@ -83,6 +89,8 @@ enum Standing {
     Ended(Outcome),
     /// The backend does not have it: a start may be made.
     Open,
+    /// The backend does not have it yet, and who is at work on its start, in words, may give it to it.
+    Awaited(String),
 }
 
 impl<B: Backend> Claims<B> {
@@ -113,6 +121,7 @@ impl<B: Backend> Shared<B> {
                 Standing::Known(handle) => return Ok(handle),
                 Standing::Ended(Outcome::Stopped { .. }) => Err(stopped(spec.run)),
                 Standing::Ended(_) => Err(Error::conflict(UNCLEAR)),
+                Standing::Awaited(who) => Err(Error::unavailable(who)),
                 Standing::Open => Ok(()),
             }?;
         }
@@ -132,6 +141,7 @@ impl<B: Backend> Shared<B> {
                     "the backend did not take the run; it may be started again",
                 )
                 .with_source(error)),
+                Standing::Awaited(who) => Err(Error::unavailable(who).with_source(error)),
                 Standing::Ended(_) => Err(Error::conflict(UNCLEAR).with_source(error)),
             },
             _ => Err(Error::internal("an answer to a start that is not known")),
@@ -190,30 +200,48 @@ impl<B: Backend> Shared<B> {
         if claim.record.lost {
             return Ok(lost(claim));
         }
-        // Not one that the backend has, under a handle that is to be found again: its end is the backend's to tell.
+        // Not one that the backend has, or may be given yet: its end is the backend's to tell.
         let had = claim.record.unwritten;
-        if claim.record.stopped && !had {
+        if claim.record.stopped && !had && !claim.record.awaited {
             return Ok(Standing::Ended(Outcome::Stopped { by: None }));
         }
         if can.named_start && !had {
             return Ok(Standing::Open);
         }
-        let Some(spec) = claim.record.spec.as_deref().filter(|_| can.find) else {
+        let Some(spec) = claim.record.spec.clone().filter(|_| can.find) else {
             claim.record.lost = true;
             claim.write().await?;
             return Ok(lost(claim));
         };
-        let handle = match self.backend.find(spec).await? {
-            Some(handle) => handle,
-            // It had it, and so it is never started again.
-            None if had => {
-                claim.record.lost = true;
-                claim.write().await?;
-                return Ok(lost(claim));
+        // In this order: who is at work now may be done when the backend is asked.
+        let at_work = self.backend.at_work(run).await?;
+        if let Some(handle) = self.backend.find(&spec).await? {
+            if claim.record.awaited {
+                match self.backend.stop(&handle, spec.limits.grace.get()).await {
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(%run, error = error.report(), "the backend refuses to stop the run; its end is waited for");
+                    }
+                    Ok(()) => {}
+                }
+                claim.record.awaited = false;
             }
-            None => return Ok(Standing::Open),
-        };
-        Ok(Standing::Known(self.keep(claim, run, handle).await?))
+            return Ok(Standing::Known(self.keep(claim, run, handle).await?));
+        }
+        if let Some(who) = at_work {
+            return Ok(Standing::Awaited(who));
+        }
+        if had {
+            // It had it, and so it is never started again.
+            claim.record.lost = true;
+            claim.write().await?;
+            return Ok(lost(claim));
+        }
+        if std::mem::take(&mut claim.record.awaited) {
+            claim.write().await?;
+            return Ok(Standing::Ended(Outcome::Stopped { by: None }));
+        }
+        Ok(Standing::Open)
     }
 
     /// The same; a backend that does not answer must not keep from what is known.
@@ -244,6 +272,10 @@ impl<B: Backend> Shared<B> {
                 claim.record.stopped = true;
                 claim.write().await
             }
+            Standing::Awaited(_) => {
+                (claim.record.stopped, claim.record.awaited) = (true, true);
+                claim.write().await
+            }
             Standing::Known(handle) => {
                 self.backend.stop(&handle, grace).await?;
                 claim.record.stopped = true;
@@ -270,7 +302,9 @@ impl<B: Backend> Shared<B> {
             let can = self.backend.capabilities().await?;
             match self.settle(&mut claim, run, &can).await? {
                 Standing::Ended(_) => self.backend.forget(run).await,
-                Standing::Open | Standing::Known(_) => return Err(not_ended()),
+                Standing::Open | Standing::Awaited(_) | Standing::Known(_) => {
+                    return Err(not_ended());
+                }
             }
         }
         claim.remove().await?;
@@ -350,9 +384,14 @@ impl<B: Backend> Executor for Claims<B> {
                     let level = level(run, State::Finished(outcome));
                     Some((stream::iter([Ok(level)]).boxed(), None))
                 }
-                Ok(Standing::Open) if told => Some((stream::empty().boxed(), Some((shared, true)))),
-                Ok(Standing::Open) => {
-                    let level = level(run, State::Starting);
+                Ok(Standing::Open | Standing::Awaited(_)) if told => {
+                    Some((stream::empty().boxed(), Some((shared, true))))
+                }
+                Ok(standing) => {
+                    let mut level = level(run, State::Starting);
+                    if let Standing::Awaited(who) = standing {
+                        level.message = Some(who);
+                    }
                     Some((stream::iter([Ok(level)]).boxed(), Some((shared, true))))
                 }
             }
@@ -367,7 +406,9 @@ impl<B: Backend> Executor for Claims<B> {
             let error = match shared.standing(run).await {
                 Ok(Standing::Known(handle)) => return shared.backend.logs(&handle, from),
                 Ok(Standing::Ended(_)) => Error::not_found(format!("the run `{run}` has no log")),
-                Ok(Standing::Open) => Error::unavailable("the run is not started yet"),
+                Ok(Standing::Open | Standing::Awaited(_)) => {
+                    Error::unavailable("the run is not started yet")
+                }
                 Err(error) => error,
             };
             stream::iter([Err(error)]).boxed()
@@ -386,5 +427,15 @@ impl<B: Backend> Executor for Claims<B> {
 
     async fn list(&self) -> Result<Vec<Handle>> {
         self.0.ledger.list().await
+    }
+
+    async fn close(&self) {
+        let mut starts = {
+            let mut starts = self.0.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *starts)
+        };
+        // Broken off, a run would be lost that cannot be found again.
+        while starts.join_next().await.is_some() {}
+        self.0.backend.close().await;
     }
 }

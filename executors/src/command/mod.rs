@@ -29,6 +29,7 @@ use hybrid_runner_core::executor::{
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::host::{Submitted, Trace, Values, Way, caution};
+use hybrid_runner_core::program::outlet::{self, is_held, until_free};
 use hybrid_runner_core::run::{
     CONFIG_PLACE, Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
 };
@@ -71,6 +72,8 @@ struct Shared {
     trace: Option<Trace>,
     /// When a run was first seen running, and whether it ran out of time.
     times: PathBuf,
+    /// The pipes of `start` commands.
+    starts: PathBuf,
 }
 
 /// What is kept of a run in its handle.
@@ -100,6 +103,7 @@ impl Command {
             values: Values::of(&context.data_dir, context.references.clone()),
             trace: context.trace.clone(),
             times: context.data_dir.join("times"),
+            starts: context.data_dir.join("starts"),
         })))
     }
 
@@ -316,7 +320,8 @@ impl Backend for Command {
         if let Err(error) = given.await {
             return Submitted::Refused(error);
         }
-        let step = Step::new(spec.run).name(spec.name.as_str());
+        let outlet = self.0.settings.find.as_ref().map(|_| self.outlet(spec.run));
+        let step = Step::new(spec.run).name(spec.name.as_str()).outlet(outlet);
         let answer = self.ask("start", &step, &request).await;
         let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
@@ -342,13 +347,26 @@ impl Backend for Command {
         Ok(found.id.map(|id| Self::handle(spec, &id.text())))
     }
 
+    async fn at_work(&self, run: RunId) -> Result<Option<String>> {
+        let path = self.outlet(run);
+        let held = until_free(|| is_held(&path)).await;
+        let held = held.map_err(|error| in_file(&path, error))?;
+        Ok(held.then(|| {
+            "a `start` command of before is still at work, so what the backend will have is not known yet; it is waited for"
+                .to_owned()
+        }))
+    }
+
     fn may_be_written(&self, handle: &Handle) -> bool {
         self.0.values.may_be_written(handle)
     }
 
     async fn forget(&self, run: RunId) {
         self.0.values.withdraw(run).await;
+        self.forget_start(run);
     }
+
+    async fn close(&self) {}
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
@@ -411,7 +429,7 @@ impl Backend for Command {
                 _ => {}
             }
         }
-        self.0.values.withdraw(run.run).await;
+        Backend::forget(self, run.run).await;
         let clock = self.0.times.join(run.run.to_string());
         match tokio::fs::remove_file(&clock).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -423,6 +441,18 @@ impl Backend for Command {
 }
 
 impl Command {
+    fn outlet(&self, run: RunId) -> PathBuf {
+        self.0.starts.join(run.to_string())
+    }
+
+    /// What a run's `start` may have left: a program that does not end, in spite of all.
+    fn forget_start(&self, run: RunId) {
+        let path = self.outlet(run);
+        if let Err(error) = outlet::remove(&path) {
+            tracing::debug!(path = %path.display(), %error, "a pipe that nobody needs is left");
+        }
+    }
+
     fn handle(spec: &RunSpec, id: &str) -> Handle {
         let state = json!({ "id": id, "timeout": spec.limits.timeout, "grace": spec.limits.grace });
         Handle::with_state(spec.run, 1, state)

@@ -9,7 +9,7 @@ use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Launch, PluginSettings};
-use hybrid_runner_core::program;
+use hybrid_runner_core::program::{self, outlet::Outlet};
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -37,6 +37,8 @@ pub(super) struct Step {
     name: String,
     offset: u64,
     grace: Duration,
+    /// Where it shows that it is at work, if that matters to a later life of ours.
+    outlet: Option<PathBuf>,
 }
 
 impl Step {
@@ -47,7 +49,13 @@ impl Step {
             name: String::new(),
             offset: 0,
             grace: Duration::ZERO,
+            outlet: None,
         }
+    }
+
+    pub(super) fn outlet(mut self, path: Option<PathBuf>) -> Self {
+        self.outlet = path;
+        self
     }
 
     pub(super) fn id(mut self, id: &str) -> Self {
@@ -153,7 +161,16 @@ impl Scripts {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        program::ask(name, command, request.to_string().as_bytes(), unclear(name)).await
+        let input = request.to_string();
+        let (input, otherwise) = (input.as_bytes(), unclear(name));
+        match step.outlet.as_deref().map(Outlet::make) {
+            Some(Ok(outlet)) => program::ask_through(outlet, name, command, input, otherwise).await,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the data directory has no named pipes: a `{name}` that outlives this process cannot be waited for");
+                program::ask(name, command, input, otherwise).await
+            }
+            None => program::ask(name, command, input, otherwise).await,
+        }
     }
 }
 

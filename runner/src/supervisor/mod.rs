@@ -240,6 +240,8 @@ async fn drive(shared: Arc<Shared>, first: Vec<Job>, mut queue: mpsc::Receiver<J
         tell(ended);
     }
     shared.journal.clone().close().await;
+    let executors = shared.executors.values();
+    futures::future::join_all(executors.map(|executor| executor.close())).await;
 }
 
 fn tell(ended: Result<(), tokio::task::JoinError>) {

@@ -220,6 +220,10 @@ impl Executor for Odd {
         runs.retain(|run| !self.forgot(run.run));
         Ok(runs)
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 fn all_but_the_last(

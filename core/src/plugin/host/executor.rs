@@ -1,13 +1,16 @@
 //! The executor contract through a plugin.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::life::Life;
@@ -31,6 +34,14 @@ const ATTEMPTS: u32 = 3;
 pub struct PluginExecutor {
     host: Host,
     values: Values,
+    starts: Arc<Mutex<Starts>>,
+}
+
+/// Starts at a backend with names of its own: they go on although nobody waits for them any more, since the plugin does.
+#[derive(Debug, Default)]
+struct Starts {
+    under_way: HashSet<RunId>,
+    tasks: JoinSet<()>,
 }
 
 /// What became of a start at a backend with names of its own.
@@ -57,7 +68,11 @@ impl PluginExecutor {
     /// The executor behind this plugin.
     pub fn new(host: Host) -> Self {
         let values = host.values();
-        Self { host, values }
+        Self {
+            host,
+            values,
+            starts: Arc::default(),
+        }
     }
 
     /// The plugin itself.
@@ -132,9 +147,10 @@ impl PluginExecutor {
         if let Err(error) = self.values.give(spec.run, secrets, masks(&life)).await {
             return Submitted::Refused(error);
         }
-        let _busy = Busy::new(&life.busy);
         let limit = self.host.timeouts().start.get();
-        let question = start(spec, secrets, &self.masked(progress));
+        let start = start(spec, secrets, &self.masked(progress));
+        let (run, busy) = (spec.run, &life.busy);
+        let question = |remote| self.to_its_end(run, Busy::new(busy), start(remote));
         match self.ask(&life, "start", limit, &question).await {
             Answer::Given(handle) => Submitted::Done(handle),
             Answer::Refused(error) if error.kind() == ErrorKind::Internal => {
@@ -143,6 +159,51 @@ impl PluginExecutor {
             Answer::Refused(error) => Submitted::Refused(error),
             Answer::None(error) => Submitted::Unclear(error),
         }
+    }
+
+    /// The answer to a start. Nobody needs to wait for it.
+    fn to_its_end(
+        &self,
+        run: RunId,
+        busy: Busy,
+        answer: BoxFuture<'static, Result<Handle>>,
+    ) -> BoxFuture<'static, Result<Handle>> {
+        let (told, heard) = oneshot::channel();
+        let all = Arc::clone(&self.starts);
+        let mut starts = self.starts();
+        while starts.tasks.try_join_next().is_some() {}
+        starts.under_way.insert(run);
+        starts.tasks.spawn(async move {
+            let answer = answer.await;
+            // Before anybody hears it, and asks whether it is under way.
+            drop(busy);
+            lock(&all).under_way.remove(&run);
+            drop(told.send(answer));
+        });
+        let broken = || Err(Error::internal("the start ended without an answer"));
+        heard
+            .map(move |heard| heard.unwrap_or_else(|_| broken()))
+            .boxed()
+    }
+
+    fn starts(&self) -> MutexGuard<'_, Starts> {
+        lock(&self.starts)
+    }
+
+    /// Whether a start of the run may still be under way, in words where: in the process that runs now, or in one of before.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told.
+    pub async fn at_work(&self, run: RunId) -> Result<Option<String>> {
+        if self.starts().under_way.contains(&run) {
+            return Ok(Some(
+                "the plugin has not answered `start` yet, and may still do what it was asked for"
+                    .to_owned(),
+            ));
+        }
+        let who = "a process of the plugin of before is still there, and may be at work on this start; it is waited for";
+        Ok(self.host.has_others().await?.then(|| who.to_owned()))
     }
 
     /// What a backend with names of its own made of a run, by the mark that it carries.
@@ -237,6 +298,10 @@ impl PluginExecutor {
         let items = self.values.log(id, masks, from, open, watch);
         Ok(Opened { life, items })
     }
+}
+
+fn lock(starts: &Mutex<Starts>) -> MutexGuard<'_, Starts> {
+    starts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn masks(life: &Life) -> bool {
@@ -380,5 +445,9 @@ impl Executor for PluginExecutor {
         let limit = self.host.timeouts().list.get();
         let list = |remote: RemoteExecutor| async move { remote.list().await }.boxed();
         self.ask_again("list", limit, list).await
+    }
+
+    async fn close(&self) {
+        self.host.close().await;
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::shorten;
 use crate::kind::Context;
 use crate::plugin::hello::{Contract, PluginHello};
+use crate::program::outlet::Outlet;
 use crate::secret::References;
 
 /// What every program gets of our environment: a place in the system and a language.
@@ -45,6 +46,8 @@ pub struct Launch {
     pub trace: Option<Trace>,
     /// Whether output passes the masker; a conformance test wants to see what the plugin itself does.
     pub mask: bool,
+    /// The folder of the pipes by which a later life of ours sees that one of its processes is still there.
+    pub(super) outlets: Option<PathBuf>,
     /// Reads once more what runs were given.
     pub(super) references: References,
     shown: String,
@@ -100,6 +103,8 @@ impl Launch {
                 .map(|path| Trace::file(Path::new(&path)))
                 .transpose()?,
             mask: true,
+            // Asking a store twice does no harm.
+            outlets: (contract == Contract::Executor).then(|| context.data_dir.join("processes")),
             references: context.references.clone(),
             shown: program.clone(),
         })
@@ -115,14 +120,24 @@ impl Launch {
         self.hello.name.as_str()
     }
 
-    pub(super) fn spawn(&self) -> Result<Child> {
+    /// A stdout that shows whether anybody has it.
+    pub(super) fn outlet(&self) -> Option<Outlet> {
+        let name = uuid::Uuid::now_v7().to_string();
+        let made = Outlet::make(&self.outlets.as_ref()?.join(name));
+        made.inspect_err(|error| {
+            tracing::warn!(plugin = self.name(), %error, "the data directory has no named pipes: a plugin that outlives this process cannot be waited for");
+        })
+        .ok()
+    }
+
+    pub(super) fn spawn(&self, stdout: Stdio) -> Result<Child> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             // What a terminal sends to our group is not meant for it.
             .process_group(0)

@@ -1,7 +1,7 @@
 //! One process from its start to its end.
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tokio_util::either::Either;
 
 use super::launch::Launch;
 use super::masking::Masking;
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::executor::Capabilities;
 use crate::plugin::hello::PluginWelcome;
 use crate::plugin::lines::Lines;
+use crate::program::outlet::{self, Outlet};
 use crate::session::hello::negotiate;
 use crate::session::{Closed, Driver, NoService, Options, Session};
 
@@ -42,6 +44,8 @@ pub(super) struct Life {
     pub(super) process: Option<u32>,
     /// Calls under way that must not be broken off.
     pub(super) busy: Arc<AtomicUsize>,
+    /// Shows that it, or a child of it, is still there.
+    pub(super) outlet: Option<PathBuf>,
     replaced: Arc<AtomicBool>,
     ended: watch::Receiver<Option<String>>,
     born: Instant,
@@ -116,6 +120,7 @@ pub(super) struct Begun {
     process: Option<u32>,
     ended: watch::Receiver<Option<String>>,
     heard: Heard,
+    outlet: Option<PathBuf>,
     program: Program,
 }
 
@@ -137,10 +142,17 @@ pub(super) fn spawn(
 ) -> Result<Begun> {
     let files = launch.files().into_iter();
     let files = files.map(|path| (path.clone(), stamp(&path))).collect();
-    let mut child = launch.spawn()?;
+    let (stdout, pipe, outlet) = match launch.outlet().map(Outlet::split) {
+        Some((stdout, pipe, path)) => (stdout, Some(pipe), Some(path)),
+        None => (Stdio::piped(), None, None),
+    };
+    let mut child = launch.spawn(stdout)?;
     let missing = || Error::internal("a pipe to the plugin is missing");
     let stdin = child.stdin.take().ok_or_else(missing)?;
-    let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stdout = match pipe {
+        Some(pipe) => Either::Left(pipe),
+        None => Either::Right(child.stdout.take().ok_or_else(missing)?),
+    };
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let trace = launch.trace.clone();
     let heard = Heard::default();
@@ -164,9 +176,12 @@ pub(super) fn spawn(
         last_words.clone(),
     );
     let name = launch.name().to_owned();
+    let left = outlet.clone();
     attendants.spawn(async move {
         let mut errors = JoinSet::from_iter([errors]);
         let why = attend(child, driver).await;
+        // A child of it may have it still; then a later look puts it away.
+        drop(left.as_deref().map(outlet::is_held));
         // Whoever inherited the pipe may hold it for ever.
         let _read = timeout(REST, errors.join_next()).await;
         let words = last_words.joined();
@@ -183,6 +198,7 @@ pub(super) fn spawn(
         process,
         ended,
         heard,
+        outlet,
         program: Program {
             files,
             looked: std::sync::Mutex::new(Instant::now()),
@@ -279,6 +295,7 @@ impl Begun {
             welcome: Arc::new(welcome),
             process: self.process,
             busy: Arc::default(),
+            outlet: self.outlet,
             replaced: Arc::default(),
             ended: self.ended.clone(),
             born: Instant::now(),

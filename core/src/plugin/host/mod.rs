@@ -41,6 +41,7 @@ use tokio::time::Instant;
 
 use super::hello::PluginWelcome;
 use crate::error::{Error, Result};
+use crate::program::outlet;
 use crate::session::Session;
 
 pub use executor::{PluginExecutor, Submitted};
@@ -181,7 +182,37 @@ impl Host {
         }
     }
 
+    /// Whether a process is still there that is not the one which runs now: of before, or of an earlier life of ours.
+    async fn has_others(&self) -> Result<bool> {
+        let Some(folder) = &self.0.launch.outlets else {
+            return Ok(false);
+        };
+        let now = {
+            let slot = self.0.slot.lock().await;
+            let lives = slot.life.as_ref().filter(|life| !life.session.is_closed());
+            lives.and_then(|life| life.outlet.clone())
+        };
+        let held = outlet::until_free(|| outlet::is_any_held(folder, now.as_deref())).await;
+        held.map_err(|error| {
+            Error::unavailable(format!("failed to look into `{}`", folder.display()))
+                .with_source(error)
+        })
+    }
+
+    /// Lets the process end, and waits for that. One that is asked for afterwards is started again.
+    pub async fn close(&self) {
+        let life = self.0.slot.lock().await.life.take();
+        if let Some(life) = life {
+            life.session.close();
+            life.obituary().await;
+        }
+    }
+
     async fn begin(&self) -> Result<Life> {
+        if let Some(folder) = &self.0.launch.outlets {
+            // What is left of others is put away.
+            drop(outlet::is_any_held(folder, None));
+        }
         let begun = {
             let mut attendants = self
                 .0

@@ -10,6 +10,7 @@ mod docs;
 mod doctor;
 mod guard;
 mod hostile;
+mod slow;
 mod unnamed;
 mod walk;
 

@@ -1,0 +1,383 @@
+//! Starts at a backend with names of its own that go on although nobody waits for them: what is not found yet may be there
+//! later, so it is not started again before whoever is at work on it is gone.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::error::{Error, ErrorKind};
+use hybrid_runner_core::executor::{Executor, Handle, Progress};
+use hybrid_runner_core::run::{Outcome, RunSpec, State};
+use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::testing::Script;
+use hybrid_runner_executors::command;
+use hybrid_runner_tests::rest::Run;
+use hybrid_runner_tests::{Runner, Server, Story, processes};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{Place, end, has, told};
+
+/// Submits a run when the file `go` is there; a shell stands before it, as a shell often does.
+const SUBMIT: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+case $1 in
+start) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
+submit) echo $$ >submitting
+  while ! [ -e go ]; do sleep 0.02; done
+  echo "$2" >>submitted; echo running >job; echo "{\"id\": \"job of $2\"}";;
+find) if [ -e job ]; then echo "{\"id\": \"job of $2\"}"; else echo '{"id": null}'; fi;;
+status) echo "{\"state\": \"$(cat job)\"}";;
+stop) echo stopped >job;;
+esac
+"#;
+
+fn settings(place: &Place, timeout: &str) -> Value {
+    let script = place.path("batch.sh");
+    std::fs::write(&script, SUBMIT).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    json!({
+        "start": ["./batch.sh", "start", "{run}"],
+        "find": ["./batch.sh", "find", "{run}"],
+        "status": ["./batch.sh", "status", "{id}"],
+        "stop": ["./batch.sh", "stop", "{id}"],
+        "interval": "50ms",
+        "timeout": timeout,
+    })
+}
+
+fn commands(place: &Place, timeout: &str) -> Arc<dyn Executor> {
+    let mut context = place.context();
+    context.settings = settings(place, timeout);
+    (command::KIND.build)(&context).unwrap()
+}
+
+fn spec() -> RunSpec {
+    Script::new().exit(0).spec(RunId::generate().attempt(1))
+}
+
+async fn start(executor: &dyn Executor, spec: &RunSpec) -> Result<Handle, Error> {
+    executor
+        .start(spec, &Secrets::none(), &Progress::none())
+        .await
+}
+
+/// Asked again as a runner does.
+async fn started(executor: &dyn Executor, spec: &RunSpec) -> Handle {
+    loop {
+        match start(executor, spec).await {
+            Ok(handle) => return handle,
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn lines(place: &Place, file: &str) -> usize {
+    let text = std::fs::read_to_string(place.path(file)).unwrap_or_default();
+    text.lines().count()
+}
+
+/// Waits for a file.
+async fn there(path: &Path) {
+    while std::fs::read(path).unwrap_or_default().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Kills whoever submits.
+async fn kill(place: &Place) {
+    there(&place.path("submitting")).await;
+    let process = std::fs::read_to_string(place.path("submitting")).unwrap();
+    processes::signal(process.trim().parse().unwrap(), Signal::KILL);
+}
+
+/// A life of a runner that ends while a start is under way.
+async fn life(place: &Place, executor: Arc<dyn Executor>, spec: &RunSpec) {
+    let (spec, folder) = (spec.clone(), place.path("submitting"));
+    let ends = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            tokio::select! {
+                started = start(&*executor, &spec) => panic!("{started:?}"),
+                () = there(&folder) => {}
+            }
+        });
+        // With all that goes on in it.
+        drop((executor, runtime));
+    });
+    ends.await.unwrap();
+}
+
+/// Refused because somebody is at work.
+async fn is_awaited(executor: &dyn Executor, spec: &RunSpec) {
+    let error = start(executor, spec).await.unwrap_err();
+    assert!(
+        error.is_transient() && error.report().contains("at work"),
+        "{error:?}"
+    );
+    let level = executor.watch(&Handle::of(spec.run)).next().await;
+    let level = level.unwrap().unwrap();
+    assert_eq!(level.state, State::Starting);
+    assert!(level.message.unwrap().contains("at work"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_over_its_time_whose_child_goes_on_is_waited_for() {
+    let (place, spec) = (Place::new(), spec());
+    told(120, async {
+        let executor = commands(&place, "2s");
+        start(&*executor, &spec).await.unwrap_err();
+        is_awaited(&*executor, &spec).await;
+        is_awaited(&*executor, &spec).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        let handle = started(&*executor, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
+        executor.stop(&handle, Duration::ZERO).await.unwrap();
+        assert!(matches!(
+            end(&*executor, &handle).await,
+            Outcome::Stopped { .. }
+        ));
+        executor.remove(&handle).await.unwrap();
+        let left = std::fs::read_dir(place.path("data").join("starts")).unwrap();
+        assert_eq!(left.count(), 0, "no pipe is left");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_a_life_left_behind_is_waited_for_by_the_next() {
+    let (place, spec) = (Place::new(), spec());
+    told(120, async {
+        life(&place, commands(&place, "60s"), &spec).await;
+        let later = commands(&place, "60s");
+        is_awaited(&*later, &spec).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&*later, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_came_to_nothing_is_made_again() {
+    let (place, spec) = (Place::new(), spec());
+    told(120, async {
+        let executor = commands(&place, "2s");
+        start(&*executor, &spec).await.unwrap_err();
+        is_awaited(&*executor, &spec).await;
+        kill(&place).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&*executor, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (2, 1)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_stopped_meanwhile_has_not_ended_before_what_came_of_it_was_stopped() {
+    for comes in [true, false] {
+        let (place, spec) = (Place::new(), spec());
+        let run = Handle::of(spec.run);
+        told(120, async {
+            let executor = commands(&place, "2s");
+            start(&*executor, &spec).await.unwrap_err();
+            is_awaited(&*executor, &spec).await;
+            executor.stop(&run, Duration::ZERO).await.unwrap();
+            let refused = executor.remove(&run).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict);
+            is_awaited(&*executor, &spec).await;
+            // The next life knows of it, too.
+            drop(executor);
+            let later = commands(&place, "2s");
+            is_awaited(&*later, &spec).await;
+            if comes {
+                std::fs::write(place.path("go"), "").unwrap();
+            } else {
+                kill(&place).await;
+            }
+            let outcome = end(&*later, &run).await;
+            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            assert_eq!(lines(&place, "submitted"), usize::from(comes));
+            if comes {
+                let job = std::fs::read_to_string(place.path("job")).unwrap();
+                assert_eq!(job, "stopped\n");
+            }
+            let refused = start(&*later, &spec).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict);
+            later.remove(&run).await.unwrap();
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_under_way_is_completed_before_the_process_ends() {
+    let (place, spec) = (Place::new(), spec());
+    told(120, async {
+        let mut context = place.context();
+        context.settings = settings(&place, "60s");
+        // Nothing but its answer says what the backend made of it.
+        context.settings.as_object_mut().unwrap().remove("find");
+        let executor = (command::KIND.build)(&context).unwrap();
+        let submitting = place.path("submitting");
+        tokio::select! {
+            started = start(&*executor, &spec) => panic!("{started:?}"),
+            () = there(&submitting) => {}
+        }
+        let go = async {
+            tokio::task::yield_now().await;
+            std::fs::write(place.path("go"), "").unwrap();
+        };
+        tokio::join!(executor.close(), go);
+        drop(executor);
+        let later = (command::KIND.build)(&context).unwrap();
+        let level = later.watch(&Handle::of(spec.run)).next().await;
+        assert_eq!(level.unwrap().unwrap().state, State::Running);
+    })
+    .await;
+}
+
+/// A plugin that answers `start` when the file `go` is there. What it was asked for it does, whoever waits.
+const PLUGIN: &str = r#"
+import json, pathlib, sys, threading, time
+root = pathlib.Path(__file__).parent
+turn = threading.Lock()
+def say(id, result):
+    with turn:
+        print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+def note(file, text):
+    with open(root / file, "a") as notes:
+        notes.write(text + "\n")
+def handle(run):
+    return {"run": run, "version": 1, "state": {"id": "a job"}}
+def start(id, run):
+    note("starts", run)
+    note("submitting", run)
+    while not (root / "go").exists():
+        time.sleep(0.02)
+    note("submitted", run)
+    say(id, handle(run))
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params")
+    if method == "hello":
+        least = {"logs": "until_removed", "streams": False, "resources": False, "images": False, "contained": False}
+        say(id, {"version": params["versions"][0], "software": "slow", "capabilities": {**least, "named_start": False, "find": True}})
+    elif method == "start":
+        threading.Thread(target=start, args=(id, params["spec"]["run"])).start()
+    elif method == "find":
+        is_there = (root / "submitted").exists()
+        say(id, {"run": handle(params["spec"]["run"])} if is_there else {})
+    elif id is not None:
+        say(id, {})
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_has_not_answered_in_time_is_waited_for() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let (place, spec) = (Place::new(), spec());
+    std::fs::write(place.path("slow.py"), PLUGIN).unwrap();
+    told(120, async {
+        let timeouts = json!({ "timeouts": { "start": "500ms" } });
+        let plugin = place.plugin_with(&["python3", "slow.py"], &timeouts);
+        let error = start(&plugin, &spec).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        let process = plugin.host().process().await;
+        let error = start(&plugin, &spec).await.unwrap_err();
+        assert!(
+            error.report().contains("has not answered `start` yet"),
+            "{error:?}"
+        );
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&plugin, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
+        assert_eq!(
+            plugin.host().process().await,
+            process,
+            "others are not disturbed"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_a_life_left_behind_at_a_start_is_waited_for_by_the_next() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let (place, spec) = (Place::new(), spec());
+    std::fs::write(place.path("slow.py"), PLUGIN).unwrap();
+    told(120, async {
+        // The shell is killed with us, and what it has started is not.
+        let command = ["/bin/sh", "-c", "python3 slow.py; exit $?"];
+        life(&place, Arc::new(place.plugin(&command)), &spec).await;
+        let later = place.plugin(&command);
+        is_awaited(&later, &spec).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&later, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
+        later.close().await;
+        let left = std::fs::read_dir(place.path("data").join("processes")).unwrap();
+        assert_eq!(left.count(), 0, "no pipe is left");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_killed_while_a_start_is_under_way_submits_nothing_twice() {
+    Story::told(180, async |story| {
+        let place = Place::new();
+        let server = Server::started(&story).await;
+        let mut runner = Runner::new(&story, &server, "killed").await;
+        let settings = settings(&place, "60s");
+        let keys = settings.as_object().unwrap().iter();
+        let folder = place.path("batch.sh");
+        let keys = keys.map(|(key, value)| {
+            format!(
+                "{key} = {}\n",
+                value
+                    .to_string()
+                    .replace("./batch.sh", folder.to_str().unwrap())
+            )
+        });
+        runner.executor = format!("kind = \"command\"\n{}", keys.collect::<String>());
+        runner.start().await;
+        let client = server.client();
+        let run = client.submit(&story.sh("slow", "true"), "killed").await;
+        there(&place.path("submitting")).await;
+        runner.kill().await;
+        runner.start().await;
+        let waits = |run: &Run| run.0["message"].to_string().contains("at work");
+        client.until(&run, waits).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        client.running(&run).await;
+        std::fs::write(place.path("job"), "succeeded\n").unwrap();
+        assert_eq!(client.finished(&run).await.state(), "succeeded");
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
+    })
+    .await;
+}

@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
     RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::Progress;
 use hybrid_runner_core::fault;
@@ -20,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
-use super::engine::{found, is_status};
+use super::engine::{Engine, found, is_status};
 use crate::helper;
 
 /// The mode of init.
@@ -57,7 +58,7 @@ impl Shared {
         let name = name();
         // Where another start was killed at this, it takes as long as that is waited for.
         progress.report("preparing the engine for the first container");
-        self.lay(&name, image).await?;
+        Engine::again(|| self.lay(&name, image)).await?;
         Ok(trusted.insert(name).clone())
     }
 
@@ -149,23 +150,22 @@ impl Shared {
 
     /// Whether the volume holds the whole of init, byte by byte.
     async fn is_laid(&self, container: &str) -> Result<bool> {
-        let options = DownloadFromContainerOptionsBuilder::default()
-            .path(INIT)
-            .build();
-        let mut parts = self
-            .engine
-            .order()?
-            .download_from_container(container, Some(options));
-        let mut archive = Vec::new();
-        while let Some(part) = found(parts.next().await.transpose())
-            .map_err(|error| self.engine.failed("look into the volume of init", error))?
-        {
-            match part {
-                Some(part) => archive.extend_from_slice(&part),
-                None => break,
-            }
-        }
-        Ok(holds_init(&archive))
+        let look = |docker: Docker| {
+            let asked = async move {
+                let options = DownloadFromContainerOptionsBuilder::default()
+                    .path(INIT)
+                    .build();
+                let mut parts = docker.download_from_container(container, Some(options));
+                let mut archive = Vec::new();
+                while let Some(part) = found(parts.next().await.transpose())?.flatten() {
+                    archive.extend_from_slice(&part);
+                }
+                Ok(holds_init(&archive))
+            };
+            asked.boxed()
+        };
+        let what = "look into the volume of init";
+        self.engine.question(what, look).await
     }
 }
 

@@ -63,14 +63,26 @@ impl Engine {
     pub(super) async fn question<'a, T>(
         &self,
         what: &str,
-        ask: impl Fn(Docker) -> BoxFuture<'a, Result<T, bollard::errors::Error>> + Send,
+        ask: impl Fn(Docker) -> BoxFuture<'a, Result<T, bollard::errors::Error>> + Send + Sync,
     ) -> Result<T> {
+        let docker = self.ask()?;
+        let asked = || {
+            let answer = ask(docker.clone());
+            async { answer.await.map_err(|error| self.failed(what, error)) }
+        };
+        Self::again(asked).await
+    }
+
+    /// Does what may be done twice, a few times if the engine answers nonsense, or with an error of its own.
+    pub(super) async fn again<T, F>(work: impl Fn() -> F + Send) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
         let mut pauses = PAUSES.into_iter();
         loop {
-            let answer = ask(self.ask()?.clone()).await;
-            let error = match answer {
-                Ok(answer) => return Ok(answer),
-                Err(error) => self.failed(what, error),
+            let error = match work().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
             };
             // What the engine knows the reason of will not pass by asking.
             let may_pass = error.kind() == ErrorKind::Internal && error.class().is_none();

@@ -74,6 +74,8 @@ pub(super) fn follow(
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
+        // What we are asked is judged here; what the engine answers may pass.
+        follower.take_place()?;
         let next = follower.next().await.map_err(passing)?;
         Ok(next.map(|chunk| (chunk, follower)))
     })
@@ -165,10 +167,15 @@ enum Back {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<Option<LogChunk>> {
+    /// Begins where the reader was.
+    fn take_place(&mut self) -> Result<()> {
         if let Some(cursor) = self.from.take() {
             self.place = Place::parse(&cursor, self.run)?;
         }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<LogChunk>> {
         loop {
             if let Some(chunk) = self.queue.pop_front() {
                 self.signed = Instant::now();

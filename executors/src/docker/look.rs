@@ -85,6 +85,23 @@ impl Shared {
         if let Some(container) = self.inspect(&self.names.claimed(run)).await? {
             return Ok(Some(container));
         }
+        let Some(id) = self.renamed(run).await? else {
+            return Ok(None);
+        };
+        if let Some(container) = self.inspect(&id).await? {
+            return Ok(Some(container));
+        }
+        // It was removed between the two questions; or who answers is not the engine, and says nothing of any run.
+        match self.renamed(run).await? {
+            Some(again) if again == id => Err(Error::unavailable(format!(
+                "the engine lists container `{id}` of the run, and does not find it"
+            ))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The container of the run by its labels, under whatever name, unless that says that it has run nothing.
+    async fn renamed(&self, run: RunId) -> Result<Option<String>> {
         let what = "look for the container of the run";
         let found = self.containers(what, &self.names.filter_of(run)).await?;
         let preparing = format!("/{}", self.names.preparing(run));
@@ -92,10 +109,7 @@ impl Shared {
         let renamed = found
             .into_iter()
             .find(|container| container.names.as_ref().is_some_and(is_other));
-        match renamed.and_then(|container| container.id) {
-            Some(id) => self.inspect(&id).await,
-            None => Ok(None),
-        }
+        Ok(renamed.and_then(|container| container.id))
     }
 
     /// All containers that pass this filter, whether they run or not.
@@ -147,9 +161,10 @@ impl Shared {
     }
 }
 
-/// Of one who goes on looking, an engine's answer that says nothing is asked for again as one that did not come.
+/// Of one who goes on looking at a run, an answer that says nothing of it is asked for again as one that did not come: who
+/// refuses or misunderstands a question that was answered before stands before the engine, or has lost its wits.
 pub(super) fn passing(error: Error) -> Error {
-    if error.kind() != ErrorKind::Internal {
+    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) {
         return error;
     }
     let mut passing = Error::unavailable(error.message());

@@ -1,13 +1,13 @@
 //! Following a run: its log to stdout, its states to stderr.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use hybrid_runner_core::executor::{Executor, Handle};
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::run::{RunSpec, Status};
-use hybrid_runner_core::{Outcome, RunId};
+use hybrid_runner_core::{Error, Outcome, RunId};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -85,8 +85,8 @@ pub(crate) async fn local(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let attempt = AtomicU32::new(1);
-    let moved = Notify::new();
-    let log = print_log(runner, run, output, &moved);
+    let (moved, has_ended) = (Notify::new(), AtomicBool::new(false));
+    let log = print_log(runner, run, output, &moved, &has_ended);
     tokio::pin!(log);
     let mut log_done = None;
     let status = {
@@ -121,6 +121,7 @@ pub(crate) async fn local(
             }
         }
     };
+    has_ended.store(true, Ordering::Relaxed);
     interrupt.would_leave(Some(place.left_ended(spec.run, status.attempt)));
     let done = match log_done {
         Some(done) => done,
@@ -128,12 +129,20 @@ pub(crate) async fn local(
             tokio::select! {
                 done = &mut log => break done,
                 pause = timeout(LOG_AFTER_END, moved.notified()) => if pause.is_err() {
-                    break Err(unfinished(&place.called(spec.run, status.attempt)));
+                    break Err(Unread::Silent);
                 },
             }
         },
     };
-    done.map(|()| status)
+    match done {
+        Ok(()) => Ok(status),
+        Err(Unread::Unprinted(failure)) => Err(failure),
+        Err(unread) => Err(unfinished(
+            &status,
+            &unread,
+            &place.called(spec.run, status.attempt),
+        )),
+    }
 }
 
 /// Waits until an executor has not answered for a while; its last words.
@@ -149,34 +158,54 @@ async fn silence(runner: &Runner, section: &SectionName) -> String {
     }
 }
 
+/// Why a log was not printed to its end.
+enum Unread {
+    /// Nothing came for long.
+    Silent,
+    /// It cannot be had.
+    Refused(Error),
+    /// Nobody takes what we print.
+    Unprinted(Failure),
+}
+
 /// What the backend still has is not thrown away.
-fn unfinished(called: &str) -> Failure {
-    let limit = LOG_AFTER_END.as_secs();
+fn unfinished(status: &Status, unread: &Unread, called: &str) -> Failure {
+    let why = match unread {
+        Unread::Refused(error) => error.report(),
+        _ => format!("nothing came for {} s", LOG_AFTER_END.as_secs()),
+    };
     Failure::new(
         Exit::Unreachable,
         format!(
-            "the run has ended, and its log did not come to an end: nothing came for {limit} s. {called} is left with \
-             what it holds, and nobody will remove it"
+            "the run has ended ({}), and its log did not come to an end: {why}. {called} is left with what it holds, \
+             and nobody will remove it",
+            in_words(status)
         ),
     )
 }
 
-/// Prints the log to its end. `moved` hears of all that comes.
+/// Prints the log to its end. `moved` hears of all that comes. While the run goes on, a refusal may pass, too.
 async fn print_log(
     executor: &dyn Executor,
     run: &Handle,
     output: Output,
     moved: &Notify,
-) -> Result<(), Failure> {
+    has_ended: &AtomicBool,
+) -> Result<(), Unread> {
     let mut cursor = None;
+    let mut told = false;
     loop {
+        // Before it is asked: a refusal of before the end is no last word.
+        let is_last = has_ended.load(Ordering::Relaxed);
         let mut chunks = executor.logs(run, cursor.clone());
         let mut broken = None;
         while let Some(chunk) = chunks.next().await {
             match chunk {
                 Ok(chunk) => {
                     moved.notify_one();
-                    output.chunk(&chunk)?;
+                    output
+                        .chunk(&chunk)
+                        .map_err(|error| Unread::Unprinted(error.into()))?;
                     cursor = Some(chunk.next);
                 }
                 Err(error) => broken = Some(error),
@@ -184,9 +213,15 @@ async fn print_log(
         }
         match broken {
             None => return Ok(()),
-            Some(error) if error.is_transient() => sleep(AGAIN).await,
-            Some(error) => return Err(error.into()),
+            Some(error) if error.is_transient() => {}
+            Some(error) if is_last => return Err(Unread::Refused(error)),
+            Some(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    output.note(format!("the log cannot be read: {}", error.report()));
+                }
+            }
         }
+        sleep(AGAIN).await;
     }
 }
 

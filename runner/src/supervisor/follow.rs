@@ -121,18 +121,27 @@ impl Run {
         pause: Duration,
     ) -> Option<BoxFuture<'static, Result<()>>> {
         let grace = self.record.stop.as_ref()?.grace.get();
-        let (executor, handle, shared, name) = (
+        let (executor, handle, shared, name, view) = (
             Arc::clone(executor),
             handle.clone(),
             Arc::clone(&self.shared),
             self.executor.clone(),
+            Arc::clone(&self.view),
         );
         let stopping = async move {
             sleep(pause).await;
             let mut backoff = Backoff::new();
             loop {
                 match executor.stop(&handle, grace).await {
-                    Err(error) if error.is_transient() => shared.health.failed(&name, &error),
+                    Err(error) if error.is_transient() => {
+                        shared.health.failed(&name, &error);
+                        let message = format!("the stop is asked for again: {}", error.report());
+                        view.send_modify(|view| {
+                            if let Some(level) = &mut view.level {
+                                level.message = Some(message);
+                            }
+                        });
+                    }
                     answer => return answer,
                 }
                 sleep(backoff.next()).await;

@@ -93,20 +93,28 @@ impl Context {
     /// Reads the section's settings; an error names the section and the key.
     pub fn settings<T: serde::de::DeserializeOwned>(&self, table: &str) -> Result<T> {
         serde_path_to_error::deserialize(&self.settings).map_err(|error| {
-            let section = format!("section [{table}.{}]", self.name);
             // Of what is missing or unknown in the section itself the error says the name.
             let is_named = match error.path().iter().count() {
                 0 => true,
                 1 => error.inner().to_string().starts_with("unknown field"),
                 _ => false,
             };
-            let section = if is_named {
-                section
+            let wrong = if is_named {
+                Error::invalid(self.section(table))
             } else {
-                format!("{section}, `{}`", error.path())
+                self.wrong(table, &error.path().to_string())
             };
-            Error::invalid(section).with_source(error.into_inner())
+            wrong.with_source(error.into_inner())
         })
+    }
+
+    /// The error of a key, for the checks that come after reading.
+    pub fn wrong(&self, table: &str, key: &str) -> Error {
+        Error::invalid(format!("{}, key `{key}`", self.section(table)))
+    }
+
+    fn section(&self, table: &str) -> String {
+        format!("section [{table}.{}]", self.name)
     }
 }
 
@@ -233,11 +241,11 @@ mod tests {
             (json!({}), "section [secrets.prod]: missing field `_access`"),
             (
                 json!({"_access": {"_timeout": 3}}),
-                "section [secrets.prod], `_access._timeout`: ",
+                "section [secrets.prod], key `_access._timeout`: ",
             ),
             (
                 json!({"_access": {"_timeuot": "3s"}}),
-                "section [secrets.prod], `_access._timeuot`: unknown field `_timeuot`",
+                "section [secrets.prod], key `_access._timeuot`: unknown field `_timeuot`",
             ),
         ] {
             let context = Context::new(

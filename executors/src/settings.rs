@@ -5,18 +5,13 @@ use hybrid_runner_core::kind::Context;
 #[cfg(any(feature = "_cluster", feature = "docker"))]
 use hybrid_runner_core::run::RunSpec;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+
+/// The table of their sections.
+const TABLE: &str = "executors";
 
 /// Reads the settings of `[executors.NAME]`; an error names the section and the key.
 pub(crate) fn read<T: DeserializeOwned>(context: &Context) -> Result<T> {
-    let error = match T::deserialize(&context.settings) {
-        Ok(settings) => return Ok(settings),
-        Err(error) => error,
-    };
-    Err(match culprit::<T>(&context.settings, &error.to_string()) {
-        Some(key) => wrong(context, &key).with_source(error),
-        None => Error::invalid(section(context)).with_source(error),
-    })
+    context.settings(TABLE)
 }
 
 /// The image of a run: its own, else the section's. Refuses what could not be run in it.
@@ -36,41 +31,5 @@ pub(crate) fn image(spec: &RunSpec, own: Option<&String>) -> Result<String> {
 
 /// The error of a key, for the checks that come after reading.
 pub(crate) fn wrong(context: &Context, key: &str) -> Error {
-    Error::invalid(format!("{}, key `{key}`", section(context)))
-}
-
-fn section(context: &Context) -> String {
-    format!("section [executors.{}]", context.name)
-}
-
-/// The key without which the error would be gone, or another one. Serde names unknown and missing keys itself, but not
-/// the key of a wrong value.
-fn culprit<T: DeserializeOwned>(settings: &Value, error: &str) -> Option<String> {
-    // Without another key, another one would be told to be missing.
-    if error.starts_with("missing field") {
-        return None;
-    }
-    let members = settings.as_object()?;
-    let blamed = members.keys().find(|key| {
-        let mut without = members.clone();
-        without.remove(*key);
-        match T::deserialize(Value::Object(without)) {
-            Ok(_) => true,
-            Err(other) => other.to_string() != error,
-        }
-    });
-    let key = blamed?;
-    // Of a table in it, the key of that.
-    let within = members[key].as_object().into_iter().flatten();
-    let inner = within.map(|(inner, _)| inner).find(|inner| {
-        let mut without = settings.clone();
-        if let Some(table) = without[key].as_object_mut() {
-            table.remove(*inner);
-        }
-        T::deserialize(&without).map_or_else(|other| other.to_string() != error, |_| true)
-    });
-    Some(match inner {
-        Some(inner) => format!("{key}.{inner}"),
-        None => key.clone(),
-    })
+    context.wrong(TABLE, key)
 }

@@ -183,7 +183,7 @@ mod tests {
             ("cgroup", json!({"cgroup": "on", "env": []})),
             ("private_dir", json!({"private_dir": "shm"})),
             ("workdir", json!({"workdir": 7})),
-            ("ignore", json!({"ignore": ["image"]})),
+            ("ignore[0]", json!({"ignore": ["image"]})),
             ("env", json!({"env": ["A=B"]})),
             ("privat_dir", json!({"privat_dir": "/dev/shm"})),
         ] {

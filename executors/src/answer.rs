@@ -1,4 +1,4 @@
-//! One answer of the engine, read over a connection of its own: the log of a container.
+//! One answer over a connection of its own: the log of a container, of an engine or of an API server.
 //!
 //! Whoever follows a log holds the connection as long as the run lives. An HTTP client keeps some 35 KiB of buffers for
 //! each, and hands over each line alone. Here nothing is kept while nothing comes, and what came together stays together.
@@ -27,14 +27,14 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
 
-/// A connection to the engine.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Send {}
+/// A connection.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Connection for T {}
 
 /// An answer, of which the head was read.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     rest: Rest,
     /// What was read and not given yet.
     read: BytesMut,
@@ -56,18 +56,17 @@ enum Rest {
 }
 
 impl Answer {
-    /// Asks for `target` (path and query) and reads the head of the answer.
+    /// Asks, by the whole head of a request without a body, and reads the head of the answer. No more is to be asked over the
+    /// connection: the request should say `Connection: close`.
     ///
     /// # Errors
     ///
     /// Of the connection; `UnexpectedEof` where it ends too soon; `InvalidData` for what is no HTTP.
-    pub(super) async fn get(
+    pub(crate) async fn to(
+        request: &[u8],
         mut connection: Pin<Box<dyn Connection>>,
-        host: &str,
-        target: &str,
     ) -> Result<Self> {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        connection.write_all(request.as_bytes()).await?;
+        connection.write_all(request).await?;
         connection.flush().await?;
         let mut answer = Self {
             status: 0,
@@ -84,7 +83,7 @@ impl Answer {
     }
 
     /// Adds what comes next of the body, as much as came together, to `body`; whether there was any, or else it has ended.
-    pub(super) async fn next(&mut self, body: &mut BytesMut) -> Result<bool> {
+    pub(crate) async fn next(&mut self, body: &mut BytesMut) -> Result<bool> {
         let before = body.len();
         loop {
             self.decode(body)?;
@@ -104,7 +103,7 @@ impl Answer {
     }
 
     /// All of the body, but no more than `most` bytes.
-    pub(super) async fn all(&mut self, most: usize) -> Result<BytesMut> {
+    pub(crate) async fn all(&mut self, most: usize) -> Result<BytesMut> {
         let mut body = BytesMut::new();
         while body.len() < most && self.next(&mut body).await? {}
         body.truncate(most);
@@ -248,7 +247,8 @@ mod tests {
             }
         };
         let client = async {
-            let mut answer = Answer::get(Box::pin(ours), "here", "/a?b").await?;
+            let request = b"GET /a?b HTTP/1.1\r\nHost: here\r\n\r\n";
+            let mut answer = Answer::to(request, Box::pin(ours)).await?;
             Ok((answer.status, answer.all(1 << 20).await?))
         };
         let both = async { tokio::join!(client, engine).0 };

@@ -17,6 +17,8 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::Executor;
 use hybrid_runner_core::kind::{self, Context, Kind};
 
+#[cfg(any(feature = "_cluster", feature = "docker"))]
+mod answer;
 #[cfg(feature = "argo")]
 pub mod argo;
 #[cfg(feature = "plugin")]

@@ -4,12 +4,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
+use k8s_openapi::api::core::v1::Pod;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::access::Access;
+use super::lean::{self, Patience};
 use super::object::{Kind, Object};
 use super::proxy;
 
@@ -36,6 +38,8 @@ pub(crate) struct Connected {
     quick: Client,
     /// For what goes on.
     patient: Client,
+    /// For logs, of which there are many at a time.
+    lean: Client,
     pub(crate) namespace: String,
     /// The API server, for messages.
     pub(crate) server: String,
@@ -63,7 +67,12 @@ impl Connected {
         Api::namespaced(self.quick.clone(), &self.namespace)
     }
 
-    /// Objects of a kind, to be watched or followed.
+    /// Pods, for their logs.
+    pub(crate) fn logs(&self) -> Api<Pod> {
+        Api::namespaced(self.lean.clone(), &self.namespace)
+    }
+
+    /// Objects of a kind, to be watched.
     pub(crate) fn following<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -124,17 +133,23 @@ impl Cluster {
         }
         let namespace = self.access.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let unusable = |error| {
+            Error::invalid(format!("the configuration for `{server}` cannot be used"))
+                .with_source(error)
+        };
         let client = |patience| {
             let mut config = config.clone();
             config.read_timeout = Some(patience);
-            Client::try_from(config).map_err(|error| {
-                Error::invalid(format!("the configuration for `{server}` cannot be used"))
-                    .with_source(error)
-            })
+            Client::try_from(config).map_err(unusable)
+        };
+        let patience = Patience {
+            connect: CONNECT,
+            read: SILENCE,
         };
         Ok(Connected {
             quick: client(PATIENCE)?,
             patient: client(SILENCE)?,
+            lean: lean::client(&config, patience).map_err(unusable)?,
             namespace,
             identity,
             away: Mutex::default(),

@@ -25,7 +25,6 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, MAX_CHUNK, Stream};
 use hybrid_runner_core::{LogCursor, RunId};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -222,10 +221,7 @@ impl Follower {
             ..LogParams::default()
         };
         let connected = self.source.connected().await?;
-        let opened = connected
-            .following::<Pod>()
-            .log_stream(&pod.name, &wanted)
-            .await;
+        let opened = connected.logs().log_stream(&pod.name, &wanted).await;
         match opened {
             Ok(reader) => {
                 self.reading = Some(Reading {

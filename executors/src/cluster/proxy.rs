@@ -6,7 +6,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::Uri;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, Uri};
 use hybrid_runner_core::error::{Error, Result};
 use hyper_util::client::proxy::matcher::Matcher;
 
@@ -55,6 +57,28 @@ fn encoded(text: &str) -> String {
         } else {
             write!(out, "%{byte:02X}").expect("a string takes all that is written");
         }
+    }
+    out
+}
+
+/// Who we are to a proxy, by its URL.
+pub(super) fn identity(proxy: &Uri) -> Option<HeaderValue> {
+    let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
+    let words = format!("Basic {}", STANDARD.encode(decoded(user)));
+    let mut identity = HeaderValue::try_from(words).ok()?;
+    identity.set_sensitive(true);
+    Some(identity)
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let code = after.get(..2).filter(|_| *byte == b'%');
+        let code = code.and_then(|code| std::str::from_utf8(code).ok());
+        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        out.push(code.unwrap_or(*byte));
+        rest = &after[if code.is_some() { 2 } else { 0 }..];
     }
     out
 }
@@ -113,5 +137,11 @@ mod tests {
     #[test]
     fn a_password_is_written_so_that_it_reads_back() {
         assert_eq!(encoded("a:b@c/ü"), "a%3Ab%40c%2F%C3%BC");
+        for text in ["a:b@c/ü", "100%", "%4", "%zz"] {
+            assert_eq!(decoded(&encoded(text)), text.as_bytes());
+        }
+        let proxy = "http://me:p%40ss@proxy:3128".parse().unwrap();
+        assert_eq!(identity(&proxy).unwrap(), "Basic bWU6cEBzcw==");
+        assert_eq!(identity(&"http://proxy:3128".parse().unwrap()), None);
     }
 }

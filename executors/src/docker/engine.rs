@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use super::answer::{Answer, Connection};
 use super::config::Host;
+use crate::answer::{Answer, Connection};
 
 /// How long the engine may take until it begins to answer, in seconds: it makes a container under load, or pulls.
 const PATIENCE: u64 = 300;
@@ -117,7 +117,10 @@ impl Engine {
                 }
                 Host::Tls(..) => return Ok(None),
             };
-            Answer::get(connection, host, target).await.map(Some)
+            let request =
+                format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let answer = Answer::to(request.as_bytes(), connection).await;
+            answer.map(Some)
         };
         let asked = timeout(Duration::from_secs(PATIENCE), asked).await;
         let answer = asked

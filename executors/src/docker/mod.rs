@@ -13,7 +13,7 @@
 //! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
 //! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
-//! | `answer`, `records`, `lines`, `place`, `logs` | the engine's log as it sends it; its records; init's lines in it; a place in it; following it |
+//! | `records`, `lines`, `place`, `logs` | the records of the engine's log; init's lines in it; a place in it; following it |
 //! | `stop`, `turns` | stop and remove; one start or removal at a time for each run |
 //!
 //! # What a run gets
@@ -23,7 +23,6 @@
 //! (`config.yaml` if it was written as text), beside its `files`, on a file system in memory. Nothing of it stands in the
 //! container's description, on the engine's disk, or in an argument.
 
-mod answer;
 mod bell;
 mod blame;
 mod carrier;

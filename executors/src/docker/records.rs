@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::answer::Answer;
 use super::engine::Engine;
+use crate::answer::Answer;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,8 @@ pub(super) struct PodSeen {
     pub(super) there: Instant,
     /// Since when its work runs, or has run.
     pub(super) running: Option<Instant>,
-    is_over: bool,
+    /// Since when it is over.
+    pub(super) over: Option<Instant>,
 }
 
 /// By the name of the object that each belongs to.
@@ -120,7 +121,7 @@ impl Bare {
 
     /// Waits, reads the log, removes.
     pub(super) async fn end(&self, name: &str, has_secret: bool) -> Result<()> {
-        let pod = self.pod(name, |pod| pod.is_over).await?;
+        let pod = self.pod(name, |pod| pod.over.is_some()).await?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let log = LogParams {
             container: Some("main".to_owned()),
@@ -170,7 +171,7 @@ fn note(pods: &mut Pods, object: &str, pod: &Pod) {
         name: pod.metadata.name.clone().unwrap_or_default(),
         there: now,
         running: None,
-        is_over: false,
+        over: None,
     });
     let statuses = pod
         .status
@@ -180,8 +181,10 @@ fn note(pods: &mut Pods, object: &str, pod: &Pod) {
     let Some(state) = main.and_then(|main| main.state.as_ref()) else {
         return;
     };
-    seen.is_over |= state.terminated.is_some();
-    if state.running.is_some() || seen.is_over {
+    if state.terminated.is_some() {
+        seen.over.get_or_insert(now);
+    }
+    if state.running.is_some() || seen.over.is_some() {
         seen.running.get_or_insert(now);
     }
 }

@@ -11,6 +11,7 @@ mod counting;
 mod place;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::{try_join, try_join_all};
@@ -19,7 +20,7 @@ use hybrid_runner_core::executor::Handle;
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::SecretValue;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use self::bare::Bare;
 use self::counting::Counting;
@@ -30,6 +31,8 @@ use crate::table::{Row, number};
 
 /// So that both see it run: a node looks at its containers once a second.
 const COMMAND: [&str; 2] = ["sleep", "1.2"];
+/// Between these.
+const LOOKS: Duration = Duration::from_secs(1);
 const VALUE: &str = "correct-horse-battery-staple";
 
 /// How many of each.
@@ -134,7 +137,9 @@ async fn starts(
     has_value: bool,
 ) -> Result<Vec<Row>> {
     let (mut there, mut running) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let mut looked = None;
     for _ in 0..runs {
+        in_step(looked).await;
         let name = Bare::name();
         let before = Instant::now();
         bare.make(&name, &COMMAND, has_value.then_some(VALUE))
@@ -143,8 +148,10 @@ async fn starts(
         let since = |instant: Instant| instant.duration_since(before).as_secs_f64() * 1e3;
         there[0].push(since(pod.there));
         running[0].push(since(pod.running.unwrap_or(pod.there)));
+        looked = bare.pod(&name, |pod| pod.over.is_some()).await?.over;
         bare.end(&name, has_value).await?;
 
+        in_step(looked).await;
         let (spec, secrets) = given(has_value)?;
         let before = Instant::now();
         let run = ours.start_with(&spec, &secrets).await?;
@@ -153,6 +160,8 @@ async fn starts(
         running[1].push(since(Instant::now()));
         let pod = bare.pod(object(&run), |_| true).await?;
         there[1].push(since(pod.there));
+        let pod = bare.pod(object(&run), |pod| pod.over.is_some()).await?;
+        looked = pod.over;
         ours.end(run).await?;
     }
     let (with, goal) = if has_value {
@@ -172,6 +181,18 @@ async fn starts(
             running,
         ),
     ])
+}
+
+/// Waits until a third of the time between two looks of the node at its containers is over: each start begins at the same place
+/// between them, or the place would be what is measured.
+async fn in_step(looked: Option<Instant>) {
+    let Some(mut next) = looked.map(|looked| looked + LOOKS / 3) else {
+        return;
+    };
+    while next < Instant::now() {
+        next += LOOKS;
+    }
+    sleep_until(next).await;
 }
 
 /// The name of a run's object.

@@ -266,6 +266,9 @@ async fn an_answer_about_the_container_that_says_nothing_costs_no_line() {
         b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
         // Neither the container is there nor a list: it is not the engine that says so.
         b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{\"message\":\"nopage\"}",
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n{\"message\":\"what\"}",
+        b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 409 Conflict\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n{\"message\":\"busy\"}",
     ] {
         // More often than one question is asked.
         each_line_comes_once_through("/json", Fault::Instead(answer), 7).await;
@@ -336,6 +339,10 @@ async fn an_answer_that_says_nothing_does_not_fail_a_start() {
         "/volumes/hr-",
         "/images/",
         "/info",
+        // The volume of init, which each executor looks into once.
+        "/volumes/create",
+        "create?name=hybrid-runner-init",
+        "/archive",
     ] {
         let folder = tempfile::tempdir().unwrap();
         let engine = bench.place.host();

@@ -10,7 +10,8 @@ use std::process::{ExitStatus, Stdio};
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 const MOST: u64 = 2 << 20;
 /// What is kept of its stderr.
 const MOST_WORDS: u64 = 8 << 10;
+/// How long the rest of its stderr may take to be read once it has ended.
+const REST: Duration = Duration::from_secs(1);
 
 /// Runs a program with `input` on its stdin, and returns what it prints on its stdout, at most 2 MiB. `what` names the question
 /// in errors.
@@ -38,15 +41,26 @@ pub async fn ask(
     input: &[u8],
     otherwise: ErrorKind,
 ) -> Result<Vec<u8>> {
-    command.stdout(Stdio::piped());
-    run(what, command, None, input, otherwise).await
+    command.stdout(Stdio::piped()).kill_on_drop(true);
+    pipe(&mut command);
+    let program = command.as_std().get_program().to_owned();
+    let mut child = command
+        .spawn()
+        .map_err(|error| not_run(what, &program, error))?;
+    let stdout = child.stdout.take();
+    answer(what, &program, child, stdout, input, otherwise).await
 }
 
-/// The same with a stdout that shows to whoever comes after us whether the program is still at work: see [`outlet::is_held`].
+/// The same of a program that must not be broken off, with a stdout that shows to whoever comes after us whether it is still at
+/// work: see [`outlet::holders`].
 ///
 /// # Errors
 ///
 /// As [`ask`].
+///
+/// # Cancel safety
+///
+/// Dropped midway, the program goes on.
 #[cfg(feature = "plugin-host")]
 pub async fn ask_through(
     outlet: outlet::Outlet,
@@ -55,54 +69,71 @@ pub async fn ask_through(
     input: &[u8],
     otherwise: ErrorKind,
 ) -> Result<Vec<u8>> {
-    let (stdout, pipe, path) = outlet.split();
-    command.stdout(stdout);
-    let answer = run(what, command, Some(Box::new(pipe)), input, otherwise).await;
-    // It was read to its end: nobody has it any more.
-    if let Err(error) = outlet::remove(&path) {
-        tracing::debug!(path = %path.display(), %error, "a pipe that nobody uses is left");
+    pipe(&mut command);
+    let program = command.as_std().get_program().to_owned();
+    let (child, placed) = outlet
+        .spawn(command)
+        .map_err(|error| not_run(what, &program, error))?;
+    let answer = answer(what, &program, child, Some(placed.stdout), input, otherwise).await;
+    // It has ended, and what it printed was read to its end.
+    if let Err(error) = outlet::remove(&placed.path) {
+        tracing::debug!(path = %placed.path.display(), %error, "a pipe that nobody uses is left");
     }
     answer
 }
 
-async fn run(
-    what: &str,
-    mut command: Command,
-    pipe: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    input: &[u8],
-    otherwise: ErrorKind,
-) -> Result<Vec<u8>> {
+fn pipe(command: &mut Command) {
     command
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         // What a terminal sends to our group is not meant for it.
-        .process_group(0)
-        .kill_on_drop(true);
-    let program = command.as_std().get_program().to_owned();
-    let failed = |error| {
-        let program = program.to_string_lossy();
-        let message = format!("failed to run the command `{what}` (`{program}`)");
-        Error::unavailable(message).with_source(error)
-    };
-    let mut child = command.spawn().map_err(failed)?;
-    // Our copy of what it writes to: the end would never come.
-    drop(command);
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let stdout = pipe.or_else(|| stdout.map(|stdout| Box::new(stdout) as _));
+        .process_group(0);
+}
+
+fn not_run(what: &str, program: &std::ffi::OsStr, error: std::io::Error) -> Error {
+    let program = program.to_string_lossy();
+    let message = format!("failed to run the command `{what}` (`{program}`)");
+    Error::unavailable(message).with_source(error)
+}
+
+async fn answer(
+    what: &str,
+    program: &std::ffi::OsStr,
+    mut child: Child,
+    stdout: Option<impl AsyncRead + Unpin>,
+    input: &[u8],
+    otherwise: ErrorKind,
+) -> Result<Vec<u8>> {
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {
             // Whoever does not read it has no need of it.
             drop(stdin.write_all(input).await);
         }
     };
-    let ((), printed, words) =
-        tokio::join!(write, read_all(stdout, MOST), read_all(stderr, MOST_WORDS));
-    let status = child.wait().await.map_err(failed)?;
+    let mut words = Vec::new();
+    let (printed, status) = {
+        let ended = async {
+            let ((), printed) = tokio::join!(write, read_all(stdout));
+            (printed, child.wait().await)
+        };
+        let words = read_most(stderr, MOST_WORDS, &mut words);
+        tokio::pin!(ended, words);
+        tokio::select! {
+            ended = &mut ended => {
+                // What it has started may keep its stderr for ever.
+                drop(timeout(REST, words).await);
+                ended
+            }
+            _ = &mut words => ended.await,
+        }
+    };
+    let status = status.map_err(|error| not_run(what, program, error))?;
     let printed = printed.map_err(|error| {
         let message = format!("failed to read what the command `{what}` printed");
         Error::internal(message).with_source(error)
     })?;
-    judge(what, status, printed, &words.unwrap_or_default(), otherwise)
+    judge(what, status, printed, &words, otherwise)
 }
 
 /// Reads a program and its arguments out of a section: `#[serde(deserialize_with = "argv")]`.
@@ -157,17 +188,26 @@ pub fn read<T: DeserializeOwned>(what: &str, printed: &[u8]) -> Result<T> {
     })
 }
 
-/// Reads to the end, and keeps at most so much.
-async fn read_all(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
-    let Some(pipe) = pipe else {
-        return Ok(Vec::new());
-    };
+async fn read_all(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    read_most(pipe, MOST, &mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Reads to the end, and keeps at most so much.
+async fn read_most(
+    pipe: Option<impl AsyncRead + Unpin>,
+    most: u64,
+    bytes: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let Some(pipe) = pipe else {
+        return Ok(());
+    };
     let mut pipe = pipe.take(most);
-    pipe.read_to_end(&mut bytes).await?;
+    pipe.read_to_end(bytes).await?;
     // The rest is let go of, so that the writer is not stopped in its tracks.
     tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// What an end says; the exit codes of our own commands are understood.
@@ -241,6 +281,8 @@ mod tests {
         );
         assert_eq!(flood.await.unwrap().len() as u64, MOST);
         assert_eq!(sh("exec <&-; echo {}", &long).await.unwrap(), b"{}\n");
+        let left = sh("sleep 20 >/dev/null & echo why >&2; echo {}", b"").await;
+        assert_eq!(left.unwrap(), b"{}\n", "a job may keep its stderr");
     }
 
     #[tokio::test]

@@ -202,6 +202,8 @@ class Session:
             spec = params["spec"]
             state = await executor.start(spec, params.get("secrets"), progress)
             return {"run": spec["run"], "version": 1, "state": state}
+        if method == "find":  # the state of what carries the mark of the run, or None
+            return {} if (state := await executor.find(params["spec"])) is None else {"run": {"run": params["spec"]["run"], "version": 1, "state": state}}
         if method == "list":
             return {"runs": [{"run": run} for run in await executor.list()]}
         arguments = {"check": [], "remove": ["run"], "stop": ["run", "grace"], "capabilities": []}.get(method)

@@ -174,6 +174,10 @@ impl Backend for PluginExecutor {
         Self::at_work(self, run).await
     }
 
+    async fn end_start(&self, run: RunId) {
+        Self::end_start(self, run).await;
+    }
+
     fn may_be_written(&self, handle: &Handle) -> bool {
         Self::may_be_written(self, handle)
     }

@@ -31,6 +31,7 @@ mod measure;
 pub mod policy;
 mod reload;
 pub mod supervisor;
+mod tame;
 pub mod workflow_file;
 
 pub use app::run;

@@ -1,6 +1,6 @@
 //! Our own log: to stderr, text or JSON.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
+use crate::tame::tame;
 
 /// Libraries that see values on their way: what they would tell below `info` is never written, whatever the level. Some print
 /// whole answers when they cannot read them.
@@ -49,6 +50,7 @@ pub fn start(level: &str, format: LogFormat, color: bool) {
     let layer = if json {
         layer.json().flatten_event(true).boxed()
     } else {
+        let layer = layer.with_writer(|| Tame(std::io::stderr()));
         layer.with_ansi(color).with_target(false).boxed()
     };
     // An embedding program may have its own subscriber: then that one counts.
@@ -57,6 +59,22 @@ pub fn start(level: &str, format: LogFormat, color: bool) {
         .try_init();
     if started.is_err() {
         tracing::debug!("logging was started before");
+    }
+}
+
+/// Writes events without what would move the cursor: a field may come from a plugin, or a backend.
+struct Tame<W>(W);
+
+impl<W: Write> Write for Tame<W> {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        // An event comes whole.
+        let text = String::from_utf8_lossy(event);
+        self.0.write_all(tame(&text).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 

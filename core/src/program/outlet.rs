@@ -1,10 +1,13 @@
-//! The stdout of a program that may outlive us, as a named pipe: whoever comes after us sees whether the program, or a child of
-//! it, is still at work.
+//! The stdout of a program that may outlive us, as a named pipe, and a mark in its environment: whoever comes after us sees whether
+//! the program, or a child of it, is still at work.
 //!
 //! The writing end is locked when it is made. The lock belongs to the open file, which all processes share that have inherited
 //! it, so it lasts until the last of them is gone. A pipe it is all the same: nothing that passes through it is on disk, and
-//! without a reader the program is told so (`EPIPE`) as by any other.
+//! without a reader the program is told so (`EPIPE`) as by any other. A child with a stdout of its own (`id=$(sbatch …)`) is known by the mark
+//! and the program's process group, whose number stands in a file beside the pipe. Who is to live on, and not be waited for,
+//! leaves both: another stdout, a session of its own.
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -12,9 +15,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
 
+/// The variable with the mark: the name of the pipe.
+const MARK: &str = "HYBRID_RUNNER_PROCESS";
+/// The ending of the file with the process group.
+const GROUP: &str = ".group";
+/// Begins the name of a pipe that is being made.
+const FRESH: &str = ".";
 /// How long a process takes to be gone that was just killed.
 const MOMENT: Duration = Duration::from_millis(300);
 /// Between two looks. The system has no event for this.
@@ -28,6 +39,15 @@ pub struct Outlet {
     writer: File,
 }
 
+/// A program with such a stdout.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// What it prints.
+    pub(crate) stdout: Receiver,
+    /// The pipe.
+    pub(crate) path: PathBuf,
+}
+
 impl Outlet {
     /// Makes a pipe of this name, in the place of one that was there.
     ///
@@ -39,19 +59,27 @@ impl Outlet {
     ///
     /// Outside a runtime.
     pub fn make(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        std::fs::create_dir_all(folder)?;
         remove(path)?;
-        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-        let reader = File::from(open(
-            path,
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        // Nobody may see it before it is locked.
+        let mut fresh = std::ffi::OsString::from(FRESH);
+        fresh.push(name);
+        let fresh = folder.join(fresh);
+        remove(&fresh)?;
+        mknodat(CWD, &fresh, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let reader = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = File::from(open(&fresh, reader, Mode::empty())?);
+        // There is a reader, so this does not wait for one.
+        let writer = File::from(open(
+            &fresh,
+            OFlags::WRONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?);
-        // There is a reader, so this does not wait for one.
-        let writer = File::from(open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
         writer.try_lock()?;
+        std::fs::rename(&fresh, path)?;
         Ok(Self {
             path: path.to_owned(),
             reader: Receiver::from_file(reader)?,
@@ -59,67 +87,143 @@ impl Outlet {
         })
     }
 
-    /// What a program gets as its stdout, what is read here, and where it is. The program must have been started, and our copy
-    /// of its stdout dropped, before the end can come.
-    pub(crate) fn split(self) -> (Stdio, Receiver, PathBuf) {
-        (Stdio::from(self.writer), self.reader, self.path)
+    /// Starts a program with it. Its process group is its own.
+    pub(crate) fn spawn(self, mut command: Command) -> io::Result<(Child, Placed)> {
+        let name = self.path.file_name().unwrap_or_default();
+        command
+            .env(MARK, name)
+            .stdout(Stdio::from(self.writer))
+            .process_group(0);
+        let child = command.spawn()?;
+        // Our copy of what it writes to: the end would never come.
+        drop(command);
+        if let Some(group) = child.id()
+            && let Err(error) = std::fs::write(group_file(&self.path), group.to_string())
+        {
+            tracing::debug!(%error, "the process group is not noted: all that have the mark count");
+        }
+        let placed = Placed {
+            stdout: self.reader,
+            path: self.path,
+        };
+        Ok((child, placed))
     }
 }
 
-/// Whether a program has the pipe of this name as its stdout. One that nobody has is put away.
+/// Processes that are still at work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holders(Vec<Process>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    id: i32,
+    name: String,
+    has_pipe: bool,
+    is_in_group: bool,
+}
+
+impl fmt::Display for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("a process that cannot be seen from here");
+        }
+        for (at, process) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}process {} (`{}`)", process.id, process.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Holders {
+    /// Kills them.
+    pub fn kill(&self) {
+        for process in &self.0 {
+            if let Some(id) = Pid::from_raw(process.id) {
+                // That it has ended meanwhile is fine.
+                kill_process(id, Signal::KILL).ok();
+            }
+        }
+    }
+
+    /// Of these the one that was started, and not what it has started.
+    #[must_use]
+    pub fn leader(mut self, path: &Path) -> Self {
+        let group = group_of(path);
+        self.0.retain(|process| Some(process.id) == group);
+        self
+    }
+}
+
+/// Who still has the pipe of this name as its stdout, or is a child of who had it. A pipe that nobody has is put away.
 ///
 /// # Errors
 ///
 /// The pipe cannot be looked at.
-pub fn is_held(path: &Path) -> io::Result<bool> {
+pub fn holders(path: &Path) -> io::Result<Option<Holders>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    let mut is_locked = false;
     if file.metadata()?.file_type().is_fifo()
         && let Err(error) = file.try_lock()
     {
-        return match error {
-            TryLockError::WouldBlock => Ok(true),
-            TryLockError::Error(error) => Err(error),
-        };
+        match error {
+            TryLockError::WouldBlock => is_locked = true,
+            TryLockError::Error(error) => return Err(error),
+        }
+    }
+    drop(file);
+    let marked = marked(path)?;
+    if is_locked || !marked.is_empty() {
+        return Ok(Some(Holders(marked)));
     }
     remove(path)?;
-    Ok(false)
+    Ok(None)
 }
 
-/// Whether a pipe is held still, after a moment in which one that was just killed lets go of it.
+/// The same, after a moment in which one that was just killed lets go of it.
 ///
 /// # Errors
 ///
-/// Those of `is_held`.
-pub async fn until_free(is_held: impl Fn() -> io::Result<bool> + Send) -> io::Result<bool> {
+/// As `look`.
+pub async fn after_a_moment<T>(
+    look: impl Fn() -> io::Result<Option<T>> + Send,
+) -> io::Result<Option<T>> {
     let deadline = Instant::now() + MOMENT;
-    while is_held()? {
+    loop {
+        let Some(held) = look()? else { return Ok(None) };
         if Instant::now() >= deadline {
-            return Ok(true);
+            return Ok(Some(held));
         }
         sleep(TRY).await;
     }
-    Ok(false)
 }
 
-/// Whether a program has any of the pipes in a folder, apart from one. Those that nobody has are put away.
+/// Who has any of the pipes in a folder, apart from one, and which. Those that nobody has are put away.
 ///
 /// # Errors
 ///
 /// The folder, or a pipe in it, cannot be looked at.
-pub fn is_any_held(folder: &Path, but: Option<&Path>) -> io::Result<bool> {
+pub fn any_holders(folder: &Path, but: Option<&Path>) -> io::Result<Option<(PathBuf, Holders)>> {
     let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,
     };
-    let mut any = false;
+    let mut any = None;
     for entry in entries {
         let path = entry?.path();
-        any |= Some(&*path) != but && is_held(&path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_pipe = !name.starts_with(FRESH) && !name.ends_with(GROUP);
+        if is_pipe
+            && Some(&*path) != but
+            && let Some(held) = holders(&path)?
+        {
+            any = Some((path, held));
+        }
     }
     Ok(any)
 }
@@ -130,87 +234,181 @@ pub fn is_any_held(folder: &Path, but: Option<&Path>) -> io::Result<bool> {
 ///
 /// It cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for path in [path, &group_file(path)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+fn group_file(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(GROUP);
+    path.into()
+}
+
+fn group_of(path: &Path) -> Option<i32> {
+    let group = std::fs::read_to_string(group_file(path)).ok()?;
+    group.trim().parse().ok()
+}
+
+/// The processes with the mark that are in the program's group, or have its pipe; all that have the mark, if the group is not known.
+fn marked(path: &Path) -> io::Result<Vec<Process>> {
+    let group = group_of(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mark = format!("{MARK}={name}");
+    let mut marked = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let folder = entry?.path();
+        let id = folder
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        // Processes end while they are looked at.
+        let (Some(id), Ok(environment)) = (id, std::fs::read(folder.join("environ"))) else {
+            continue;
+        };
+        if !environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+        {
+            continue;
+        }
+        let Ok(stat) = std::fs::read_to_string(folder.join("stat")) else {
+            continue;
+        };
+        // Behind the name, which may hold anything: state, parent, group.
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let [state, _, its_group, ..] = fields[..] else {
+            continue;
+        };
+        let process = Process {
+            id,
+            name: std::fs::read_to_string(folder.join("comm"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            has_pipe: std::fs::read_link(folder.join("fd/1")).is_ok_and(|stdout| stdout == path),
+            is_in_group: group.is_none_or(|group| its_group.parse() == Ok(group)),
+        };
+        if !matches!(state, "Z" | "X") && (process.has_pipe || process.is_in_group) {
+            marked.push(process);
+        }
+    }
+    Ok(marked)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
-    use tokio::process::Command;
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
     use tokio::time::timeout;
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn sh(path: &Path, script: &str, argument: &Path) -> (Child, Placed) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).arg(argument);
+        Outlet::make(path).unwrap().spawn(command).unwrap()
+    }
+
     async fn until_free(path: &Path) {
         let free = async {
-            while is_held(path).unwrap() {
+            while holders(path).unwrap().is_some() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(30), free)
-            .await
-            .expect("it is let go of");
+        timeout(LIMIT, free).await.expect("it is let go of");
     }
 
-    #[tokio::test]
-    async fn a_pipe_is_held_as_long_as_a_child_has_it_though_the_program_is_gone_and_so_are_we() {
+    /// A program that was killed, whose child goes on until it is let: whether it is seen, and its job is not.
+    async fn a_child_is_seen(child: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let (path, go) = (folder.path().join("out/one"), folder.path().join("go"));
-        rustix::fs::mknodat(CWD, &go, FileType::Fifo, Mode::RWXU, 0).unwrap();
-        let (stdout, reader, _) = Outlet::make(&path).unwrap().split();
-        let mut command = Command::new("/bin/sh");
-        // What it leaves behind without the pipe is none of our business.
-        command
-            .args([
-                "-c",
-                "sleep 60 >/dev/null & echo $!; { cat \"$0\"; } & wait $!",
-            ])
-            .arg(&go);
-        let mut child = command.stdout(stdout).spawn().unwrap();
-        drop(command);
-        let mut reader = tokio::io::BufReader::new(reader);
+        let (path, go) = (folder.path().join("out/one.1"), folder.path().join("go"));
+        mknodat(CWD, &go, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let script = format!("setsid sleep 60 >/dev/null & echo $!; {child}");
+        let (mut program, placed) = sh(&path, &script, &go);
+        let mut stdout = BufReader::new(placed.stdout);
         let mut job = String::new();
-        timeout(
-            Duration::from_secs(30),
-            tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut job),
-        )
-        .await
-        .unwrap()
-        .unwrap();
-        drop(reader);
-        child.kill().await.unwrap();
-        assert!(is_held(&path).unwrap(), "the child has it");
+        timeout(LIMIT, stdout.read_line(&mut job))
+            .await
+            .unwrap()
+            .unwrap();
+        drop(stdout);
+        let begun = async {
+            while holders(&path).unwrap().is_none_or(|held| held.0.len() < 2) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, begun).await.expect("the child begins");
+        program.kill().await.unwrap();
+        let held = holders(&path).unwrap().expect("the child is at work");
+        assert!(held.to_string().contains("(`cat`)"), "{held}");
+        assert_eq!(
+            any_holders(path.parent().unwrap(), None).unwrap(),
+            Some((path.clone(), held))
+        );
         // It opens, and ends.
         drop(std::fs::OpenOptions::new().write(true).open(&go).unwrap());
         until_free(&path).await;
-        assert!(!path.exists(), "it is put away");
-        let job: i32 = job.trim().parse().unwrap();
-        let job = rustix::process::Pid::from_raw(job).unwrap();
-        rustix::process::kill_process(job, rustix::process::Signal::KILL).expect("the job lives");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            0,
+            "it is put away"
+        );
+        let job = Pid::from_raw(job.trim().parse().unwrap()).unwrap();
+        kill_process(job, Signal::KILL).expect("the job lives");
+    }
+
+    #[tokio::test]
+    async fn a_child_is_seen_that_has_inherited_the_pipe() {
+        a_child_is_seen("cat \"$0\"; exit").await;
+    }
+
+    #[tokio::test]
+    async fn a_child_is_seen_whose_output_is_captured() {
+        a_child_is_seen("id=$(cat \"$0\"); echo $id").await;
+        a_child_is_seen("cat \"$0\" >/dev/null 2>&1; exit").await;
+    }
+
+    #[tokio::test]
+    async fn what_is_at_work_can_be_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one");
+        let (mut program, _placed) = sh(&path, "sleep 60; exit", &path);
+        holders(&path).unwrap().unwrap().kill();
+        timeout(LIMIT, program.wait()).await.unwrap().unwrap();
+        let look = || holders(&path);
+        assert_eq!(
+            timeout(LIMIT, after_a_moment(look)).await.unwrap().unwrap(),
+            None
+        );
     }
 
     #[tokio::test]
     async fn it_is_a_pipe_like_another() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("one");
-        let (stdout, mut reader, _) = Outlet::make(&path).unwrap().split();
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "head -c 300000 /dev/zero"]);
-        let mut child = command.stdout(stdout).spawn().unwrap();
-        drop(command);
+        let (mut program, mut placed) = sh(&path, "head -c 300000 /dev/zero", &path);
         let mut read = Vec::new();
-        timeout(Duration::from_secs(30), reader.read_to_end(&mut read))
-            .await
-            .unwrap()
-            .unwrap();
+        let whole = placed.stdout.read_to_end(&mut read);
+        timeout(LIMIT, whole).await.unwrap().unwrap();
         assert_eq!(read.len(), 300_000);
-        assert!(child.wait().await.unwrap().success());
-        assert!(!is_held(&path).unwrap());
-        assert!(!is_held(&folder.path().join("none")).unwrap());
+        assert!(program.wait().await.unwrap().success());
+        assert_eq!(holders(&path).unwrap(), None);
+        assert_eq!(holders(&folder.path().join("none")).unwrap(), None);
         std::fs::write(&path, "no pipe").unwrap();
-        assert!(!is_held(&path).unwrap(), "another file is nobody's stdout");
+        assert_eq!(
+            holders(&path).unwrap(),
+            None,
+            "another file is nobody's stdout"
+        );
     }
 }

@@ -13,6 +13,7 @@ use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::Handle;
 use hybrid_runner_core::run::RunSpec;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How often a file that somebody is busy with is tried. The system has no event for an unlocked file.
@@ -34,9 +35,10 @@ pub(super) struct Record {
     pub(super) handle: Option<Handle>,
     #[serde(default)]
     pub(super) stopped: bool,
-    /// It was stopped while somebody may have been at work on its start: what comes of that is stopped, too.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) awaited: bool,
+    /// It was stopped while somebody may have been at work on its start: what comes of that is stopped, too. Whoever is at work
+    /// then is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) awaited: Option<Timestamp>,
     /// Nobody can tell whether the backend has it.
     #[serde(default)]
     pub(super) lost: bool,

@@ -32,6 +32,7 @@ use hybrid_runner_core::plugin::host::Submitted;
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -57,6 +58,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Whether anybody may still be at work on a start of this run that nobody waits for any more, and in words who: what
     /// [`Backend::find`] does not find then may be there later. Asked under the run's claim, and only if it can find.
     async fn at_work(&self, run: RunId) -> Result<Option<String>>;
+    /// Ends who is at work on a start of this run, which was stopped, and whose grace is over.
+    async fn end_start(&self, run: RunId);
     /// Whether no value stands in a handle.
     fn may_be_written(&self, handle: &Handle) -> bool;
     /// Forgets what a run was given: the backend does not have it, or has removed it.
@@ -151,15 +154,22 @@ impl<B: Backend> Shared<B> {
     /// Notes under which handle the backend has a run.
     async fn keep(&self, claim: &mut Claim, run: RunId, handle: Handle) -> Result<Handle> {
         let handle = Handle::with_state(run, handle.version, handle.state);
-        if self.backend.may_be_written(&handle) && !claim.record.unwritten {
+        let may_be_written = self.backend.may_be_written(&handle) && !claim.record.unwritten;
+        if may_be_written {
             claim.record.handle = Some(handle.clone());
-        } else {
-            if !std::mem::replace(&mut claim.record.unwritten, true) {
-                tracing::warn!(%run, "the backend's own name of the run is not written down, since a value of the run stands in it, or may: after a restart the run must be found by its mark");
-            }
-            self.unwritten().insert(run, handle.clone());
+        } else if !std::mem::replace(&mut claim.record.unwritten, true) {
+            tracing::warn!(%run, "the backend's own name of the run is not written down, since a value of the run stands in it, or may: after a restart the run must be found by its mark");
         }
-        claim.write().await?;
+        // In any case it is known as long as we live.
+        self.unwritten().insert(run, handle.clone());
+        match claim.write().await {
+            Ok(()) if may_be_written => drop(self.unwritten().remove(&run)),
+            Ok(()) => {}
+            Err(error) => {
+                claim.record.handle = None;
+                tracing::warn!(%run, error = error.report(), "the backend's own name of the run is not written down yet");
+            }
+        }
         Ok(handle)
     }
 
@@ -202,7 +212,7 @@ impl<B: Backend> Shared<B> {
         }
         // Not one that the backend has, or may be given yet: its end is the backend's to tell.
         let had = claim.record.unwritten;
-        if claim.record.stopped && !had && !claim.record.awaited {
+        if claim.record.stopped && !had && claim.record.awaited.is_none() {
             return Ok(Standing::Ended(Outcome::Stopped { by: None }));
         }
         if can.named_start && !had {
@@ -216,7 +226,7 @@ impl<B: Backend> Shared<B> {
         // In this order: who is at work now may be done when the backend is asked.
         let at_work = self.backend.at_work(run).await?;
         if let Some(handle) = self.backend.find(&spec).await? {
-            if claim.record.awaited {
+            if claim.record.awaited.is_some() {
                 match self.backend.stop(&handle, spec.limits.grace.get()).await {
                     Err(error) if error.is_transient() => return Err(error),
                     Err(error) => {
@@ -224,11 +234,18 @@ impl<B: Backend> Shared<B> {
                     }
                     Ok(()) => {}
                 }
-                claim.record.awaited = false;
+                claim.record.awaited = None;
             }
             return Ok(Standing::Known(self.keep(claim, run, handle).await?));
         }
         if let Some(who) = at_work {
+            if claim
+                .record
+                .awaited
+                .is_some_and(|until| until <= Timestamp::now())
+            {
+                self.backend.end_start(run).await;
+            }
             return Ok(Standing::Awaited(who));
         }
         if had {
@@ -237,7 +254,7 @@ impl<B: Backend> Shared<B> {
             claim.write().await?;
             return Ok(lost(claim));
         }
-        if std::mem::take(&mut claim.record.awaited) {
+        if claim.record.awaited.take().is_some() {
             claim.write().await?;
             return Ok(Standing::Ended(Outcome::Stopped { by: None }));
         }
@@ -247,6 +264,10 @@ impl<B: Backend> Shared<B> {
     /// The same; a backend that does not answer must not keep from what is known.
     async fn known(&self, claim: &mut Claim, run: RunId) -> Result<Standing> {
         if let Some(handle) = self.handle(claim, run) {
+            if claim.record.handle.is_none() && !claim.record.unwritten {
+                // The disk was full.
+                self.keep(claim, run, handle.clone()).await?;
+            }
             return Ok(Standing::Known(handle));
         }
         let can = self.backend.capabilities().await?;
@@ -273,7 +294,14 @@ impl<B: Backend> Shared<B> {
                 claim.write().await
             }
             Standing::Awaited(_) => {
-                (claim.record.stopped, claim.record.awaited) = (true, true);
+                claim.record.stopped = true;
+                let until = SignedDuration::try_from(grace)
+                    .ok()
+                    .and_then(|grace| Timestamp::now().checked_add(grace).ok())
+                    .unwrap_or(Timestamp::MAX);
+                // A later stop may shorten it.
+                let before = claim.record.awaited.unwrap_or(Timestamp::MAX);
+                claim.record.awaited = Some(until.min(before));
                 claim.write().await
             }
             Standing::Known(handle) => {

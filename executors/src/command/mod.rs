@@ -28,8 +28,8 @@ use hybrid_runner_core::executor::{
 };
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
-use hybrid_runner_core::plugin::host::{Submitted, Trace, Values, Way, caution};
-use hybrid_runner_core::program::outlet::{self, is_held, until_free};
+use hybrid_runner_core::plugin::host::{Starts, Submitted, Trace, Values, Way, caution};
+use hybrid_runner_core::program::outlet::{self, Holders};
 use hybrid_runner_core::run::{
     CONFIG_PLACE, Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
 };
@@ -72,8 +72,9 @@ struct Shared {
     trace: Option<Trace>,
     /// When a run was first seen running, and whether it ran out of time.
     times: PathBuf,
-    /// The pipes of `start` commands.
-    starts: PathBuf,
+    starts: Starts,
+    /// The pipes of those.
+    pipes: PathBuf,
 }
 
 /// What is kept of a run in its handle.
@@ -103,36 +104,52 @@ impl Command {
             values: Values::of(&context.data_dir, context.references.clone()),
             trace: context.trace.clone(),
             times: context.data_dir.join("times"),
-            starts: context.data_dir.join("starts"),
+            starts: Starts::default(),
+            pipes: context.data_dir.join("starts"),
         })))
     }
 
     /// Runs a command; what it is told and what it answers is shown without values, if anybody looks.
     async fn ask(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
-        let show = |way, text: &str| {
-            if let Some(trace) = &self.0.trace {
-                let text = self.0.values.text(text);
-                trace.tell(way, format!("{name} {}", cut(&text)));
-            }
-        };
-        let mut told = request.clone();
-        if let Some(work) = told.get_mut("work") {
-            *work = "***".into();
-        }
-        show(Way::Sent, &told.to_string());
+        self.show(name, Way::Sent, &request.to_string());
         let answer = self.0.scripts.run(name, step, request).await;
         match &answer {
             // Output may hold a value in two pieces.
             Ok(printed) if name == "logs" => {
-                show(Way::Received, &format!("({} bytes)", printed.len()));
+                self.show(name, Way::Received, &format!("({} bytes)", printed.len()));
             }
-            Ok(printed) => show(Way::Received, &String::from_utf8_lossy(printed)),
-            Err(error) => show(
-                Way::Received,
-                &format!("({}: {})", error.kind(), error.report()),
-            ),
+            answer => self.show_answer(name, answer),
         }
         answer
+    }
+
+    async fn ask_to_start(&self, spec: &RunSpec, request: &Value) -> Result<Vec<u8>> {
+        let mut told = request.clone();
+        told["work"] = "***".into();
+        self.show("start", Way::Sent, &told.to_string());
+        let step = Step::new(spec.run).name(spec.name.as_str());
+        let pipe = self.0.settings.find.as_ref().map(|_| self.pipe(spec.run));
+        let (scripts, starts) = (&self.0.scripts, &self.0.starts);
+        let answer = scripts.start(&step, request, pipe.as_deref(), starts).await;
+        self.show_answer("start", &answer);
+        answer
+    }
+
+    fn show_answer(&self, name: &str, answer: &Result<Vec<u8>>) {
+        match answer {
+            Ok(printed) => self.show(name, Way::Received, &String::from_utf8_lossy(printed)),
+            Err(error) => {
+                let told = format!("({}: {})", error.kind(), error.report());
+                self.show(name, Way::Received, &told);
+            }
+        }
+    }
+
+    fn show(&self, name: &str, way: Way, text: &str) {
+        if let Some(trace) = &self.0.trace {
+            let text = self.0.values.text(text);
+            trace.tell(way, format!("{name} {}", cut(&text)));
+        }
     }
 
     fn place(run: &Handle) -> Result<Place> {
@@ -320,9 +337,7 @@ impl Backend for Command {
         if let Err(error) = given.await {
             return Submitted::Refused(error);
         }
-        let outlet = self.0.settings.find.as_ref().map(|_| self.outlet(spec.run));
-        let step = Step::new(spec.run).name(spec.name.as_str()).outlet(outlet);
-        let answer = self.ask("start", &step, &request).await;
+        let answer = self.ask_to_start(spec, &request).await;
         let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
             Ok(started) => Submitted::Done(Self::handle(spec, &started.id.text())),
@@ -348,13 +363,26 @@ impl Backend for Command {
     }
 
     async fn at_work(&self, run: RunId) -> Result<Option<String>> {
-        let path = self.outlet(run);
-        let held = until_free(|| is_held(&path)).await;
-        let held = held.map_err(|error| in_file(&path, error))?;
-        Ok(held.then(|| {
-            "a `start` command of before is still at work, so what the backend will have is not known yet; it is waited for"
-                .to_owned()
-        }))
+        let held = self.holders(run).await?;
+        let words = |who: &str| {
+            format!(
+                "the `start` command of before is still at work, and its end is waited for: {who}"
+            )
+        };
+        Ok(match held {
+            Some(held) => Some(words(&held.to_string())),
+            None if self.0.starts.is_under_way(run) => Some(words("its answer is being read")),
+            None => None,
+        })
+    }
+
+    async fn end_start(&self, run: RunId) {
+        match self.holders(run).await {
+            Ok(held) => drop(held.as_ref().map(Holders::kill)),
+            Err(error) => {
+                tracing::warn!(%run, error = error.report(), "a start that was stopped cannot be ended")
+            }
+        }
     }
 
     fn may_be_written(&self, handle: &Handle) -> bool {
@@ -366,7 +394,9 @@ impl Backend for Command {
         self.forget_start(run);
     }
 
-    async fn close(&self) {}
+    async fn close(&self) {
+        self.0.starts.ended().await;
+    }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (this, run) = (self.clone(), run.clone());
@@ -441,13 +471,20 @@ impl Backend for Command {
 }
 
 impl Command {
-    fn outlet(&self, run: RunId) -> PathBuf {
-        self.0.starts.join(run.to_string())
+    fn pipe(&self, run: RunId) -> PathBuf {
+        self.0.pipes.join(run.to_string())
+    }
+
+    /// Who is at work on the start of a run.
+    async fn holders(&self, run: RunId) -> Result<Option<Holders>> {
+        let pipe = self.pipe(run);
+        let held = outlet::after_a_moment(|| outlet::holders(&pipe)).await;
+        held.map_err(|error| in_file(&pipe, error))
     }
 
     /// What a run's `start` may have left: a program that does not end, in spite of all.
     fn forget_start(&self, run: RunId) {
-        let path = self.outlet(run);
+        let path = self.pipe(run);
         if let Err(error) = outlet::remove(&path) {
             tracing::debug!(path = %path.display(), %error, "a pipe that nobody needs is left");
         }

@@ -8,7 +8,7 @@ use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::plugin::Contract;
-use hybrid_runner_core::plugin::host::{Launch, PluginSettings};
+use hybrid_runner_core::plugin::host::{Launch, PluginSettings, Starts};
 use hybrid_runner_core::program::{self, outlet::Outlet};
 use serde_json::Value;
 use tokio::process::Command;
@@ -18,6 +18,8 @@ use super::settings::{COMMANDS, Commands};
 
 /// Commands that run at the same time: a batch system dislikes more, and so does a small machine.
 const AT_ONCE: usize = 16;
+/// The command that must not be broken off.
+const START: &str = "start";
 
 /// The commands of a section, ready to be run.
 #[derive(Debug)]
@@ -37,8 +39,6 @@ pub(super) struct Step {
     name: String,
     offset: u64,
     grace: Duration,
-    /// Where it shows that it is at work, if that matters to a later life of ours.
-    outlet: Option<PathBuf>,
 }
 
 impl Step {
@@ -49,13 +49,7 @@ impl Step {
             name: String::new(),
             offset: 0,
             grace: Duration::ZERO,
-            outlet: None,
         }
-    }
-
-    pub(super) fn outlet(mut self, path: Option<PathBuf>) -> Self {
-        self.outlet = path;
-        self
     }
 
     pub(super) fn id(mut self, id: &str) -> Self {
@@ -141,15 +135,59 @@ impl Scripts {
     ///
     /// Dropped midway, the command is killed.
     pub(super) async fn run(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
+        let command = self.command(name, step)?;
+        let input = request.to_string();
+        let asked =
+            async { program::ask(name, command, input.as_bytes(), ErrorKind::Unavailable).await };
+        self.in_time(name, ErrorKind::Unavailable, asked).await
+    }
+
+    /// Runs `start`, to its end, although nobody may wait for it any more. With a pipe of this name a later life sees it, too.
+    pub(super) async fn start(
+        &self,
+        step: &Step,
+        request: &Value,
+        pipe: Option<&Path>,
+        starts: &Starts,
+    ) -> Result<Vec<u8>> {
+        let command = self.command(START, step)?;
+        let input = request.to_string();
+        // Nobody knows what it did if it does not say so.
+        let unclear = ErrorKind::Internal;
+        let outlet = pipe.map(Outlet::make);
+        let asked = async move {
+            match outlet {
+                Some(Ok(outlet)) => {
+                    program::ask_through(outlet, START, command, input.as_bytes(), unclear).await
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the data directory has no named pipes: a `start` that outlives this process cannot be waited for");
+                    program::ask(START, command, input.as_bytes(), unclear).await
+                }
+                None => program::ask(START, command, input.as_bytes(), unclear).await,
+            }
+        };
+        self.in_time(START, unclear, async {
+            starts.to_its_end(step.run, asked).await
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        name: &str,
+        otherwise: ErrorKind,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let _place = self.places.acquire().await;
-        let timed = tokio::time::timeout(self.timeout, self.run_now(name, step, request)).await;
+        let timed = tokio::time::timeout(self.timeout, asked).await;
         timed.unwrap_or_else(|_| {
             let what = format!("the command `{name}` did not end within {:?}", self.timeout);
-            Err(Error::new(unclear(name), what))
+            Err(Error::new(otherwise, what))
         })
     }
 
-    async fn run_now(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
+    fn command(&self, name: &str, step: &Step) -> Result<Command> {
         let command = self.commands.iter().find(|(known, _)| *known == name);
         let (_, argv) = command
             .ok_or_else(|| Error::unsupported(format!("no command `{name}` is configured")))?;
@@ -161,24 +199,7 @@ impl Scripts {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        let input = request.to_string();
-        let (input, otherwise) = (input.as_bytes(), unclear(name));
-        match step.outlet.as_deref().map(Outlet::make) {
-            Some(Ok(outlet)) => program::ask_through(outlet, name, command, input, otherwise).await,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the data directory has no named pipes: a `{name}` that outlives this process cannot be waited for");
-                program::ask(name, command, input, otherwise).await
-            }
-            None => program::ask(name, command, input, otherwise).await,
-        }
-    }
-}
-
-/// What it means that a command did not say how it went: nobody knows what a `start` did.
-fn unclear(name: &str) -> ErrorKind {
-    match name {
-        "start" => ErrorKind::Internal,
-        _ => ErrorKind::Unavailable,
+        Ok(command)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Data to stdout; progress, hints and errors to stderr.
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use hybrid_runner_core::log::{LogChunk, LogItem};
 use serde::Serialize;
 
 use super::args::{Look, When};
+use crate::tame::tame;
 
 /// Where a command writes, and how.
 #[derive(Debug, Clone, Copy)]
@@ -187,34 +187,6 @@ fn paint(on: bool, code: &str, text: &str) -> String {
     }
 }
 
-/// A text without what would move the cursor, or change the terminal: it may come from a plugin, a backend, or a server. Colours,
-/// which are ours, stay.
-fn tame(text: &str) -> Cow<'_, str> {
-    let is_wild = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(is_wild) {
-        return Cow::Borrowed(text);
-    }
-    let mut tamed = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let len = colour(rest).unwrap_or(c.len_utf8());
-        if len > c.len_utf8() || !is_wild(c) {
-            tamed.push_str(&rest[..len]);
-        } else {
-            tamed.push('\u{fffd}');
-        }
-        rest = &rest[len..];
-    }
-    Cow::Owned(tamed)
-}
-
-/// The length of the sequence for a colour at the beginning of a text.
-fn colour(text: &str) -> Option<usize> {
-    let codes = text.strip_prefix("\x1b[")?;
-    let end = codes.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    codes[end..].starts_with('m').then_some(2 + end + 1)
-}
-
 fn visible(cell: &str) -> usize {
     let mut count = 0;
     let mut escape = false;
@@ -227,24 +199,4 @@ fn visible(cell: &str) -> usize {
         }
     }
     count
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_is_told_moves_the_cursor() {
-        for (told, shown) in [
-            ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
-            ("\x1b[1;31merror:\x1b[0m ü", "\x1b[1;31merror:\x1b[0m ü"),
-            ("\x1b[2Jgone", "\u{fffd}[2Jgone"),
-            ("\x1b]0;title\x07", "\u{fffd}]0;title\u{fffd}"),
-            ("over\rwritten\u{8}", "over\u{fffd}written\u{fffd}"),
-            ("\u{9b}2J", "\u{fffd}2J"),
-            ("\x1b[", "\u{fffd}["),
-        ] {
-            assert_eq!(tame(told), shown, "{told:?}");
-        }
-    }
 }

@@ -1,20 +1,18 @@
 //! The executor contract through a plugin.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::life::Life;
 use super::renewed::{Opened, renewed};
+use super::starts::Starts;
 use super::{Host, Values, caution};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Capabilities, Executor, Handle, Progress, findings};
@@ -34,14 +32,7 @@ const ATTEMPTS: u32 = 3;
 pub struct PluginExecutor {
     host: Host,
     values: Values,
-    starts: Arc<Mutex<Starts>>,
-}
-
-/// Starts at a backend with names of its own: they go on although nobody waits for them any more, since the plugin does.
-#[derive(Debug, Default)]
-struct Starts {
-    under_way: HashSet<RunId>,
-    tasks: JoinSet<()>,
+    starts: Starts,
 }
 
 /// What became of a start at a backend with names of its own.
@@ -71,7 +62,7 @@ impl PluginExecutor {
         Self {
             host,
             values,
-            starts: Arc::default(),
+            starts: Starts::default(),
         }
     }
 
@@ -150,7 +141,16 @@ impl PluginExecutor {
         let limit = self.host.timeouts().start.get();
         let start = start(spec, secrets, &self.masked(progress));
         let (run, busy) = (spec.run, &life.busy);
-        let question = |remote| self.to_its_end(run, Busy::new(busy), start(remote));
+        let question = |remote| {
+            let (busy, answer) = (Busy::new(busy), start(remote));
+            self.starts.to_its_end(
+                run,
+                answer.map(move |answer| {
+                    drop(busy);
+                    answer
+                }),
+            )
+        };
         match self.ask(&life, "start", limit, &question).await {
             Answer::Given(handle) => Submitted::Done(handle),
             Answer::Refused(error) if error.kind() == ErrorKind::Internal => {
@@ -161,49 +161,32 @@ impl PluginExecutor {
         }
     }
 
-    /// The answer to a start. Nobody needs to wait for it.
-    fn to_its_end(
-        &self,
-        run: RunId,
-        busy: Busy,
-        answer: BoxFuture<'static, Result<Handle>>,
-    ) -> BoxFuture<'static, Result<Handle>> {
-        let (told, heard) = oneshot::channel();
-        let all = Arc::clone(&self.starts);
-        let mut starts = self.starts();
-        while starts.tasks.try_join_next().is_some() {}
-        starts.under_way.insert(run);
-        starts.tasks.spawn(async move {
-            let answer = answer.await;
-            // Before anybody hears it, and asks whether it is under way.
-            drop(busy);
-            lock(&all).under_way.remove(&run);
-            drop(told.send(answer));
-        });
-        let broken = || Err(Error::internal("the start ended without an answer"));
-        heard
-            .map(move |heard| heard.unwrap_or_else(|_| broken()))
-            .boxed()
-    }
-
-    fn starts(&self) -> MutexGuard<'_, Starts> {
-        lock(&self.starts)
-    }
-
     /// Whether a start of the run may still be under way, in words where: in the process that runs now, or in one of before.
     ///
     /// # Errors
     ///
     /// It cannot be told.
     pub async fn at_work(&self, run: RunId) -> Result<Option<String>> {
-        if self.starts().under_way.contains(&run) {
-            return Ok(Some(
-                "the plugin has not answered `start` yet, and may still do what it was asked for"
-                    .to_owned(),
-            ));
+        if self.starts.is_under_way(run) {
+            let process = self.host.process().await;
+            let process = process.map_or_else(String::new, |id| format!(" (process {id})"));
+            return Ok(Some(format!(
+                "the plugin{process} has not answered `start` yet, and may still do what it was asked for"
+            )));
         }
-        let who = "a process of the plugin of before is still there, and may be at work on this start; it is waited for";
-        Ok(self.host.has_others().await?.then(|| who.to_owned()))
+        let others = self.host.others().await?;
+        Ok(others.map(|(_, held)| {
+            format!("{held} of the plugin's, from before, may be at work on this start; its end is waited for")
+        }))
+    }
+
+    /// Ends who is at work on a start that was stopped: the process that was asked, which others are asked again after.
+    pub async fn end_start(&self, run: RunId) {
+        if self.starts.is_under_way(run) {
+            self.host.close().await;
+        } else if let Ok(Some((path, held))) = self.host.others().await {
+            held.leader(&path).kill();
+        }
     }
 
     /// What a backend with names of its own made of a run, by the mark that it carries.
@@ -298,10 +281,6 @@ impl PluginExecutor {
         let items = self.values.log(id, masks, from, open, watch);
         Ok(Opened { life, items })
     }
-}
-
-fn lock(starts: &Mutex<Starts>) -> MutexGuard<'_, Starts> {
-    starts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn masks(life: &Life) -> bool {
@@ -448,6 +427,7 @@ impl Executor for PluginExecutor {
     }
 
     async fn close(&self) {
+        self.starts.ended().await;
         self.host.close().await;
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::shorten;
 use crate::kind::Context;
 use crate::plugin::hello::{Contract, PluginHello};
-use crate::program::outlet::Outlet;
+use crate::program::outlet::{Outlet, Placed};
 use crate::secret::References;
 
 /// What every program gets of our environment: a place in the system and a language.
@@ -121,7 +121,7 @@ impl Launch {
     }
 
     /// A stdout that shows whether anybody has it.
-    pub(super) fn outlet(&self) -> Option<Outlet> {
+    fn outlet(&self) -> Option<Outlet> {
         let name = uuid::Uuid::now_v7().to_string();
         let made = Outlet::make(&self.outlets.as_ref()?.join(name));
         made.inspect_err(|error| {
@@ -130,14 +130,13 @@ impl Launch {
         .ok()
     }
 
-    pub(super) fn spawn(&self, stdout: Stdio) -> Result<Child> {
+    pub(super) fn spawn(&self) -> Result<(Child, Option<Placed>)> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
-            .stdout(stdout)
             .stderr(Stdio::piped())
             // What a terminal sends to our group is not meant for it.
             .process_group(0)
@@ -145,7 +144,16 @@ impl Launch {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        command.spawn().map_err(|error| {
+        let spawned = match self.outlet() {
+            Some(outlet) => outlet
+                .spawn(command)
+                .map(|(child, placed)| (child, Some(placed))),
+            None => command
+                .stdout(Stdio::piped())
+                .spawn()
+                .map(|child| (child, None)),
+        };
+        spawned.map_err(|error| {
             let hint = match error.kind() {
                 _ if self.program.is_dir() => "; it is a folder: name a program in it",
                 _ if error.raw_os_error() == Some(NO_PROGRAM) => {

@@ -1,7 +1,7 @@
 //! One process from its start to its end.
 
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::executor::Capabilities;
 use crate::plugin::hello::PluginWelcome;
 use crate::plugin::lines::Lines;
-use crate::program::outlet::{self, Outlet};
+use crate::program::outlet;
 use crate::session::hello::negotiate;
 use crate::session::{Closed, Driver, NoService, Options, Session};
 
@@ -142,16 +142,15 @@ pub(super) fn spawn(
 ) -> Result<Begun> {
     let files = launch.files().into_iter();
     let files = files.map(|path| (path.clone(), stamp(&path))).collect();
-    let (stdout, pipe, outlet) = match launch.outlet().map(Outlet::split) {
-        Some((stdout, pipe, path)) => (stdout, Some(pipe), Some(path)),
-        None => (Stdio::piped(), None, None),
-    };
-    let mut child = launch.spawn(stdout)?;
+    let (mut child, placed) = launch.spawn()?;
     let missing = || Error::internal("a pipe to the plugin is missing");
     let stdin = child.stdin.take().ok_or_else(missing)?;
-    let stdout = match pipe {
-        Some(pipe) => Either::Left(pipe),
-        None => Either::Right(child.stdout.take().ok_or_else(missing)?),
+    let (stdout, outlet) = match placed {
+        Some(placed) => (Either::Left(placed.stdout), Some(placed.path)),
+        None => (
+            Either::Right(child.stdout.take().ok_or_else(missing)?),
+            None,
+        ),
     };
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let trace = launch.trace.clone();
@@ -181,7 +180,7 @@ pub(super) fn spawn(
         let mut errors = JoinSet::from_iter([errors]);
         let why = attend(child, driver).await;
         // A child of it may have it still; then a later look puts it away.
-        drop(left.as_deref().map(outlet::is_held));
+        drop(left.as_deref().map(outlet::holders));
         // Whoever inherited the pipe may hold it for ever.
         let _read = timeout(REST, errors.join_next()).await;
         let words = last_words.joined();

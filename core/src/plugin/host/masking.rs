@@ -43,19 +43,19 @@ pub(super) struct Questions {
 }
 
 /// A question is under way whose answer is a value.
-pub(super) struct Asked<'a> {
-    questions: &'a watch::Sender<Questions>,
+pub(super) struct Asked {
+    questions: watch::Sender<Questions>,
     is_answered: bool,
 }
 
-impl Asked<'_> {
+impl Asked {
     /// Its value is known, or there is none.
     pub(super) fn answered(mut self) {
         self.is_answered = true;
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for Asked {
     fn drop(&mut self) {
         self.questions.send_modify(|questions| {
             questions.open -= 1;
@@ -110,10 +110,10 @@ impl Masking {
     }
 
     /// A value is asked for: until the answer is remembered, it cannot be masked.
-    pub(super) fn ask(&self) -> Asked<'_> {
+    pub(super) fn ask(&self) -> Asked {
         self.asked.send_modify(|questions| questions.open += 1);
         Asked {
-            questions: &self.asked,
+            questions: self.asked.clone(),
             is_answered: false,
         }
     }

@@ -5,6 +5,7 @@
 //! | [`settings`] | the section of a plugin |
 //! | `launch` | what is started, and how: program, folder, environment, first exchange |
 //! | `life` | one process from its start to its end |
+//! | [`Starts`] | those that go on although nobody waits for them |
 //! | `stderr` | its standard error, into our log |
 //! | [`Values`], `masking` | values of live runs in what it says, and in the output of runs |
 //! | `given` | which values runs were given, on disk, by store and version |
@@ -27,13 +28,15 @@ mod life;
 mod masking;
 mod renewed;
 pub mod settings;
+mod starts;
 mod stderr;
 mod store;
 pub mod trace;
 mod values;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -41,12 +44,13 @@ use tokio::time::Instant;
 
 use super::hello::PluginWelcome;
 use crate::error::{Error, Result};
-use crate::program::outlet;
+use crate::program::outlet::{self, Holders};
 use crate::session::Session;
 
 pub use executor::{PluginExecutor, Submitted};
 pub use launch::Launch;
 pub use settings::{PluginSettings, Timeouts};
+pub use starts::Starts;
 pub use store::PluginStore;
 pub use trace::{Frame, Trace, Way};
 pub use values::{Values, caution};
@@ -182,17 +186,17 @@ impl Host {
         }
     }
 
-    /// Whether a process is still there that is not the one which runs now: of before, or of an earlier life of ours.
-    async fn has_others(&self) -> Result<bool> {
+    /// Who is still there that is not the process which runs now: of before, or of an earlier life of ours.
+    async fn others(&self) -> Result<Option<(PathBuf, Holders)>> {
         let Some(folder) = &self.0.launch.outlets else {
-            return Ok(false);
+            return Ok(None);
         };
         let now = {
             let slot = self.0.slot.lock().await;
             let lives = slot.life.as_ref().filter(|life| !life.session.is_closed());
             lives.and_then(|life| life.outlet.clone())
         };
-        let held = outlet::until_free(|| outlet::is_any_held(folder, now.as_deref())).await;
+        let held = outlet::after_a_moment(|| outlet::any_holders(folder, now.as_deref())).await;
         held.map_err(|error| {
             Error::unavailable(format!("failed to look into `{}`", folder.display()))
                 .with_source(error)
@@ -208,20 +212,24 @@ impl Host {
         }
     }
 
+    fn attendants(&self) -> MutexGuard<'_, JoinSet<()>> {
+        let attendants = self.0.attendants.lock();
+        let mut attendants = attendants.unwrap_or_else(PoisonError::into_inner);
+        while attendants.try_join_next().is_some() {}
+        attendants
+    }
+
+    /// Lets something go on as long as the host does.
+    fn attend(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.attendants().spawn(task);
+    }
+
     async fn begin(&self) -> Result<Life> {
         if let Some(folder) = &self.0.launch.outlets {
             // What is left of others is put away.
-            drop(outlet::is_any_held(folder, None));
+            drop(outlet::any_holders(folder, None));
         }
-        let begun = {
-            let mut attendants = self
-                .0
-                .attendants
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            while attendants.try_join_next().is_some() {}
-            life::spawn(&self.0.launch, &self.0.masking, &mut attendants)?
-        };
+        let begun = life::spawn(&self.0.launch, &self.0.masking, &mut self.attendants())?;
         begun.greet(&self.0.launch, &self.0.masking).await
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::RwLock;
+use futures::FutureExt as _;
+use tokio::sync::{RwLock, oneshot};
 use tokio::time::timeout;
 
 use super::Host;
-use super::masking::Asked;
+use super::masking::{Asked, Masking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plugin::store::RemoteStore;
 use crate::secret::{Secret, SecretName, SecretProvider};
@@ -115,20 +116,30 @@ impl SecretProvider for PluginStore {
 
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let limit = self.host.timeouts().get.get();
-        let get = async |remote: RemoteStore| remote.get(name).await;
-        // Until it is remembered; what the plugin writes to its stderr meanwhile waits.
-        let asked = self.host.launch().mask.then(|| self.host.masking().ask());
-        let answer = self.answer("get", limit, get).await?;
-        match &answer {
-            Ok(secret) => {
-                let value = secret.value.clone();
-                self.host.masking().remember(name.to_string(), value);
-            }
-            // There is no value that could have been read.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {}
-            Err(_) => return answer,
-        }
-        asked.into_iter().for_each(Asked::answered);
-        answer
+        let get = |remote: RemoteStore| {
+            let (told, heard) = oneshot::channel();
+            let (name, masking) = (name.clone(), Arc::clone(self.host.masking()));
+            // Until the answer is known, what the plugin writes to its stderr waits: also when nobody waits for the answer any more.
+            let asked = self.host.launch().mask.then(|| masking.ask());
+            self.host.attend(async move {
+                let answer = remote.get(&name).await;
+                note(&masking, &name, &answer, asked);
+                drop(told.send(answer));
+            });
+            let broken = || Err(Error::internal("the question ended without an answer"));
+            heard.map(move |heard| heard.unwrap_or_else(|_| broken()))
+        };
+        self.ask("get", limit, get).await
     }
+}
+
+/// Remembers a value, so that it is masked from here on.
+fn note(masking: &Masking, name: &SecretName, answer: &Result<Secret>, asked: Option<Asked>) {
+    match answer {
+        Ok(secret) => masking.remember(name.to_string(), secret.value.clone()),
+        // There is no value that could have been read.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {}
+        Err(_) => return,
+    }
+    asked.into_iter().for_each(Asked::answered);
 }

@@ -21,11 +21,12 @@ use serde_json::{Value, json};
 
 use super::{Place, end, has, told};
 
-/// Submits a run when the file `go` is there; a shell stands before it, as a shell often does.
+/// Submits a run when the file `go` is there; a shell stands before it, as a shell often does, and may capture what it prints.
 const SUBMIT: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 case $1 in
 start) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
+captures) cat >/dev/null; echo $$ >>starts; answer=$(/bin/sh ./batch.sh submit "$2"); echo "$answer";;
 submit) echo $$ >submitting
   while ! [ -e go ]; do sleep 0.02; done
   echo "$2" >>submitted; echo running >job; echo "{\"id\": \"job of $2\"}";;
@@ -126,10 +127,19 @@ async fn is_awaited(executor: &dyn Executor, spec: &RunSpec) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_over_its_time_whose_child_goes_on_is_waited_for() {
+async fn a_command_over_its_time_is_waited_for() {
+    for start in ["start", "captures"] {
+        over_its_time(start).await;
+    }
+}
+
+async fn over_its_time(with: &str) {
     let (place, spec) = (Place::new(), spec());
     told(120, async {
-        let executor = commands(&place, "2s");
+        let mut context = place.context();
+        context.settings = settings(&place, "2s");
+        context.settings["start"][1] = with.into();
+        let executor = (command::KIND.build)(&context).unwrap();
         start(&*executor, &spec).await.unwrap_err();
         is_awaited(&*executor, &spec).await;
         is_awaited(&*executor, &spec).await;
@@ -153,10 +163,24 @@ async fn a_command_over_its_time_whose_child_goes_on_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_a_life_left_behind_is_waited_for_by_the_next() {
+    for (start, kills) in [("start", false), ("captures", false), ("captures", true)] {
+        left_behind(start, kills).await;
+    }
+}
+
+/// Somebody else may kill the shell that stands before what submits.
+async fn left_behind(with: &str, kills: bool) {
     let (place, spec) = (Place::new(), spec());
     told(120, async {
-        life(&place, commands(&place, "60s"), &spec).await;
-        let later = commands(&place, "60s");
+        let mut context = place.context();
+        context.settings = settings(&place, "60s");
+        context.settings["start"][1] = with.into();
+        life(&place, (command::KIND.build)(&context).unwrap(), &spec).await;
+        if kills {
+            let shell = std::fs::read_to_string(place.path("starts")).unwrap();
+            processes::signal(shell.trim().parse().unwrap(), Signal::KILL);
+        }
+        let later = (command::KIND.build)(&context).unwrap();
         is_awaited(&*later, &spec).await;
         std::fs::write(place.path("go"), "").unwrap();
         started(&*later, &spec).await;
@@ -195,7 +219,7 @@ async fn a_run_that_is_stopped_meanwhile_has_not_ended_before_what_came_of_it_wa
             let executor = commands(&place, "2s");
             start(&*executor, &spec).await.unwrap_err();
             is_awaited(&*executor, &spec).await;
-            executor.stop(&run, Duration::ZERO).await.unwrap();
+            executor.stop(&run, Duration::from_mins(1)).await.unwrap();
             let refused = executor.remove(&run).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Conflict);
             is_awaited(&*executor, &spec).await;
@@ -221,6 +245,46 @@ async fn a_run_that_is_stopped_meanwhile_has_not_ended_before_what_came_of_it_wa
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_hangs_is_ended_by_a_stop_when_its_grace_is_over() {
+    for grace in [Duration::ZERO, Duration::from_secs(2)] {
+        let (place, spec) = (Place::new(), spec());
+        let run = Handle::of(spec.run);
+        told(120, async {
+            let executor = commands(&place, "2s");
+            start(&*executor, &spec).await.unwrap_err();
+            executor.stop(&run, grace).await.unwrap();
+            let outcome = end(&*executor, &run).await;
+            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            assert_eq!(
+                (lines(&place, "starts"), lines(&place, "submitted")),
+                (1, 0)
+            );
+            executor.remove(&run).await.unwrap();
+            let submitting = std::fs::read_to_string(place.path("submitting")).unwrap();
+            let submitting = processes::Process::read(submitting.trim().parse().unwrap());
+            assert!(submitting.is_none_or(|left| !left.mentions("batch.sh")));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_keeps_the_stderr_of_its_start_does_not_hold_up_the_answer() {
+    let (place, spec) = (Place::new(), spec());
+    told(60, async {
+        let mut context = place.context();
+        context.settings = settings(&place, "20s");
+        let script = "cat >/dev/null; sleep 30 >/dev/null & echo '{\"id\": \"one\"}'";
+        context.settings["start"] = json!(["/bin/sh", "-c", script]);
+        context.settings.as_object_mut().unwrap().remove("find");
+        let executor = (command::KIND.build)(&context).unwrap();
+        let started = tokio::time::timeout(Duration::from_secs(15), start(&*executor, &spec));
+        started.await.unwrap().unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -340,6 +404,53 @@ async fn a_plugin_that_a_life_left_behind_at_a_start_is_waited_for_by_the_next()
         later.close().await;
         let left = std::fs::read_dir(place.path("data").join("processes")).unwrap();
         assert_eq!(left.count(), 0, "no pipe is left");
+    })
+    .await;
+}
+
+/// A plugin that ends with us, and what it has started to submit does not.
+const CAPTURES: &str = r#"
+import json, pathlib, subprocess, sys, threading
+root = pathlib.Path(__file__).parent
+def say(id, result):
+    print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+def start(id, run):
+    subprocess.run(["/bin/sh", root / "batch.sh", "captures", run], stdin=subprocess.DEVNULL, capture_output=True)
+    say(id, {"run": run, "version": 1, "state": {"id": "a job"}})
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params")
+    if method == "hello":
+        least = {"logs": "until_removed", "streams": False, "resources": False, "images": False, "contained": False}
+        say(id, {"version": params["versions"][0], "software": "slow", "capabilities": {**least, "named_start": False, "find": True}})
+    elif method == "start":
+        threading.Thread(target=start, args=(id, params["spec"]["run"]), daemon=True).start()
+    elif method == "find":
+        run = params["spec"]["run"]
+        say(id, {"run": {"run": run, "version": 1, "state": {"id": "a job"}}} if (root / "submitted").exists() else {})
+    elif id is not None:
+        say(id, {})
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_plugin_that_is_gone_has_started_to_submit_is_waited_for() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let (place, spec) = (Place::new(), spec());
+    settings(&place, "60s");
+    std::fs::write(place.path("captures.py"), CAPTURES).unwrap();
+    told(120, async {
+        let command = ["python3", "captures.py"];
+        life(&place, Arc::new(place.plugin(&command)), &spec).await;
+        let later = place.plugin(&command);
+        is_awaited(&later, &spec).await;
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&later, &spec).await;
+        assert_eq!(
+            (lines(&place, "starts"), lines(&place, "submitted")),
+            (1, 1)
+        );
     })
     .await;
 }

@@ -1,17 +1,18 @@
 //! What a plugin is given, and what is seen of it: a clean environment, values masked, traces without values.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
 
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::executor::{Executor as _, Progress};
 use hybrid_runner_core::plugin::Contract;
-use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings, Trace};
-use hybrid_runner_core::secret::{SecretValue, Secrets};
+use hybrid_runner_core::plugin::host::{Host, Launch, PluginSettings, PluginStore, Trace, Way};
+use hybrid_runner_core::secret::{SecretName, SecretProvider as _, SecretValue, Secrets};
 use hybrid_runner_core::testing::{Script, Step};
 use hybrid_runner_executors::plugin::Plugin;
 use serde_json::json;
 
-use super::{ODD, Place, end, log, told};
+use super::{ODD, Place, end, has, log, told};
 
 const VALUE: &str = "kestrel-umbrella-4711-quartz";
 
@@ -136,4 +137,65 @@ async fn a_leak_is_masked_in_the_log_the_handle_and_the_trace() {
         let mode = std::fs::metadata(&trace).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "others may read the trace");
     }
+}
+
+/// A store that speaks of a value before it answers with it, which takes longer than anybody waits.
+const LATE: &str = r#"
+import json, pathlib, sys, threading, time
+root = pathlib.Path(__file__).parent
+def say(id, result):
+    print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+def get(id):
+    value = (root / "value").read_text()
+    print("read", value, file=sys.stderr, flush=True)
+    while not (root / "go").exists():
+        time.sleep(0.02)
+    say(id, {"value": {"text": value}})
+    time.sleep(0.2)
+    print("kept", value, file=sys.stderr, flush=True)
+    (root / "done").touch()
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id = message.get("method"), message.get("id")
+    if method == "hello":
+        say(id, {"version": message["params"]["versions"][0], "software": "late"})
+    elif method == "get":
+        threading.Thread(target=get, args=(id,)).start()
+    elif id is not None:
+        say(id, {})
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_comes_when_nobody_waits_for_it_is_masked_all_the_same() {
+    if !has(&["python3"]) {
+        return;
+    }
+    let place = Place::new();
+    std::fs::write(place.path("late.py"), LATE).unwrap();
+    std::fs::write(place.path("value"), VALUE).unwrap();
+    let settings = json!({ "command": ["python3", "late.py"], "timeouts": { "get": "500ms" } });
+    let settings: PluginSettings = serde_json::from_value(settings).unwrap();
+    let variable = |name: &str| std::env::var_os(name);
+    let launch = Launch::new(Contract::Secrets, &place.context(), &settings, variable);
+    let mut launch = launch.unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let words = Arc::clone(&heard);
+    launch.trace = Some(Trace::to(move |frame| {
+        if frame.way == Way::Stderr {
+            words.lock().unwrap().push(frame.text.clone());
+        }
+    }));
+    let store = PluginStore::new(Host::new(launch));
+    told(60, async {
+        let late = store.get(&SecretName::new("/a")).await.unwrap_err();
+        assert!(late.is_transient(), "{late:?}");
+        // Whatever else it is asked meanwhile.
+        store.check().await.unwrap();
+        std::fs::write(place.path("go"), "").unwrap();
+        while heard.lock().unwrap().len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(*heard.lock().unwrap(), ["read ***", "kept ***"]);
 }

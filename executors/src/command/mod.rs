@@ -380,7 +380,7 @@ impl Backend for Command {
         match self.holders(run).await {
             Ok(held) => drop(held.as_ref().map(Holders::kill)),
             Err(error) => {
-                tracing::warn!(%run, error = error.report(), "a start that was stopped cannot be ended")
+                tracing::warn!(%run, error = error.report(), "a start that was stopped cannot be ended");
             }
         }
     }

@@ -40,13 +40,11 @@ def submit(job, name=None, comment=None, root=ROOT):
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if (folder / "stop").exists():
         raise Refused("conflict", f"the job {folder.name} was stopped")
-    if comment:
-        (folder / "comment").write_text(comment)
     (folder / "log").touch(mode=0o600)
     # The job goes through a pipe: values in it never touch the disk, but for the files that were asked for.
     arguments = [sys.executable, __file__, "keep", str(folder)]
     keeper = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    keeper.stdin.write(json.dumps(job).encode())
+    keeper.stdin.write(json.dumps({**job, "comment": comment}).encode())
     keeper.stdin.close()
     while keeper.poll() is None and not (folder / "started").exists():
         time.sleep(0.002)
@@ -114,6 +112,8 @@ def lives(mark):
 
 def keep(folder):
     job = json.load(sys.stdin)
+    if job["comment"]:
+        (folder / "comment").write_text(job["comment"])  # from here on the job is submitted, and found
     fresh = folder / f"started.{os.getpid()}"
     fresh.write_text(f"{os.getpid()} {born(os.getpid())}")
     try:

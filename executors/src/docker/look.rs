@@ -152,12 +152,15 @@ impl Shared {
 
     /// Whether a start of the run is forbidden for ever.
     pub(super) async fn is_stopped(&self, run: RunId) -> Result<bool> {
-        let mark = self.names.stopped(run);
-        let mark = mark.as_str();
+        self.has_volume(&self.names.stopped(run)).await
+    }
+
+    /// Whether there is a volume of this name.
+    pub(super) async fn has_volume(&self, name: &str) -> Result<bool> {
         let inspect =
-            |docker: Docker| async move { found(docker.inspect_volume(mark).await) }.boxed();
-        let what = "look for the mark of a stop";
-        Ok(self.engine.question(what, inspect).await?.is_some())
+            |docker: Docker| async move { found(docker.inspect_volume(name).await) }.boxed();
+        let what = format!("look for the volume `{name}`");
+        Ok(self.engine.question(&what, inspect).await?.is_some())
     }
 }
 

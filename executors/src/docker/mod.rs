@@ -10,7 +10,7 @@
 //! | [`config`] | the section `[executors.NAME]` |
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
 //! | `check`, `trial` | what the doctor finds; a container made to see whether the engine makes it |
-//! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
+//! | `image`, `carrier`, `holder` | the image, pulled; the volume that carries init into each container; who lays it, alive or not |
 //! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
 //! | `records`, `lines`, `place`, `logs` | the records of the engine's log; init's lines in it; a place in it; following it |
@@ -31,6 +31,7 @@ pub mod config;
 mod engine;
 mod facts;
 mod feed;
+mod holder;
 mod image;
 mod lines;
 mod logs;

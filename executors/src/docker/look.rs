@@ -201,20 +201,24 @@ impl Container {
         }
     }
 
-    /// An answer without an id is none.
+    /// An answer without an id or a state is none.
     fn of(answer: ContainerInspectResponse) -> Result<Self, bollard::errors::Error> {
         let mut labels = answer
             .config
             .and_then(|config| config.labels)
             .unwrap_or_default();
-        let state = answer.state.unwrap_or_default();
         let id = answer
             .id
             .ok_or_else(|| not_understood("a container without an id"))?;
+        let state = answer
+            .state
+            .ok_or_else(|| not_understood("a container without a state"))?;
+        let phase = Phase::of(&state)
+            .ok_or_else(|| not_understood("a container whose state says nothing"))?;
         Ok(Self {
             id,
             mark: labels.remove(names::MARK).unwrap_or_default(),
-            phase: Phase::of(&state),
+            phase,
             is_going: matches!(
                 state.status,
                 Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)
@@ -229,17 +233,20 @@ impl Container {
 }
 
 impl Phase {
-    fn of(state: &ContainerState) -> Self {
-        match state.status {
-            Some(ContainerStateStatusEnum::CREATED) => Self::Made,
-            Some(ContainerStateStatusEnum::PAUSED) => Self::Paused,
-            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => {
-                Self::Running
-            }
-            _ if state.paused.unwrap_or_default() => Self::Paused,
-            _ if state.running.unwrap_or_default() => Self::Running,
+    /// `None` if nothing is said of it: then nothing is over.
+    fn of(state: &ContainerState) -> Option<Self> {
+        use ContainerStateStatusEnum as Its;
+        let says = |it: Option<bool>| it.unwrap_or_default();
+        Some(match state.status {
+            Some(Its::CREATED) => Self::Made,
+            Some(Its::PAUSED) => Self::Paused,
+            Some(Its::RUNNING | Its::RESTARTING) => Self::Running,
+            _ if says(state.paused) => Self::Paused,
+            _ if says(state.running) => Self::Running,
+            None | Some(Its::EMPTY) if state.running.is_none() => return None,
+            _ if state.exit_code.is_none() => return None,
             _ => Self::Over,
-        }
+        })
     }
 
     /// Whether it has processes.

@@ -208,9 +208,11 @@ impl Starting<'_> {
     async fn complete(&self, mut feed: Feed, payload: &Private) -> Result<()> {
         let shared = self.shared;
         feed.write(split(payload)[1]).await?;
-        feed.await_start(shared, payload.expose()).await?;
+        let has_begun = feed.await_start(shared, payload.expose()).await?;
         fault::step("docker.start.begun");
-        shared.is_begun_now(self.spec.run);
+        if has_begun {
+            shared.is_begun_now(self.spec.run);
+        }
         Ok(())
     }
 
@@ -253,8 +255,9 @@ impl Starting<'_> {
         let payload = plan.encode()?;
         let mut feed = Feed::attach(shared, &claimed).await?;
         feed.write(payload.expose()).await?;
-        feed.await_start(shared, payload.expose()).await?;
-        shared.is_begun_now(self.spec.run);
+        if feed.await_start(shared, payload.expose()).await? {
+            shared.is_begun_now(self.spec.run);
+        }
         Ok(())
     }
 

@@ -106,9 +106,10 @@ impl Shared {
         let found = self.containers(what, &self.names.filter_of(run)).await?;
         let preparing = format!("/{}", self.names.preparing(run));
         let is_other = |names: &Vec<String>| !names.contains(&preparing);
-        let renamed = found
-            .into_iter()
-            .find(|container| container.names.as_ref().is_some_and(is_other));
+        let renamed = found.into_iter().find(|container| {
+            container.names.as_ref().is_some_and(is_other)
+                && self.names.run_of_container(container) == Some(run)
+        });
         Ok(renamed.and_then(|container| container.id))
     }
 

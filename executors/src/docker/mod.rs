@@ -183,13 +183,15 @@ impl Shared {
         let marks = self.engine.question(what, list).await?;
         let mut runs: BTreeMap<RunId, Handle> = BTreeMap::new();
         for mark in marks.volumes.unwrap_or_default() {
-            if let Some(run) = names::run_of(Some(&mark.labels)) {
+            if let Some(run) = names::run_of(Some(&mark.labels))
+                && mark.name == self.names.stopped(run)
+            {
                 runs.insert(run, Handle::of(run));
             }
         }
         for container in containers {
             let labels = container.labels.as_ref();
-            if let Some(run) = names::run_of(labels) {
+            if let Some(run) = self.names.run_of_container(&container) {
                 let name = labels.and_then(|labels| labels.get(names::NAME));
                 runs.insert(
                     run,

@@ -17,6 +17,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
+use super::engine::Engine;
 use super::look::Container;
 
 /// How long init may take to answer; a machine that is this slow is out of order.
@@ -36,7 +37,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Attaches to a container, which need not run yet.
+    /// Attaches to a container, which need not run yet. Nothing is given to it by that, so that it may be tried again.
     pub(super) async fn attach(shared: &Shared, container: &Container) -> Result<Self> {
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
@@ -44,16 +45,16 @@ impl Feed {
             .stdout(true)
             .stderr(true)
             .build();
-        let attached = shared
-            .engine
-            .order()?
-            .attach_container(&container.id, Some(options))
-            .await;
-        let attached = attached.map_err(|error| {
-            shared
-                .engine
-                .failed("attach to the container of the run", error)
-        })?;
+        let docker = shared.engine.order()?;
+        let attach = || async {
+            let attached = docker.attach_container(&container.id, Some(options.clone()));
+            attached.await.map_err(|error| {
+                shared
+                    .engine
+                    .failed("attach to the container of the run", error)
+            })
+        };
+        let attached = Engine::again(attach).await?;
         Ok(Self {
             input: attached.input,
             output: attached.output.boxed(),

@@ -56,6 +56,7 @@ const KNOWN: &[(&str, Where)] = &[
     ("unable to find user", USER),
     ("unable to find group", USER),
     ("linux spec user", USER),
+    ("uids and gids must be in range", USER),
     (
         "image operating system",
         Where::Image("is made for another system"),

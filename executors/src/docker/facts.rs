@@ -19,6 +19,8 @@ pub(super) struct Facts {
     cpu: bool,
     pids: bool,
     pub(super) live_restore: bool,
+    /// Whether root in a container is another user on the engine's host.
+    pub(super) remaps: bool,
     /// Why nothing of ours can run there.
     other_architecture: Option<String>,
 }
@@ -30,6 +32,11 @@ impl Facts {
             cpu: info.cpu_cfs_quota.unwrap_or_default(),
             pids: info.pids_limit.unwrap_or_default(),
             live_restore: info.live_restore_enabled.unwrap_or_default(),
+            remaps: info
+                .security_options
+                .iter()
+                .flatten()
+                .any(|option| option.contains("name=userns")),
             other_architecture: other_architecture(info),
         }
     }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
+use super::engine::Engine;
 use super::look::Container;
 
 /// How long init may take to answer; a machine that is this slow is out of order.
@@ -36,7 +37,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Attaches to a container, which need not run yet.
+    /// Attaches to a container, which need not run yet. Nothing is given to it by that, so that it may be tried again.
     pub(super) async fn attach(shared: &Shared, container: &Container) -> Result<Self> {
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
@@ -44,16 +45,16 @@ impl Feed {
             .stdout(true)
             .stderr(true)
             .build();
-        let attached = shared
-            .engine
-            .order()?
-            .attach_container(&container.id, Some(options))
-            .await;
-        let attached = attached.map_err(|error| {
-            shared
-                .engine
-                .failed("attach to the container of the run", error)
-        })?;
+        let docker = shared.engine.order()?;
+        let attach = || async {
+            let attached = docker.attach_container(&container.id, Some(options.clone()));
+            attached.await.map_err(|error| {
+                shared
+                    .engine
+                    .failed("attach to the container of the run", error)
+            })
+        };
+        let attached = Engine::again(attach).await?;
         Ok(Self {
             input: attached.input,
             output: attached.output.boxed(),
@@ -78,14 +79,20 @@ impl Feed {
             .map_err(failed)
     }
 
-    /// Waits until init says that it has begun, or the container ends. `payload` is given again while it says nothing.
-    pub(super) async fn await_start(&mut self, shared: &Shared, payload: &[u8]) -> Result<()> {
+    /// Waits until init says that it has begun, or the container ends: `false`, and its status tells how. `payload` is given
+    /// again while it says nothing.
+    pub(super) async fn await_start(&mut self, shared: &Shared, payload: &[u8]) -> Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let mut again = Instant::now() + AGAIN;
         while Instant::now() < deadline {
             match timeout_at(again, self.output.next()).await {
-                // Its status tells how it ended.
-                Ok(None) => return Ok(()),
+                // The container has ended, or the connection alone.
+                Ok(None) if is_alive(shared, &self.container).await? => {
+                    return Err(Error::unavailable(
+                        "the connection to the container of the run ended before it said that the work has begun",
+                    ));
+                }
+                Ok(None) => return Ok(false),
                 Ok(Some(Err(error))) => {
                     return Err(
                         Error::unavailable("failed to hear from the container of the run")
@@ -94,14 +101,13 @@ impl Feed {
                 }
                 Ok(Some(Ok(output))) => {
                     if self.is_answer(&output.into_bytes()) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
                 Err(_) => {
                     // Attached to behind its end, it would be silent for ever.
-                    let found = shared.inspect(&self.container).await?;
-                    if found.is_none_or(|found| !found.phase.is_alive()) {
-                        return Ok(());
+                    if !is_alive(shared, &self.container).await? {
+                        return Ok(false);
                     }
                     self.write(payload).await?;
                     again = Instant::now() + AGAIN;
@@ -129,4 +135,9 @@ impl Feed {
         self.window.drain(..surplus);
         false
     }
+}
+
+async fn is_alive(shared: &Shared, container: &str) -> Result<bool> {
+    let found = shared.inspect(container).await?;
+    Ok(found.is_some_and(|found| found.phase.is_alive()))
 }

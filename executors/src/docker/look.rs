@@ -106,9 +106,10 @@ impl Shared {
         let found = self.containers(what, &self.names.filter_of(run)).await?;
         let preparing = format!("/{}", self.names.preparing(run));
         let is_other = |names: &Vec<String>| !names.contains(&preparing);
-        let renamed = found
-            .into_iter()
-            .find(|container| container.names.as_ref().is_some_and(is_other));
+        let renamed = found.into_iter().find(|container| {
+            container.names.as_ref().is_some_and(is_other)
+                && self.names.run_of_container(container) == Some(run)
+        });
         Ok(renamed.and_then(|container| container.id))
     }
 
@@ -152,12 +153,15 @@ impl Shared {
 
     /// Whether a start of the run is forbidden for ever.
     pub(super) async fn is_stopped(&self, run: RunId) -> Result<bool> {
-        let mark = self.names.stopped(run);
-        let mark = mark.as_str();
+        self.has_volume(&self.names.stopped(run)).await
+    }
+
+    /// Whether there is a volume of this name.
+    pub(super) async fn has_volume(&self, name: &str) -> Result<bool> {
         let inspect =
-            |docker: Docker| async move { found(docker.inspect_volume(mark).await) }.boxed();
-        let what = "look for the mark of a stop";
-        Ok(self.engine.question(what, inspect).await?.is_some())
+            |docker: Docker| async move { found(docker.inspect_volume(name).await) }.boxed();
+        let what = format!("look for the volume `{name}`");
+        Ok(self.engine.question(&what, inspect).await?.is_some())
     }
 }
 
@@ -198,20 +202,24 @@ impl Container {
         }
     }
 
-    /// An answer without an id is none.
+    /// An answer without an id or a state is none.
     fn of(answer: ContainerInspectResponse) -> Result<Self, bollard::errors::Error> {
         let mut labels = answer
             .config
             .and_then(|config| config.labels)
             .unwrap_or_default();
-        let state = answer.state.unwrap_or_default();
         let id = answer
             .id
             .ok_or_else(|| not_understood("a container without an id"))?;
+        let state = answer
+            .state
+            .ok_or_else(|| not_understood("a container without a state"))?;
+        let phase = Phase::of(&state)
+            .ok_or_else(|| not_understood("a container whose state says nothing"))?;
         Ok(Self {
             id,
             mark: labels.remove(names::MARK).unwrap_or_default(),
-            phase: Phase::of(&state),
+            phase,
             is_going: matches!(
                 state.status,
                 Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)
@@ -226,17 +234,20 @@ impl Container {
 }
 
 impl Phase {
-    fn of(state: &ContainerState) -> Self {
-        match state.status {
-            Some(ContainerStateStatusEnum::CREATED) => Self::Made,
-            Some(ContainerStateStatusEnum::PAUSED) => Self::Paused,
-            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => {
-                Self::Running
-            }
-            _ if state.paused.unwrap_or_default() => Self::Paused,
-            _ if state.running.unwrap_or_default() => Self::Running,
+    /// `None` if nothing is said of it: then nothing is over.
+    fn of(state: &ContainerState) -> Option<Self> {
+        use ContainerStateStatusEnum as Its;
+        let says = |it: Option<bool>| it.unwrap_or_default();
+        Some(match state.status {
+            Some(Its::CREATED) => Self::Made,
+            Some(Its::PAUSED) => Self::Paused,
+            Some(Its::RUNNING | Its::RESTARTING) => Self::Running,
+            _ if says(state.paused) => Self::Paused,
+            _ if says(state.running) => Self::Running,
+            None | Some(Its::EMPTY) if state.running.is_none() => return None,
+            _ if state.exit_code.is_none() => return None,
             _ => Self::Over,
-        }
+        })
     }
 
     /// Whether it has processes.

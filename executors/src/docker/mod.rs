@@ -10,7 +10,7 @@
 //! | [`config`] | the section `[executors.NAME]` |
 //! | `engine`, `facts`, `names` | the connection and its errors; what the engine can do; names and labels |
 //! | `check`, `trial` | what the doctor finds; a container made to see whether the engine makes it |
-//! | `image`, `carrier` | the image, pulled; the volume that carries init into each container |
+//! | `image`, `carrier`, `holder` | the image, pulled; the volume that carries init into each container; who lays it, alive or not |
 //! | `plan`, `start`, `feed`, `blame` | what a run becomes; the steps of its start; the payload handed over; whose fault it is if not |
 //! | `look`, `bell`, `watch`, `status` | how a run stands; who waits hears of changes; the levels; the words of the contract |
 //! | `records`, `lines`, `place`, `logs` | the records of the engine's log; init's lines in it; a place in it; following it |
@@ -31,6 +31,7 @@ pub mod config;
 mod engine;
 mod facts;
 mod feed;
+mod holder;
 mod image;
 mod lines;
 mod logs;
@@ -182,13 +183,15 @@ impl Shared {
         let marks = self.engine.question(what, list).await?;
         let mut runs: BTreeMap<RunId, Handle> = BTreeMap::new();
         for mark in marks.volumes.unwrap_or_default() {
-            if let Some(run) = names::run_of(Some(&mark.labels)) {
+            if let Some(run) = names::run_of(Some(&mark.labels))
+                && mark.name == self.names.stopped(run)
+            {
                 runs.insert(run, Handle::of(run));
             }
         }
         for container in containers {
             let labels = container.labels.as_ref();
-            if let Some(run) = names::run_of(labels) {
+            if let Some(run) = self.names.run_of_container(&container) {
                 let name = labels.and_then(|labels| labels.get(names::NAME));
                 runs.insert(
                     run,

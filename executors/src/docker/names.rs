@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 
+use bollard::models::ContainerSummary;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::run::RunSpec;
+use hybrid_runner_helper::container::{FOLDER, INIT, ROLE};
 
 /// All our labels begin with it.
 pub(super) const PREFIX: &str = "io.hybrid-runner.";
@@ -81,13 +83,32 @@ impl Names {
         labels
     }
 
-    /// The filter that shows only what is ours.
+    /// The run of a listed container that is ours: by its name, or, if somebody has renamed it, by its entry point and what
+    /// stands below it. Labels alone say nothing, as `docker commit` hands them on.
+    pub(super) fn run_of_container(&self, container: &ContainerSummary) -> Option<RunId> {
+        let labels = container.labels.as_ref()?;
+        let run = run_of(Some(labels))?;
+        let is_one = |name: &String| {
+            let name = name.trim_start_matches('/');
+            name == self.claimed(run) || name == self.preparing(run)
+        };
+        let is_named = container.names.iter().flatten().any(is_one);
+        let is_run_by_init = || {
+            let command = format!("{INIT} {ROLE} {}", labels.get(MARK)?);
+            let mut mounts = container.mounts.iter().flatten();
+            let has_init = mounts.any(|mount| mount.destination.as_deref() == Some(FOLDER));
+            Some(has_init && container.command.as_ref() == Some(&command))
+        };
+        (is_named || is_run_by_init().unwrap_or_default()).then_some(run)
+    }
+
+    /// The filter that shows what is ours, and what may be.
     pub(super) fn filter(&self) -> HashMap<String, Vec<String>> {
         let owner = format!("{OWNER}={}", self.0);
         HashMap::from([("label".to_owned(), vec![owner])])
     }
 
-    /// The filter that shows only what belongs to this run.
+    /// The filter that shows what belongs to this run, and what may.
     pub(super) fn filter_of(&self, run: RunId) -> HashMap<String, Vec<String>> {
         let mut filter = self.filter();
         let labels = filter.entry("label".to_owned()).or_default();

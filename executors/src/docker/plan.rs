@@ -3,7 +3,7 @@
 //! The container holds nothing that is secret. Its environment is the image's; the run's own travels in the payload.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ImageConfig, Mount,
@@ -37,6 +37,12 @@ impl Plan {
         if let Some(name) = zero(&spec.resources.limits) {
             return Err(Error::invalid(format!(
                 "`resources.limits.{name}` is 0, with which nothing can run: give an amount, or leave it out"
+            ))
+            .with_class(FailureClass::Spec));
+        }
+        if let Some(folder) = spec.workdir.as_deref().filter(|folder| is_ours(folder)) {
+            return Err(Error::invalid(format!(
+                "`workdir` of the workflow is `{folder}`, and `{FOLDER}` is the runner's own: name another folder"
             ))
             .with_class(FailureClass::Spec));
         }
@@ -222,6 +228,19 @@ fn tmpfs(target: &str) -> Mount {
         }),
         ..Mount::default()
     }
+}
+
+/// Whether a path leads to the folder of init, or below it.
+fn is_ours(path: &str) -> bool {
+    let mut real = PathBuf::from("/");
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => real.push(name),
+            Component::ParentDir => drop(real.pop()),
+            _ => {}
+        }
+    }
+    real.starts_with(FOLDER)
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {

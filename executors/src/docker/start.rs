@@ -25,7 +25,7 @@ use hybrid_runner_helper::payload::Private;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::engine::{found, is_status};
+use super::engine::{Engine, found, is_status};
 use super::feed::Feed;
 use super::look::{Container, Phase};
 use super::plan::Plan;
@@ -197,7 +197,8 @@ impl Starting<'_> {
         feed.write(split(payload)[0]).await?;
         fault::step("docker.start.fed");
         self.refuse_stopped().await?;
-        if !self.claim(container).await? {
+        // Whoever does it twice finds it done.
+        if !Engine::again(|| self.claim(container)).await? {
             return Ok(Claim::Lost);
         }
         fault::step("docker.start.claimed");
@@ -208,9 +209,11 @@ impl Starting<'_> {
     async fn complete(&self, mut feed: Feed, payload: &Private) -> Result<()> {
         let shared = self.shared;
         feed.write(split(payload)[1]).await?;
-        feed.await_start(shared, payload.expose()).await?;
+        let has_begun = feed.await_start(shared, payload.expose()).await?;
         fault::step("docker.start.begun");
-        shared.is_begun_now(self.spec.run);
+        if has_begun {
+            shared.is_begun_now(self.spec.run);
+        }
         Ok(())
     }
 
@@ -253,8 +256,9 @@ impl Starting<'_> {
         let payload = plan.encode()?;
         let mut feed = Feed::attach(shared, &claimed).await?;
         feed.write(payload.expose()).await?;
-        feed.await_start(shared, payload.expose()).await?;
-        shared.is_begun_now(self.spec.run);
+        if feed.await_start(shared, payload.expose()).await? {
+            shared.is_begun_now(self.spec.run);
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ pub(super) enum Level {
     Over {
         container: Container,
         end: Option<Box<End>>,
-        /// A stop of ours was asked for.
+        /// A stop of ours was asked for, where the end may be one.
         stopped: bool,
     },
 }
@@ -47,7 +47,7 @@ pub(super) fn of(run: RunId, level: &Level) -> Status {
             stopped,
         } => {
             let outcome = match end {
-                Some(end) => outcome(end, container),
+                Some(end) => outcome(end, container, *stopped),
                 None => untold(container, *stopped),
             };
             (finished(outcome), end.as_deref().and_then(left))
@@ -96,8 +96,12 @@ fn left(end: &End) -> Option<String> {
 }
 
 /// By what init recorded.
-fn outcome(end: &End, container: &Container) -> Outcome {
+fn outcome(end: &End, container: &Container, stopped: bool) -> Outcome {
     match &end.how {
+        How::Stopped { .. } if !stopped => Outcome::Failed(Failure::new(
+            FailureClass::Killed,
+            "the first process of the container was told to stop by a signal, and not by a stop of the run: by the work itself, or by `docker kill`",
+        )),
         How::SpawnFailed(failure) => Outcome::Failed(not_spawned(failure)),
         How::Signaled(9) | How::Exited(137) if container.oom_killed => {
             Outcome::Failed(ending::out_of_memory())

@@ -18,7 +18,7 @@ use hybrid_runner_helper::container::stop_signal;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::engine::{found, is_status};
+use super::engine::{Engine, found, is_status};
 use super::look::{Container, Phase, Seen};
 use super::records::is_unreadable;
 
@@ -55,14 +55,18 @@ pub(super) async fn stop(shared: &Arc<Shared>, run: RunId, grace: Duration) -> R
 
 /// Forbids a start for ever.
 async fn mark(shared: &Shared, run: RunId) -> Result<()> {
-    let volume = VolumeCreateRequest {
-        name: Some(shared.names.stopped(run)),
-        labels: Some(shared.names.labels(run)),
-        ..VolumeCreateRequest::default()
+    let docker = shared.engine.order()?;
+    let make = || async {
+        let volume = VolumeCreateRequest {
+            name: Some(shared.names.stopped(run)),
+            labels: Some(shared.names.labels(run)),
+            ..VolumeCreateRequest::default()
+        };
+        let made = docker.create_volume(volume).await;
+        made.map(drop)
+            .map_err(|error| shared.engine.failed("mark the run as stopped", error))
     };
-    let made = shared.engine.order()?.create_volume(volume).await;
-    made.map(drop)
-        .map_err(|error| shared.engine.failed("mark the run as stopped", error))
+    Engine::again(make).await
 }
 
 /// One try; whether the stop will be carried out without us.

@@ -10,6 +10,7 @@ use hybrid_runner_core::{Finding, RunId};
 use hybrid_runner_helper::container::FOLDER;
 
 use super::Shared;
+use super::carrier;
 use super::engine::{found, is_status};
 use super::plan::Plan;
 
@@ -21,22 +22,32 @@ impl Shared {
     /// Whether the engine makes a container as the section describes it. The section's image must be there.
     pub(super) async fn trial(&self) -> Finding {
         match self.try_section().await {
-            Ok(()) => Finding::ok("makes containers as the section describes them"),
+            Ok(true) => Finding::ok("makes containers as the section describes them"),
+            Ok(false) => {
+                let carrier = carrier::name();
+                Finding::warning(format!(
+                    "the volume `{carrier}` does not hold init as it was laid: the next start lays it anew; if that is refused, remove the volume (`docker volume rm {carrier}`)"
+                ))
+            }
             Err(error) => Finding::of_error(&self.blamed(error)),
         }
     }
 
-    async fn try_section(&self) -> Result<()> {
+    /// Whether the volume of init, if there is one, is as it was laid.
+    async fn try_section(&self) -> Result<bool> {
         let spec = RunSpec::new(RunId::generate().attempt(1), "check".parse()?, ["true"]);
         let plan = Plan::of(&spec, &Secrets::none(), &self.settings)?;
-        let mut body = plan.body(self, "", "");
+        let carrier = carrier::name();
+        let has_carrier = self.has_volume(&carrier).await?;
+        let mut body = plan.body(self, "", &carrier);
         // It belongs to no run.
         let owner = self.names.trial();
         body.labels = Some(HashMap::from([(TRIAL.to_owned(), owner.clone())]));
-        if let Some(mounts) = body
-            .host_config
-            .as_mut()
-            .and_then(|host| host.mounts.as_mut())
+        if !has_carrier
+            && let Some(mounts) = body
+                .host_config
+                .as_mut()
+                .and_then(|host| host.mounts.as_mut())
         {
             mounts.retain(|mount| mount.target.as_deref() != Some(FOLDER));
         }
@@ -53,11 +64,17 @@ impl Shared {
             made = docker.create_container(Some(options), body).await;
         }
         made.map_err(|error| self.engine.failed(DONE, error))?;
-        self.discard_trial(&owner).await
+        let is_laid = if has_carrier {
+            self.is_laid(&owner).await
+        } else {
+            Ok(true)
+        };
+        self.discard_trial(&owner).await?;
+        is_laid
     }
 
     async fn discard_trial(&self, name: &str) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::default().v(false).build();
+        let options = RemoveContainerOptionsBuilder::default().v(true).build();
         let removed = self
             .engine
             .order()?

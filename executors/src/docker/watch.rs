@@ -8,6 +8,7 @@ use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::{RunId, Status};
 use hybrid_runner_helper::container::End;
+use hybrid_runner_helper::end::How;
 use tokio::time::sleep;
 
 use super::Shared;
@@ -81,7 +82,9 @@ impl Shared {
             }
             Seen::Claimed(container) => {
                 let end = self.end_of(&container).await?;
-                let stopped = end.is_none() && self.is_stopped(run).await?;
+                // The work, too, can send init the signal of a stop.
+                let may_be = |end: &End| matches!(end.how, How::Stopped { .. });
+                let stopped = end.as_deref().is_none_or(may_be) && self.is_stopped(run).await?;
                 Level::Over {
                     container,
                     end,

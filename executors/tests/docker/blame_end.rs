@@ -85,6 +85,11 @@ async fn a_working_directory_that_cannot_be_is_named() {
     spec.workdir = Some("/etc/passwd/below".to_owned());
     let (_, failure) = bench.refused(&spec).await;
     assert_blames(&failure, FailureClass::Spec, &["workdir"], "passwd");
+    for folder in ["/.hr/private/run", "/tmp/..//.hr/new"] {
+        spec.workdir = Some(folder.to_owned());
+        let (_, failure) = bench.refused(&spec).await;
+        assert_blames(&failure, FailureClass::Spec, &["`workdir`", folder], "");
+    }
 }
 
 fn with_memory(bench: &Bench, script: &str) -> RunSpec {
@@ -322,6 +327,9 @@ async fn an_end_by_the_work_itself_is_its_own() {
         (failure.class, failure.signal),
         (FailureClass::Killed, Some(9))
     );
+    // The signal of a stop, which nobody has asked for.
+    let failure = bench.failure_of(&bench.spec("kill -34 1; sleep 9")).await;
+    assert_eq!(failure.class, FailureClass::Killed, "{failure:?}");
 }
 
 #[tokio::test]

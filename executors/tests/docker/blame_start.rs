@@ -287,6 +287,7 @@ async fn what_the_section_names_and_the_engine_does_not_have_is_named() {
             FailureClass::Backend,
             "nobody-knows-me",
         ),
+        (json!({ "user": "-1" }), FailureClass::Backend, "in range"),
         (
             json!({ "extra_hosts": ["no address"] }),
             FailureClass::Backend,

@@ -1,14 +1,18 @@
 //! Names and owners do not collide, nothing is left, and what somebody else does to our objects does no harm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters::{
-    RemoveContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    RenameContainerOptionsBuilder,
+    CommitContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptions,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use hybrid_runner_core::executor::Progress;
-use hybrid_runner_core::run::Outcome;
+use hybrid_runner_core::run::{FailureClass, Outcome};
 use hybrid_runner_core::secret::{References, Secrets};
 use serde_json::json;
 
@@ -218,4 +222,202 @@ async fn a_container_that_is_removed_while_it_is_made_ready_is_made_again() {
     bench.remove(&run).await;
     let forced = RemoveContainerOptionsBuilder::default().force(true).build();
     drop(client.remove_container(&name, Some(forced)).await);
+}
+
+/// An image of the scripts with what is given, made as an operator would: path, content.
+async fn image_with(client: &bollard::Docker, name: &str, path: &str, content: &[u8]) {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, path, content).unwrap();
+    let body = ContainerCreateBody {
+        image: Some(crate::place::BUSYBOX.to_owned()),
+        cmd: Some(vec!["true".to_owned()]),
+        ..ContainerCreateBody::default()
+    };
+    let made = client.create_container(None, body).await.unwrap().id;
+    let options = UploadToContainerOptionsBuilder::default().path("/").build();
+    let archive = bollard::body_full(archive.into_inner().unwrap().into());
+    client
+        .upload_to_container(&made, Some(options), archive)
+        .await
+        .unwrap();
+    commit(client, &made, name, "VOLUME /data").await;
+    client
+        .remove_container(&made, None::<RemoveContainerOptions>)
+        .await
+        .unwrap();
+}
+
+async fn commit(client: &bollard::Docker, container: &str, name: &str, changes: &str) {
+    let options = CommitContainerOptionsBuilder::default()
+        .container(container)
+        .repo(name)
+        .tag("1")
+        .changes(changes)
+        .build();
+    client
+        .commit_container(options, ContainerConfig::default())
+        .await
+        .unwrap();
+}
+
+async fn volumes(client: &bollard::Docker) -> Vec<String> {
+    let volumes = client.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>);
+    let volumes = volumes.await.unwrap().volumes.unwrap();
+    volumes.into_iter().map(|volume| volume.name).collect()
+}
+
+#[tokio::test]
+async fn what_an_image_or_somebody_puts_in_the_place_of_init_is_not_run() {
+    let Some(own) = Own::up(&[]).await else {
+        return;
+    };
+    let settings = json!({ "image": "spoilt:1" });
+    let mut bench = Bench::at(own.host.clone(), settings, References::none());
+    let client = bench.place.client();
+    image_with(&client, "spoilt", ".hr/init", b"#!/bin/sh\necho spoilt\n").await;
+    let mut spec = bench.spec("cat $KEY_FILE; ls -A /.hr");
+    spec.files.insert("KEY_FILE".into(), "the file ".into());
+    let round = async |bench: &Bench| {
+        let mut spec = spec.clone();
+        spec.run = bench.spec("").run;
+        let run = bench.start(&spec).await;
+        assert_eq!(bench.text(&run).await, "the file init\nprivate\n");
+        assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+        bench.remove(&run).await;
+    };
+    round(&bench).await;
+    // With what belongs to the image's VOLUME nothing is left, neither of the start nor of a check.
+    let says = async |bench: &Bench| {
+        let findings = within(Duration::from_mins(1), "the check", bench.docker.examine());
+        findings.await.pop().unwrap().message
+    };
+    assert!(says(&bench).await.contains("makes containers"));
+    let names = volumes(&client).await;
+    let [carrier] = names.as_slice() else {
+        panic!("{names:?}")
+    };
+    let folder = own
+        .folder()
+        .join("data/volumes")
+        .join(carrier)
+        .join("_data");
+    // What can be mended is.
+    let owned = |owner| std::os::unix::fs::chown(folder.join("init"), Some(owner), Some(owner));
+    for spoil in [
+        &|| owned(1000),
+        &|| std::fs::remove_dir(folder.join("private")),
+        &|| std::fs::set_permissions(folder.join("init"), Permissions::from_mode(0o4755)),
+    ] as [&dyn Fn() -> std::io::Result<()>; 3]
+    {
+        spoil().unwrap();
+        bench.anew();
+        assert!(says(&bench).await.contains(carrier.as_str()));
+        round(&bench).await;
+        assert!(says(&bench).await.contains("makes containers"));
+    }
+    // What cannot be is refused by name.
+    std::fs::write(folder.join("more"), "more").unwrap();
+    bench.anew();
+    let (_, failure) = bench.refused(&bench.spec("true")).await;
+    assert_eq!(failure.class, FailureClass::Backend, "{failure:?}");
+    let advice = format!("docker volume rm {carrier}");
+    assert!(failure.message.contains(&advice), "{failure:?}");
+}
+
+#[tokio::test]
+async fn who_loses_its_turn_at_the_volume_of_init_takes_another_and_the_dead_hold_nobody_up() {
+    let Some(own) = Own::up(&[]).await else {
+        return;
+    };
+    let mut bench = Bench::at(own.host.clone(), json!({}), References::none());
+    let client = bench.place.client();
+    let laying = async || {
+        let filters = HashMap::from([(
+            "label".to_owned(),
+            vec!["io.hybrid-runner.laying".to_owned()],
+        )]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = client.list_containers(Some(options)).await.unwrap();
+        found.into_iter().next().and_then(|container| container.id)
+    };
+    let forced = || Some(RemoveContainerOptionsBuilder::default().force(true).build());
+    let taken = async {
+        until("the turn", async || match laying().await {
+            Some(id) => client.remove_container(&id, forced()).await.is_ok(),
+            None => false,
+        })
+        .await;
+    };
+    let limit = Duration::from_secs(5);
+    let (run, _) = futures::join!(bench.begin("echo done"), tokio::time::timeout(limit, taken));
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+
+    // Left in the midst of it, as by somebody who dies.
+    bench.anew();
+    let spec = bench.spec("echo done");
+    let (secrets, progress) = (Secrets::none(), Progress::none());
+    tokio::select! {
+        biased;
+        () = until("the turn", async || laying().await.is_some()) => {}
+        _ = bench.docker.start(&spec, &secrets, &progress) => {}
+    }
+    bench.anew();
+    let started = bench.docker.start(&spec, &secrets, &progress);
+    let run = within(Duration::from_secs(30), "a start behind a death", started);
+    let run = run.await.unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+    assert_eq!(laying().await, None);
+}
+
+#[tokio::test]
+async fn what_an_operator_makes_of_our_container_is_not_ours() {
+    let Some(bench) = Bench::new() else { return };
+    let client = bench.place.client();
+    let spec = bench.spec("echo done");
+    let run = bench.start(&spec).await;
+    bench.end(&run).await;
+    let image = format!("hybrid-runner-test/committed-{}", run.run);
+    commit(
+        &client,
+        &bench.place.container(run.run),
+        &image,
+        "LABEL by=operator",
+    )
+    .await;
+    bench.remove(&run).await;
+    // With an entry point of the operator's, and with ours, which the image has kept.
+    let mut theirs = Vec::new();
+    for entrypoint in [Some(vec!["/bin/sh".to_owned()]), None] {
+        let body = ContainerCreateBody {
+            image: Some(format!("{image}:1")),
+            entrypoint,
+            ..ContainerCreateBody::default()
+        };
+        theirs.push(client.create_container(None, body).await.unwrap().id);
+    }
+    assert_eq!(bench.listed().await, []);
+    // Nothing of the run is there any more.
+    let again = bench.start(&spec).await;
+    assert_eq!(bench.text(&again).await, "done\n");
+    bench.remove(&again).await;
+    for container in &theirs {
+        let removed = client.remove_container(container, None::<RemoveContainerOptions>);
+        assert!(removed.await.is_ok(), "what is not ours was taken");
+    }
+    client
+        .remove_image(
+            &format!("{image}:1"),
+            None::<bollard::query_parameters::RemoveImageOptions>,
+            None,
+        )
+        .await
+        .unwrap();
 }

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_core::executor::{Executor, Handle};
+use hybrid_runner_core::error::Error;
+use hybrid_runner_core::executor::{Executor, Handle, Progress};
 use hybrid_runner_core::log::LogItem;
-use hybrid_runner_core::run::Outcome;
+use hybrid_runner_core::run::{Outcome, State};
+use hybrid_runner_core::secret::Secrets;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -28,6 +30,8 @@ enum Fault {
     Twice(usize),
     /// So many bytes and the rest of their chunk, then the engine's word that it cannot read on, as behind a full disk.
     Torn(usize),
+    /// All but a byte that comes alone, at which both sides are told that the other has ended.
+    Swallow,
 }
 
 /// What the engine says behind a record that it could write in part only.
@@ -106,6 +110,7 @@ async fn spoilt(
 ) -> std::io::Result<()> {
     let limit = match fault {
         Fault::Instead(words) => return client.write_all(words).await,
+        Fault::Swallow => return swallow(client, server).await,
         Fault::Stall(limit) | Fault::Cut(limit) | Fault::Twice(limit) | Fault::Torn(limit) => limit,
     };
     let mut all = Vec::new();
@@ -135,6 +140,22 @@ async fn spoilt(
             std::future::pending().await
         }
         _ => client.write_all(&all[..limit.min(all.len())]).await,
+    }
+}
+
+async fn swallow(client: &mut UnixStream, server: &mut UnixStream) -> std::io::Result<()> {
+    let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        tokio::select! {
+            length = client.read(&mut up) => match length? {
+                0 | 1 => return Ok(()),
+                length => server.write_all(&up[..length]).await?,
+            },
+            length = server.read(&mut down) => match length? {
+                0 => return Ok(()),
+                length => client.write_all(&down[..length]).await?,
+            },
+        }
     }
 }
 
@@ -262,6 +283,9 @@ async fn an_answer_about_the_container_that_says_nothing_costs_no_line() {
     for answer in [
         REFUSED,
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        // A container of which nothing is said has not ended.
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{\"Id\":\"x\"}",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n{\"Id\":\"x\",\"State\":{}}",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
         b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
         // Neither the container is there nor a list: it is not the engine that says so.
@@ -343,6 +367,8 @@ async fn an_answer_that_says_nothing_does_not_fail_a_start() {
         "/volumes/create",
         "create?name=hybrid-runner-init",
         "/archive",
+        "/attach",
+        "/rename",
     ] {
         let folder = tempfile::tempdir().unwrap();
         let engine = bench.place.host();
@@ -350,8 +376,52 @@ async fn an_answer_that_says_nothing_does_not_fail_a_start() {
         let host = format!("unix://{}", proxy.path.display());
         bench.docker = bench.place.docker_at("one", &host);
         let run = bench.begin("exit 4").await;
-        assert_eq!(proxy.spoilt.load(Ordering::SeqCst), 2, "{of}");
+        // The engine does what it is asked to, and its answer is spoilt: a name that was given is not given again.
+        let times = if of == "/rename" { 1 } else { 2 };
+        assert_eq!(proxy.spoilt.load(Ordering::SeqCst), times, "{of}");
         assert_eq!(exit_code(&bench.end(&run).await), Some(4), "{of}");
+        bench.remove(&run).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_behind_the_claim_does_not_let_nothing_run() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let engine = bench.place.host();
+    let proxy = Proxy::start(folder.path(), engine, "/attach", Fault::Swallow, 1);
+    let host = format!("unix://{}", proxy.path.display());
+    bench.docker = bench.place.docker_at("one", &host);
+    let spec = bench.spec("exit 4");
+    let (secrets, progress) = (Secrets::none(), Progress::none());
+    let started = bench.docker.start(&spec, &secrets, &progress);
+    let error = within(Duration::from_mins(1), "a start", started).await;
+    assert!(error.as_ref().is_err_and(Error::is_transient), "{error:?}");
+    assert_eq!(proxy.spoilt.load(Ordering::SeqCst), 1);
+    let status = bench.status(&Handle::of(spec.run)).await.unwrap();
+    assert_eq!(status.state.rank(), State::Starting.rank(), "{status:?}");
+    let run = bench.start(&spec).await;
+    assert_eq!(exit_code(&bench.end(&run).await), Some(4));
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_says_nothing_does_not_fail_a_stop() {
+    let Some(bench) = Bench::new() else { return };
+    for of in ["/volumes/create", "/containers/hr-"] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = bench.place.host();
+        let proxy = Proxy::start(folder.path(), engine, of, Fault::Instead(REFUSED), 2);
+        let host = format!("unix://{}", proxy.path.display());
+        let through = bench.place.docker_at("one", &host);
+        let run = bench.begin("sleep 600 & wait").await;
+        let stopped = through.stop(&run, Duration::ZERO);
+        let stopped = within(Duration::from_mins(1), "the stop", stopped).await;
+        assert!(stopped.is_ok(), "{of}: {stopped:?}");
+        assert_eq!(proxy.spoilt.load(Ordering::SeqCst), 2, "{of}");
+        assert!(matches!(bench.end(&run).await, Outcome::Stopped { .. }));
         bench.remove(&run).await;
     }
 }

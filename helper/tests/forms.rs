@@ -265,3 +265,18 @@ fn lines_are_hidden_alone_as_their_whole_is() {
         }
     }
 }
+
+#[test]
+fn a_value_whose_ends_of_lines_were_changed_is_hidden() {
+    for (value, printed) in [
+        ("abcd123\r\nwxyz987\r\n", "1<abcd123\nwxyz987\n>"),
+        ("abcd123\nwxyz987", "2<abcd123\r\nwxyz987\r\n>"),
+        ("user7\r\nhunter2\nend", "3<user7\nhunter2\nend>"),
+    ] {
+        let masked = patterns(value).mask(printed.as_bytes());
+        let masked = String::from_utf8_lossy(&masked).into_owned();
+        for line in value.lines() {
+            assert!(!masked.contains(line), "{printed:?} became {masked:?}");
+        }
+    }
+}

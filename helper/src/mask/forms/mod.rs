@@ -69,6 +69,7 @@ fn add_value(value: &[u8], breadth: Option<Breadth>, nested: u32, needles: &mut 
         add_whole(value, breadth, needles);
     }
     if trimmed.contains(&b'\n') {
+        add_other_ends(trimmed, needles);
         for line in trimmed.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.len() >= MIN_LINE {
                 add_forms(line, breadth, needles);
@@ -81,6 +82,19 @@ fn add_value(value: &[u8], breadth: Option<Breadth>, nested: u32, needles: &mut 
             add_value(&leaf, breadth, nested - 1, needles);
             sys::wipe(&mut leaf);
         }
+    }
+}
+
+/// The text with the other ends of lines: text modes and terminals change them, and what runs pods drops a CR before an LF.
+fn add_other_ends(text: &[u8], needles: &mut Needles) {
+    let lines: Vec<&[u8]> = text
+        .split(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .collect();
+    for end in [&b"\n"[..], b"\r\n"] {
+        let mut other = lines.join(end);
+        needles.push(&other);
+        sys::wipe(&mut other);
     }
 }
 

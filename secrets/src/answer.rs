@@ -14,6 +14,10 @@ use hybrid_runner_core::error::{Error, ErrorKind};
 #[cfg(feature = "_web")]
 const WORDS: usize = 400;
 
+/// Begins what of a store's words repeats our request.
+#[cfg(feature = "_web")]
+const REPEATED: &str = "The Canonical String for this request";
+
 /// Why a store gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -96,7 +100,7 @@ impl Refusal {
     }
 }
 
-/// What the store itself said. Never a value: stores do not put one into an error.
+/// What the store itself said. Never a value: stores do not put one into an error; nor what we are known by, which some do.
 #[derive(Debug)]
 struct Answer {
     refusal: Refusal,
@@ -125,8 +129,10 @@ pub(crate) fn refused(
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     let clean = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Behind these words AWS repeats the whole request that was signed wrongly, with the token in it.
+    let clean = clean.split(REPEATED).next().unwrap_or_default();
     let cut: String = clean.chars().take(WORDS).collect();
-    let cut = cut.trim_end_matches('.');
+    let cut = cut.trim_end_matches(['.', ' ']);
     let said = if cut.is_empty() {
         format!("`{code}`")
     } else {
@@ -199,5 +205,17 @@ mod tests {
         assert_eq!(again.report(), error.report());
         assert!(again.report().starts_with("slow down: `429`: no way xxx"));
         assert!(again.report().len() < 500);
+    }
+
+    #[test]
+    #[cfg(feature = "_web")]
+    fn our_own_request_is_not_told_again() {
+        let words = "The signature does not match. The Canonical String for this request should have been\n'POST\nx-amz-security-token:FQoGZXIvYXdz'";
+        let error = refused(Refusal::Identity, "no", "InvalidSignatureException", words);
+        let report = error.report();
+        assert_eq!(
+            report,
+            "no: `InvalidSignatureException`: The signature does not match"
+        );
     }
 }

@@ -10,6 +10,8 @@ use google_cloud_secretmanager_v1::model::{
 };
 use google_cloud_secretmanager_v1::stub::SecretManagerService;
 
+use crate::web;
+
 /// Makes the one request that is needed here.
 #[derive(Debug)]
 pub(super) struct Http {
@@ -40,14 +42,15 @@ impl SecretManagerService for Http {
             .map_err(failed)?;
         let status = answer.status();
         if status.is_success() {
-            let body = answer.bytes().await.map_err(failed)?;
+            let body = web::body(answer).await.map_err(failed)?;
             // Its position may tell of values: nothing of the error goes on.
             let found = serde_json::from_slice(&body)
                 .map_err(|_| Error::deser("not an answer of Secret Manager"));
             return found.map(Response::from);
         }
         let headers = answer.headers().clone();
-        let body = answer.bytes().await.map_err(failed)?;
+        let body = web::body(answer).await.map_err(failed)?;
+        let body = bytes::Bytes::copy_from_slice(&body);
         Err(match Status::try_from(&body) {
             Ok(said) => {
                 Error::service_with_http_metadata(said, Some(status.as_u16()), Some(headers))

@@ -11,6 +11,7 @@ use super::config::{Auth, Settings};
 use super::error::Asked;
 use crate::credential::Source;
 use crate::remote::Section as _;
+use crate::web;
 
 /// A client that is logged in.
 pub(crate) struct Client {
@@ -138,8 +139,21 @@ impl Client {
         }
         let answer = request.send().await?;
         let status = answer.status();
-        let body = Zeroizing::new(answer.bytes().await?.to_vec());
+        let mut body = web::body(answer).await?;
+        if !status.is_success() {
+            self.leave_out_token(&mut body);
+        }
         Ok(Answer { status, body })
+    }
+
+    /// What stands before a server may tell in an error what it was asked with.
+    fn leave_out_token(&self, body: &mut Zeroizing<Vec<u8>>) {
+        // To be looked for, so that it is not shown.
+        let token = self.token.expose_secret();
+        if !token.is_empty() {
+            let text = Zeroizing::new(String::from_utf8_lossy(body).into_owned());
+            *body = Zeroizing::new(text.replace(token, "***").into_bytes());
+        }
     }
 
     /// Whom the token stands for; `None` if it is not accepted.

@@ -75,8 +75,8 @@ pub async fn ask_through(
         .spawn(command)
         .map_err(|error| not_run(what, &program, error))?;
     let answer = answer(what, &program, child, Some(placed.stdout), input, otherwise).await;
-    // It has ended, and what it printed was read to its end.
-    if let Err(error) = outlet::remove(&placed.path) {
+    // It has ended; what it has started may be at work still. If nobody is, the pipe is put away.
+    if let Err(error) = outlet::holders(&placed.path) {
         tracing::debug!(path = %placed.path.display(), %error, "a pipe that nobody uses is left");
     }
     answer

@@ -19,7 +19,7 @@ use std::time::Duration;
 use hybrid_runner_core::error::{Error, Result};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Client, Proxy, Url};
-#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
+#[cfg(any(feature = "gcp", feature = "vault"))]
 use zeroize::Zeroizing;
 
 /// A host that is there accepts a connection within this.
@@ -28,11 +28,11 @@ const CONNECT: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(90);
 
 /// No store's answer is longer: values are at most 1 MiB, and come in base64.
-#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
+#[cfg(any(feature = "gcp", feature = "vault"))]
 const LONGEST: usize = 4 << 20;
 
 /// The body of an answer; of one that is longer than any store's, the beginning.
-#[cfg(any(feature = "aws", feature = "gcp", feature = "vault"))]
+#[cfg(any(feature = "gcp", feature = "vault"))]
 pub(crate) async fn body(mut answer: reqwest::Response) -> reqwest::Result<Zeroizing<Vec<u8>>> {
     let mut body = Zeroizing::new(Vec::new());
     while body.len() < LONGEST

@@ -3,19 +3,19 @@
 //!
 //! The writing end is locked when it is made. The lock belongs to the open file, which all processes share that have inherited
 //! it, so it lasts until the last of them is gone. A pipe it is all the same: nothing that passes through it is on disk, and
-//! without a reader the program is told so (`EPIPE`) as by any other. A child with a stdout of its own (`id=$(sbatch …)`) is known by the mark
-//! and the program's process group, whose number stands in a file beside the pipe. Who is to live on, and not be waited for,
-//! leaves both: another stdout, a session of its own.
+//! without a reader the program is told so (`EPIPE`) as by any other. A child with a stdout of its own (`id=$(sbatch …)`) is known by its session,
+//! with the mark or in the program's process group; both numbers stand in a file beside the pipe. Who is to live on, and not be waited
+//! for, leaves both: another stdout, a session of its own.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
@@ -29,7 +29,7 @@ const FRESH: &str = ".";
 /// How long a process takes to be gone that was just killed.
 const MOMENT: Duration = Duration::from_millis(300);
 /// Between two looks. The system has no event for this.
-const TRY: Duration = Duration::from_millis(10);
+const TRY: Duration = Duration::from_millis(30);
 
 /// A named pipe with both of its ends.
 #[derive(Debug)]
@@ -98,9 +98,12 @@ impl Outlet {
         // Our copy of what it writes to: the end would never come.
         drop(command);
         if let Some(group) = child.id()
-            && let Err(error) = std::fs::write(group_file(&self.path), group.to_string())
+            && let Ok(session) = getsid(None)
         {
-            tracing::debug!(%error, "the process group is not noted: all that have the mark count");
+            let numbers = format!("{group} {}", session.as_raw_nonzero());
+            if let Err(error) = std::fs::write(group_file(&self.path), numbers) {
+                tracing::debug!(%error, "the process group is not noted: all that have the mark count");
+            }
         }
         let placed = Placed {
             stdout: self.reader,
@@ -118,8 +121,6 @@ pub struct Holders(Vec<Process>);
 struct Process {
     id: i32,
     name: String,
-    has_pipe: bool,
-    is_in_group: bool,
 }
 
 impl fmt::Display for Holders {
@@ -146,11 +147,14 @@ impl Holders {
         }
     }
 
-    /// Of these the one that was started, and not what it has started.
+    /// Of these the one that was started, and not what it has started; all, if that one is gone.
     #[must_use]
     pub fn leader(mut self, path: &Path) -> Self {
-        let group = group_of(path);
-        self.0.retain(|process| Some(process.id) == group);
+        let group = group_of(path).map(|(group, _)| group);
+        let leads = |process: &Process| Some(process.id) == group;
+        if self.0.iter().any(leads) {
+            self.0.retain(leads);
+        }
         self
     }
 }
@@ -177,9 +181,9 @@ pub fn holders(path: &Path) -> io::Result<Option<Holders>> {
         }
     }
     drop(file);
-    let marked = marked(path)?;
-    if is_locked || !marked.is_empty() {
-        return Ok(Some(Holders(marked)));
+    let left = left(path, is_locked)?;
+    if is_locked || !left.is_empty() {
+        return Ok(Some(Holders(left)));
     }
     remove(path)?;
     Ok(None)
@@ -203,17 +207,20 @@ pub async fn after_a_moment<T>(
     }
 }
 
-/// Who has any of the pipes in a folder, apart from one, and which. Those that nobody has are put away.
+/// Who has any of the pipes in a folder, apart from one, by pipe. Those that nobody has are put away.
 ///
 /// # Errors
 ///
 /// The folder, or a pipe in it, cannot be looked at.
-pub fn any_holders(folder: &Path, but: Option<&Path>) -> io::Result<Option<(PathBuf, Holders)>> {
+pub fn any_holders(
+    folder: &Path,
+    but: Option<&Path>,
+) -> io::Result<Option<Vec<(PathBuf, Holders)>>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,
     };
-    let mut any = None;
+    let mut all = Vec::new();
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -222,10 +229,10 @@ pub fn any_holders(folder: &Path, but: Option<&Path>) -> io::Result<Option<(Path
             && Some(&*path) != but
             && let Some(held) = holders(&path)?
         {
-            any = Some((path, held));
+            all.push((path, held));
         }
     }
-    Ok(any)
+    Ok(Some(all).filter(|all| !all.is_empty()))
 }
 
 /// Forgets a pipe, whoever has it.
@@ -249,59 +256,73 @@ fn group_file(path: &Path) -> PathBuf {
     path.into()
 }
 
-fn group_of(path: &Path) -> Option<i32> {
-    let group = std::fs::read_to_string(group_file(path)).ok()?;
-    group.trim().parse().ok()
+/// The program's process group, and its session.
+fn group_of(path: &Path) -> Option<(i32, i32)> {
+    let numbers = std::fs::read_to_string(group_file(path)).ok()?;
+    let (group, session) = numbers.split_once(' ')?;
+    Some((group.parse().ok()?, session.parse().ok()?))
 }
 
-/// The processes with the mark that are in the program's group, or have its pipe; all that have the mark, if the group is not known.
-fn marked(path: &Path) -> io::Result<Vec<Process>> {
-    let group = group_of(path);
+/// The processes that have the pipe, or are of the program's session and have the mark or are in its group; all that have the
+/// mark, if the group is not known. A mark can be written over, and that of another user's process cannot be read.
+fn left(path: &Path, is_locked: bool) -> io::Result<Vec<Process>> {
+    let numbers = group_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mark = format!("{MARK}={name}");
-    let mut marked = Vec::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let folder = entry?.path();
         let id = folder
             .file_name()
             .and_then(|name| name.to_str()?.parse().ok());
         // Processes end while they are looked at.
-        let (Some(id), Ok(environment)) = (id, std::fs::read(folder.join("environ"))) else {
+        let (Some(id), Ok(stat)) = (id, std::fs::read_to_string(folder.join("stat"))) else {
             continue;
         };
-        if !environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark.as_bytes())
-        {
+        // Behind the name, which may hold anything: state, parent, group, session.
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let [state, _, group, session, ..] = fields[..] else {
+            continue;
+        };
+        if matches!(state, "Z" | "X") {
             continue;
         }
-        let Ok(stat) = std::fs::read_to_string(folder.join("stat")) else {
+        let is_of = |(its_group, its_session): (i32, i32)| {
+            (
+                group.parse() == Ok(its_group),
+                session.parse() == Ok(its_session),
+            )
+        };
+        let (in_group, in_session) = numbers.map_or((false, true), is_of);
+        if !in_session && !is_locked {
             continue;
-        };
-        // Behind the name, which may hold anything: state, parent, group.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let [state, _, its_group, ..] = fields[..] else {
-            continue;
-        };
-        let process = Process {
-            id,
-            name: std::fs::read_to_string(folder.join("comm"))
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-            has_pipe: std::fs::read_link(folder.join("fd/1")).is_ok_and(|stdout| stdout == path),
-            is_in_group: group.is_none_or(|group| its_group.parse() == Ok(group)),
-        };
-        if !matches!(state, "Z" | "X") && (process.has_pipe || process.is_in_group) {
-            marked.push(process);
+        }
+        let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
+        let has_mark = environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes());
+        let is_left = in_session && (has_mark || in_group);
+        if is_left || (has_mark && has_pipe(&folder, path)) {
+            let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+            found.push(Process {
+                id,
+                name: name.trim().to_owned(),
+            });
         }
     }
-    Ok(marked)
+    Ok(found)
+}
+
+/// Whether a process has the pipe open.
+fn has_pipe(process: &Path, path: &Path) -> bool {
+    let Ok(pipe) = std::fs::metadata(path) else {
+        return false;
+    };
+    let files = std::fs::read_dir(process.join("fd"));
+    let files = files.into_iter().flatten().flatten();
+    let mut files = files.filter_map(|file| std::fs::metadata(file.path()).ok());
+    files.any(|file| (file.dev(), file.ino()) == (pipe.dev(), pipe.ino()))
 }
 
 #[cfg(test)]
@@ -312,6 +333,11 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    /// The mark is made of it, and all tests are of one session.
+    fn name() -> String {
+        format!("{}.1", uuid::Uuid::now_v7())
+    }
 
     fn sh(path: &Path, script: &str, argument: &Path) -> (Child, Placed) {
         let mut command = Command::new("/bin/sh");
@@ -331,7 +357,10 @@ mod tests {
     /// A program that was killed, whose child goes on until it is let: whether it is seen, and its job is not.
     async fn a_child_is_seen(child: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let (path, go) = (folder.path().join("out/one.1"), folder.path().join("go"));
+        let (path, go) = (
+            folder.path().join("out").join(name()),
+            folder.path().join("go"),
+        );
         mknodat(CWD, &go, FileType::Fifo, Mode::RWXU, 0).unwrap();
         let script = format!("setsid sleep 60 >/dev/null & echo $!; {child}");
         let (mut program, placed) = sh(&path, &script, &go);
@@ -351,10 +380,8 @@ mod tests {
         program.kill().await.unwrap();
         let held = holders(&path).unwrap().expect("the child is at work");
         assert!(held.to_string().contains("(`cat`)"), "{held}");
-        assert_eq!(
-            any_holders(path.parent().unwrap(), None).unwrap(),
-            Some((path.clone(), held))
-        );
+        let any = any_holders(path.parent().unwrap(), None).unwrap();
+        assert_eq!(any, Some(vec![(path.clone(), held)]));
         // It opens, and ends.
         drop(std::fs::OpenOptions::new().write(true).open(&go).unwrap());
         until_free(&path).await;
@@ -376,26 +403,30 @@ mod tests {
     async fn a_child_is_seen_whose_output_is_captured() {
         a_child_is_seen("id=$(cat \"$0\"); echo $id").await;
         a_child_is_seen("cat \"$0\" >/dev/null 2>&1; exit").await;
+        // One that makes a process group of its own, and one that has lost the mark.
+        a_child_is_seen("id=$(timeout 60 cat \"$0\"); echo $id").await;
+        a_child_is_seen("id=$(env -i cat \"$0\"); echo $id").await;
     }
 
     #[tokio::test]
     async fn what_is_at_work_can_be_ended() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("one");
+        let path = folder.path().join(name());
         let (mut program, _placed) = sh(&path, "sleep 60; exit", &path);
-        holders(&path).unwrap().unwrap().kill();
-        timeout(LIMIT, program.wait()).await.unwrap().unwrap();
-        let look = || holders(&path);
-        assert_eq!(
-            timeout(LIMIT, after_a_moment(look)).await.unwrap().unwrap(),
-            None
-        );
+        let ended = async {
+            // What is killed may have started another just before.
+            while let Some(held) = after_a_moment(|| holders(&path)).await.unwrap() {
+                held.kill();
+            }
+            program.wait().await.unwrap()
+        };
+        assert!(!timeout(LIMIT, ended).await.unwrap().success());
     }
 
     #[tokio::test]
     async fn it_is_a_pipe_like_another() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("one");
+        let path = folder.path().join(name());
         let (mut program, mut placed) = sh(&path, "head -c 300000 /dev/zero", &path);
         let mut read = Vec::new();
         let whole = placed.stdout.read_to_end(&mut read);

@@ -35,11 +35,15 @@ use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use ledger::{Claim, Ledger};
 
 /// How often a run whose start is to be made again is looked at.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// So long somebody may be busy with a run whatever is wanted of it.
+const BUSY: Duration = Duration::from_secs(1);
 
 const UNCLEAR: &str = "whether the backend took the run is not known: its answer never came, and it cannot be found by a mark; it is not started again";
 const UNWRITTEN: &str = "the backend's own name of the run was forgotten with the restart: a value of the run stands in it, or may, so that it was never written down, and the run is not found by a mark";
@@ -283,7 +287,15 @@ impl<B: Backend> Shared<B> {
     }
 
     async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
-        let (mut claim, new) = self.ledger.stop(run).await?;
+        let opened = match timeout(grace.max(BUSY), self.ledger.stop(run)).await {
+            Ok(opened) => opened?,
+            Err(_) => {
+                // A start is under way, and does not come to its end.
+                self.backend.end_start(run).await;
+                self.ledger.stop(run).await?
+            }
+        };
+        let (mut claim, new) = opened;
         if new {
             return Ok(());
         }
@@ -397,32 +409,29 @@ impl<B: Backend> Executor for Claims<B> {
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let (shared, run) = (Arc::clone(&self.0), run.run);
-        stream::unfold(Some((shared, false)), move |state| async move {
-            let (shared, told) = state?;
-            if told {
+        stream::unfold(Some((shared, None)), move |state| async move {
+            let (shared, told): (_, Option<Status>) = state?;
+            let starting = level(run, State::Starting);
+            if told.is_some() {
                 tokio::time::sleep(AGAIN).await;
             } else if shared.ledger.is_busy(run).await.unwrap_or_default() {
-                let level = level(run, State::Starting);
-                return Some((stream::iter([Ok(level)]).boxed(), Some((shared, true))));
+                let levels = stream::iter([Ok(starting.clone())]).boxed();
+                return Some((levels, Some((shared, Some(starting)))));
             }
+            let mut now = starting;
             match shared.standing(run).await {
-                Err(error) => Some((stream::iter([Err(error)]).boxed(), None)),
-                Ok(Standing::Known(handle)) => Some((shared.backend.watch(&handle), None)),
+                Err(error) => return Some((stream::iter([Err(error)]).boxed(), None)),
+                Ok(Standing::Known(handle)) => return Some((shared.backend.watch(&handle), None)),
                 Ok(Standing::Ended(outcome)) => {
                     let level = level(run, State::Finished(outcome));
-                    Some((stream::iter([Ok(level)]).boxed(), None))
+                    return Some((stream::iter([Ok(level)]).boxed(), None));
                 }
-                Ok(Standing::Open | Standing::Awaited(_)) if told => {
-                    Some((stream::empty().boxed(), Some((shared, true))))
-                }
-                Ok(standing) => {
-                    let mut level = level(run, State::Starting);
-                    if let Standing::Awaited(who) = standing {
-                        level.message = Some(who);
-                    }
-                    Some((stream::iter([Ok(level)]).boxed(), Some((shared, true))))
-                }
+                Ok(Standing::Awaited(who)) => now.message = Some(who),
+                Ok(Standing::Open) => {}
             }
+            let is_news = told.is_none_or(|told| told.message != now.message);
+            let levels = stream::iter(is_news.then(|| Ok(now.clone()))).boxed();
+            Some((levels, Some((shared, Some(now)))))
         })
         .flatten()
         .boxed()

@@ -154,15 +154,14 @@ impl Scripts {
         let input = request.to_string();
         // Nobody knows what it did if it does not say so.
         let unclear = ErrorKind::Internal;
-        let outlet = pipe.map(Outlet::make);
+        let outlet = pipe.map(Outlet::make).transpose().map_err(|error| {
+            let what = "the data directory has no named pipes, by which a `start` is seen that outlives the runner: put `data_dir` on another file system, or leave out `find`";
+            Error::unavailable(what).with_source(error)
+        })?;
         let asked = async move {
             match outlet {
-                Some(Ok(outlet)) => {
+                Some(outlet) => {
                     program::ask_through(outlet, START, command, input.as_bytes(), unclear).await
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "the data directory has no named pipes: a `start` that outlives this process cannot be waited for");
-                    program::ask(START, command, input.as_bytes(), unclear).await
                 }
                 None => program::ask(START, command, input.as_bytes(), unclear).await,
             }

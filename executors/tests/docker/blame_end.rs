@@ -186,6 +186,10 @@ async fn too_few_processes_are_a_quota() {
 /// A run that lives until it is ended, and its container.
 async fn living(bench: &Bench) -> (Handle, String) {
     let run = bench.begin("echo there; sleep 600 & wait").await;
+    // The engine has it: what it did not take yet can go with the container.
+    let mut log = bench.docker.logs(&run, None);
+    let first = within(Duration::from_secs(30), "its first line", log.next()).await;
+    first.unwrap().unwrap();
     let container = bench.place.container(run.run);
     (run, container)
 }

@@ -12,8 +12,6 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use reqwest::Method;
 
-use crate::web;
-
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: reqwest::Client,
@@ -48,7 +46,7 @@ impl Http {
         let status =
             StatusCode::try_from(answer.status().as_u16()).map_err(|error| other(error.into()))?;
         let headers = answer.headers().clone();
-        let body = web::body(answer).await.map_err(failed)?;
+        let body = answer.bytes().await.map_err(failed)?;
         let mut response = HttpResponse::new(status, SdkBody::from(body.to_vec()));
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {

@@ -174,18 +174,25 @@ impl PluginExecutor {
                 "the plugin{process} has not answered `start` yet, and may still do what it was asked for"
             )));
         }
-        let others = self.host.others().await?;
-        Ok(others.map(|(_, held)| {
-            format!("{held} of the plugin's, from before, may be at work on this start; its end is waited for")
-        }))
+        let Some(others) = self.host.others().await? else {
+            return Ok(None);
+        };
+        let who: Vec<String> = others.iter().map(|(_, held)| held.to_string()).collect();
+        let who = who.join(", ");
+        Ok(Some(format!(
+            "{who} of the plugin's, from before, may be at work on this start; the end is waited for"
+        )))
     }
 
-    /// Ends who is at work on a start that was stopped: the process that was asked, which others are asked again after.
+    /// Ends who is at work on a start that was stopped: the process that was asked, which others are asked again after; and if that is
+    /// gone, what it has left.
     pub async fn end_start(&self, run: RunId) {
         if self.starts.is_under_way(run) {
             self.host.close().await;
-        } else if let Ok(Some((path, held))) = self.host.others().await {
-            held.leader(&path).kill();
+        } else if let Ok(Some(others)) = self.host.others().await {
+            for (path, held) in others {
+                held.leader(&path).kill();
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::secret::SecretValue;
 /// Values of a secret store that are remembered; those of runs are bounded by the runs.
 const REMEMBERED: usize = 4096;
 /// Those of one name.
-const VALUES: usize = 16;
+const VALUES: usize = 256;
 
 /// Instead of words in which a value may stand that is not known.
 pub(super) const HELD_BACK: &str = "(the backend's words are held back: a run was given values before the restart that are not known again yet, and could not be masked)";

@@ -187,7 +187,7 @@ impl Host {
     }
 
     /// Who is still there that is not the process which runs now: of before, or of an earlier life of ours.
-    async fn others(&self) -> Result<Option<(PathBuf, Holders)>> {
+    async fn others(&self) -> Result<Option<Vec<(PathBuf, Holders)>>> {
         let Some(folder) = &self.0.launch.outlets else {
             return Ok(None);
         };

@@ -27,6 +27,7 @@ cd "$(dirname "$0")" || exit 1
 case $1 in
 start) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
 captures) cat >/dev/null; echo $$ >>starts; answer=$(/bin/sh ./batch.sh submit "$2"); echo "$answer";;
+leaves) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2" >answer & sleep 1; exit 1;;
 submit) echo $$ >submitting
   while ! [ -e go ]; do sleep 0.02; done
   echo "$2" >>submitted; echo running >job; echo "{\"id\": \"job of $2\"}";;
@@ -128,7 +129,8 @@ async fn is_awaited(executor: &dyn Executor, spec: &RunSpec) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_over_its_time_is_waited_for() {
-    for start in ["start", "captures"] {
+    // The last gives up, and what it has started does not.
+    for start in ["start", "captures", "leaves"] {
         over_its_time(start).await;
     }
 }
@@ -266,6 +268,41 @@ async fn a_start_that_hangs_is_ended_by_a_stop_when_its_grace_is_over() {
             let submitting = std::fs::read_to_string(place.path("submitting")).unwrap();
             let submitting = processes::Process::read(submitting.trim().parse().unwrap());
             assert!(submitting.is_none_or(|left| !left.mentions("batch.sh")));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
+    if !has(&["python3"]) {
+        return;
+    }
+    for is_plugin in [false, true] {
+        let (place, spec) = (Place::new(), spec());
+        let run = Handle::of(spec.run);
+        std::fs::write(place.path("captures.py"), CAPTURES).unwrap();
+        let commands = commands(&place, "60s");
+        told(50, async {
+            let executor: Arc<dyn Executor> = if is_plugin {
+                Arc::new(place.plugin(&["python3", "captures.py"]))
+            } else {
+                commands
+            };
+            let starting = {
+                let (executor, spec) = (Arc::clone(&executor), spec.clone());
+                tokio::spawn(async move { start(&*executor, &spec).await })
+            };
+            there(&place.path("submitting")).await;
+            executor.stop(&run, Duration::from_secs(1)).await.unwrap();
+            let outcome = end(&*executor, &run).await;
+            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            starting.await.unwrap().unwrap_err();
+            assert_eq!(
+                (lines(&place, "starts"), lines(&place, "submitted")),
+                (1, 0)
+            );
+            executor.remove(&run).await.unwrap();
         })
         .await;
     }

@@ -287,13 +287,13 @@ impl<B: Backend> Shared<B> {
     }
 
     async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
-        let opened = match timeout(grace.max(BUSY), self.ledger.stop(run)).await {
-            Ok(opened) => opened?,
-            Err(_) => {
-                // A start is under way, and does not come to its end.
-                self.backend.end_start(run).await;
-                self.ledger.stop(run).await?
-            }
+        let in_time = timeout(grace.max(BUSY), self.ledger.stop(run)).await;
+        let opened = if let Ok(opened) = in_time {
+            opened?
+        } else {
+            // A start is under way, and does not come to its end.
+            self.backend.end_start(run).await;
+            self.ledger.stop(run).await?
         };
         let (mut claim, new) = opened;
         if new {

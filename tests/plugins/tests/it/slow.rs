@@ -18,6 +18,7 @@ use hybrid_runner_tests::rest::Run;
 use hybrid_runner_tests::{Runner, Server, Story, processes};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{Place, end, has, told};
 
@@ -289,15 +290,14 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
             } else {
                 commands
             };
-            let starting = {
-                let (executor, spec) = (Arc::clone(&executor), spec.clone());
-                tokio::spawn(async move { start(&*executor, &spec).await })
-            };
+            let mut starting = JoinSet::new();
+            let (asked, its_spec) = (Arc::clone(&executor), spec.clone());
+            starting.spawn(async move { start(&*asked, &its_spec).await });
             there(&place.path("submitting")).await;
             executor.stop(&run, Duration::from_secs(1)).await.unwrap();
             let outcome = end(&*executor, &run).await;
             assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
-            starting.await.unwrap().unwrap_err();
+            starting.join_next().await.unwrap().unwrap().unwrap_err();
             assert_eq!(
                 (lines(&place, "starts"), lines(&place, "submitted")),
                 (1, 0)

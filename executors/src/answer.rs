@@ -103,6 +103,7 @@ impl Answer {
     }
 
     /// All of the body, but no more than `most` bytes.
+    #[cfg(any(feature = "docker", test))]
     pub(crate) async fn all(&mut self, most: usize) -> Result<BytesMut> {
         let mut body = BytesMut::new();
         while body.len() < most && self.next(&mut body).await? {}

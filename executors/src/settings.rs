@@ -1,6 +1,8 @@
 //! Reading a section's settings, so that an error names the key.
 
-use hybrid_runner_core::error::{Error, Result};
+#[cfg(any(feature = "_cluster", feature = "docker", feature = "local"))]
+use hybrid_runner_core::error::Error;
+use hybrid_runner_core::error::Result;
 use hybrid_runner_core::kind::Context;
 #[cfg(any(feature = "_cluster", feature = "docker"))]
 use hybrid_runner_core::run::RunSpec;
@@ -30,6 +32,7 @@ pub(crate) fn image(spec: &RunSpec, own: Option<&String>) -> Result<String> {
 }
 
 /// The error of a key, for the checks that come after reading.
+#[cfg(any(feature = "_cluster", feature = "docker", feature = "local"))]
 pub(crate) fn wrong(context: &Context, key: &str) -> Error {
     context.wrong(TABLE, key)
 }

@@ -13,6 +13,7 @@
 //! | [`kind`] | the table in which an implementation is found by name |
 //! | [`session`] | JSON-RPC over any message transport; carries the executor contract over a wire |
 //! | [`poll`] | makes an executor of questions that are asked again and again |
+//! | [`processes`] | processes of this machine, by number, environment and session |
 //! | [`program`] | asks a program: input on its stdin, the answer on its stdout |
 //! | [`plugin`] | executors and secret stores as programs of their own: serving one, running one (features `plugin`, `plugin-host`) |
 //! | [`testing`] | the contract suites and fakes, for our executors and yours (feature `testing`) |
@@ -32,6 +33,7 @@ pub mod masked;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 pub mod poll;
+pub mod processes;
 pub mod program;
 pub mod run;
 pub mod secret;

@@ -114,8 +114,9 @@ async fn answer(
     let mut words = Vec::new();
     let (printed, status) = {
         let ended = async {
-            let ((), printed) = tokio::join!(write, read_all(stdout));
-            (printed, child.wait().await)
+            let mut printed = Vec::new();
+            let ((), read) = tokio::join!(write, read_most(stdout, MOST, &mut printed));
+            (read.map(|()| printed), child.wait().await)
         };
         let words = read_most(stderr, MOST_WORDS, &mut words);
         tokio::pin!(ended, words);
@@ -186,12 +187,6 @@ pub fn read<T: DeserializeOwned>(what: &str, printed: &[u8]) -> Result<T> {
             error.column()
         ))
     })
-}
-
-async fn read_all(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    read_most(pipe, MOST, &mut bytes).await?;
-    Ok(bytes)
 }
 
 /// Reads to the end, and keeps at most so much.

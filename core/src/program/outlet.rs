@@ -20,6 +20,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
 
+use crate::processes::{self, Stat};
+
 /// The variable with the mark: the name of the pipe.
 const MARK: &str = "HYBRID_RUNNER_PROCESS";
 /// The ending of the file with the process group.
@@ -270,41 +272,21 @@ fn left(path: &Path, is_locked: bool) -> io::Result<Vec<Process>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mark = format!("{MARK}={name}");
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let folder = entry?.path();
-        let id = folder
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
+    for id in processes::all()? {
         // Processes end while they are looked at.
-        let (Some(id), Ok(stat)) = (id, std::fs::read_to_string(folder.join("stat"))) else {
+        let Some(stat) = Stat::read(id).filter(|stat| !stat.is_dead) else {
             continue;
         };
-        // Behind the name, which may hold anything: state, parent, group, session.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let [state, _, group, session, ..] = fields[..] else {
-            continue;
-        };
-        if matches!(state, "Z" | "X") {
-            continue;
-        }
-        let is_of = |(its_group, its_session): (i32, i32)| {
-            (
-                group.parse() == Ok(its_group),
-                session.parse() == Ok(its_session),
-            )
-        };
-        let (in_group, in_session) = numbers.map_or((false, true), is_of);
+        let (in_group, in_session) = numbers.map_or((false, true), |(group, session)| {
+            (stat.group == group, stat.session == session)
+        });
         if !in_session && !is_locked {
             continue;
         }
-        let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
-        let has_mark = environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark.as_bytes());
+        let has_mark = processes::has_variable(id, mark.as_bytes());
         let is_left = in_session && (has_mark || in_group);
-        if is_left || (has_mark && has_pipe(&folder, path)) {
-            let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        if is_left || (has_mark && has_pipe(id, path)) {
+            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
             found.push(Process {
                 id,
                 name: name.trim().to_owned(),
@@ -315,11 +297,11 @@ fn left(path: &Path, is_locked: bool) -> io::Result<Vec<Process>> {
 }
 
 /// Whether a process has the pipe open.
-fn has_pipe(process: &Path, path: &Path) -> bool {
+fn has_pipe(process: i32, path: &Path) -> bool {
     let Ok(pipe) = std::fs::metadata(path) else {
         return false;
     };
-    let files = std::fs::read_dir(process.join("fd"));
+    let files = std::fs::read_dir(format!("/proc/{process}/fd"));
     let files = files.into_iter().flatten().flatten();
     let mut files = files.filter_map(|file| std::fs::metadata(file.path()).ok());
     files.any(|file| (file.dev(), file.ino()) == (pipe.dev(), pipe.ino()))

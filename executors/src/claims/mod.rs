@@ -28,13 +28,11 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::id::Owner;
-use hybrid_runner_core::plugin::host::Submitted;
+use hybrid_runner_core::plugin::host::{Starts, Submitted};
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use ledger::{Claim, Ledger};
@@ -87,7 +85,7 @@ struct Shared<B> {
     /// Handles that may not be written; the next life finds the runs by their marks.
     unwritten: Mutex<HashMap<RunId, Handle>>,
     /// Starts go on although nobody waits for them any more.
-    starts: Mutex<JoinSet<()>>,
+    starts: Starts,
 }
 
 /// How a run stands by its record.
@@ -108,7 +106,7 @@ impl<B: Backend> Claims<B> {
             backend,
             ledger: Ledger::new(folder),
             unwritten: Mutex::default(),
-            starts: Mutex::default(),
+            starts: Starts::default(),
         }))
     }
 }
@@ -390,21 +388,14 @@ impl<B: Backend> Executor for Claims<B> {
         secrets: &Secrets,
         progress: &Progress,
     ) -> Result<Handle> {
-        let (answer, answered) = oneshot::channel();
         let (shared, spec, secrets) = (Arc::clone(&self.0), spec.clone(), secrets.clone());
         let progress = progress.clone();
-        {
-            let mut starts = self.0.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            while starts.try_join_next().is_some() {}
-            // Broken off midway, nobody would know what the backend did.
-            starts.spawn(async move {
-                let started = shared.start(&spec, &secrets, &progress).await;
-                drop(answer.send(started.map(|handle| shared.outside(handle))));
-            });
-        }
-        answered
-            .await
-            .unwrap_or_else(|_| Err(Error::internal("the start ended without an answer")))
+        // Broken off midway, nobody would know what the backend did.
+        let started = self.0.starts.to_its_end(spec.run, async move {
+            let started = shared.start(&spec, &secrets, &progress).await;
+            started.map(|handle| shared.outside(handle))
+        });
+        started.await
     }
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
@@ -467,12 +458,8 @@ impl<B: Backend> Executor for Claims<B> {
     }
 
     async fn close(&self) {
-        let mut starts = {
-            let mut starts = self.0.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *starts)
-        };
         // Broken off, a run would be lost that cannot be found again.
-        while starts.join_next().await.is_some() {}
+        self.0.starts.ended().await;
         self.0.backend.close().await;
     }
 }

@@ -137,9 +137,10 @@ impl Scripts {
     pub(super) async fn run(&self, name: &str, step: &Step, request: &Value) -> Result<Vec<u8>> {
         let command = self.command(name, step)?;
         let input = request.to_string();
-        let asked =
-            async { program::ask(name, command, input.as_bytes(), ErrorKind::Unavailable).await };
-        self.in_time(name, ErrorKind::Unavailable, asked).await
+        // Asking again is fine.
+        let otherwise = ErrorKind::Unavailable;
+        let asked = program::ask(name, command, input.as_bytes(), otherwise);
+        self.in_time(name, otherwise, asked).await
     }
 
     /// Runs `start`, to its end, although nobody may wait for it any more. With a pipe of this name a later life sees it, too.

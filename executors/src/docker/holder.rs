@@ -7,6 +7,8 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::names::random;
+
 /// Holds a turn until it is dropped.
 pub(super) struct Holder {
     label: String,
@@ -16,9 +18,7 @@ pub(super) struct Holder {
 impl Holder {
     /// `None` where the system has no such names.
     pub(super) fn new() -> Option<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).ok()?;
-        let token = format!("{:032x}", u128::from_be_bytes(bytes));
+        let token = random().ok()?;
         Some(Self {
             label: format!("{}/{token}", place()?),
             _socket: bind(&token).ok()?,

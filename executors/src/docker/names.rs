@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use bollard::models::ContainerSummary;
 use hybrid_runner_core::RunId;
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_helper::container::{FOLDER, INIT, ROLE};
@@ -120,4 +121,13 @@ impl Names {
 /// The run that a labelled object belongs to.
 pub(super) fn run_of(labels: Option<&HashMap<String, String>>) -> Option<RunId> {
     labels?.get(RUN)?.parse().ok()
+}
+
+/// A name that nobody else has, and nobody guesses.
+pub(super) fn random() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::internal("failed to get random bytes").with_source(error.to_string())
+    })?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }

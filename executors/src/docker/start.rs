@@ -28,6 +28,7 @@ use super::Shared;
 use super::engine::{Engine, found, is_status};
 use super::feed::Feed;
 use super::look::{Container, Phase};
+use super::names;
 use super::plan::Plan;
 
 /// So long a start is begun anew because something that it needs was taken away meanwhile: its container by another start of
@@ -154,7 +155,8 @@ impl Starting<'_> {
     async fn make(&self, plan: &Plan, carrier: &str) -> Result<Option<Container>> {
         let shared = self.shared;
         let name = shared.names.preparing(self.spec.run);
-        let mark = mark()?;
+        // What tells the lines of init from those of the work; not a secret.
+        let mark = names::random()?;
         let body = plan.body(shared, &mark, carrier);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let made = shared
@@ -324,13 +326,4 @@ fn is_left_half_started(error: &bollard::errors::Error) -> bool {
     let words = error.to_string();
     let says = |sign: &[&str; 2]| sign.iter().all(|part| words.contains(part));
     SIGNS.iter().any(says)
-}
-
-/// What tells the lines of init from those of the work; not a secret.
-fn mark() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::internal("failed to get random bytes").with_source(error.to_string())
-    })?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }

@@ -136,11 +136,7 @@ impl Run {
                     Err(error) if error.is_transient() => {
                         shared.health.failed(&name, &error);
                         let message = format!("the stop is asked for again: {}", error.report());
-                        view.send_modify(|view| {
-                            if let Some(level) = &mut view.level {
-                                level.message = Some(message);
-                            }
-                        });
+                        view.send_modify(|view| view.say(message));
                     }
                     answer => return answer,
                 }

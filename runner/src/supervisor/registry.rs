@@ -52,6 +52,13 @@ impl View {
         }
     }
 
+    /// Tells those who look, from where the record cannot be reached.
+    pub(super) fn say(&mut self, message: String) {
+        if let Some(level) = &mut self.level {
+            level.message = Some(message);
+        }
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.level.as_ref().is_some_and(Status::is_finished)
     }

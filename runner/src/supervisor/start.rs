@@ -202,11 +202,7 @@ impl Run {
             (Arc::clone(executor), Arc::clone(spec), Arc::clone(secrets));
         let view = Arc::clone(&self.view);
         let progress = Progress::to(move |message| {
-            view.send_modify(|view| {
-                if let Some(level) = &mut view.level {
-                    level.message = Some(message.to_owned());
-                }
-            });
+            view.send_modify(|view| view.say(message.to_owned()));
         });
         async move { executor.start(&spec, &secrets, &progress).await }
     }

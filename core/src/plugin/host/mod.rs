@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -219,9 +220,12 @@ impl Host {
         attendants
     }
 
-    /// Lets something go on as long as the host does.
-    fn attend(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.attendants().spawn(task);
+    /// The answer to a question that goes on as long as the host does, whether or not somebody waits for it.
+    fn hear<T: Send + 'static>(
+        &self,
+        answer: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        starts::to_its_end(&mut self.attendants(), answer)
     }
 
     async fn begin(&self) -> Result<Life> {

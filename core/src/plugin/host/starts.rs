@@ -32,21 +32,16 @@ impl Starts {
         run: RunId,
         answer: impl Future<Output = Result<T>> + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
-        let (told, heard) = oneshot::channel();
         let all = self.clone();
         let mut starts = self.lock();
-        while starts.tasks.try_join_next().is_some() {}
         starts.runs.insert(run);
-        starts.tasks.spawn(async move {
+        let answer = async move {
             let answer = answer.await;
             // Before anybody hears it, and asks whether it is under way.
             all.lock().runs.remove(&run);
-            drop(told.send(answer));
-        });
-        let broken = || Err(Error::internal("the start ended without an answer"));
-        heard
-            .map(move |heard| heard.unwrap_or_else(|_| broken()))
-            .boxed()
+            answer
+        };
+        to_its_end(&mut starts.tasks, answer)
     }
 
     /// Whether the start of this run is under way.
@@ -59,4 +54,18 @@ impl Starts {
         let mut tasks = std::mem::take(&mut self.lock().tasks);
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// The answer to a question that is heard to its end, whether or not somebody waits for it.
+pub(super) fn to_its_end<T: Send + 'static>(
+    tasks: &mut JoinSet<()>,
+    answer: impl Future<Output = Result<T>> + Send + 'static,
+) -> BoxFuture<'static, Result<T>> {
+    let (told, heard) = oneshot::channel();
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(async move { drop(told.send(answer.await)) });
+    let broken = || Err(Error::internal("the question ended without an answer"));
+    heard
+        .map(move |heard| heard.unwrap_or_else(|_| broken()))
+        .boxed()
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::RwLock;
 use tokio::time::timeout;
 
 use super::Host;
@@ -117,17 +116,14 @@ impl SecretProvider for PluginStore {
     async fn get(&self, name: &SecretName) -> Result<Secret> {
         let limit = self.host.timeouts().get.get();
         let get = |remote: RemoteStore| {
-            let (told, heard) = oneshot::channel();
             let (name, masking) = (name.clone(), Arc::clone(self.host.masking()));
             // Until the answer is known, what the plugin writes to its stderr waits: also when nobody waits for the answer any more.
             let asked = self.host.launch().mask.then(|| masking.ask());
-            self.host.attend(async move {
+            self.host.hear(async move {
                 let answer = remote.get(&name).await;
                 note(&masking, &name, &answer, asked);
-                drop(told.send(answer));
-            });
-            let broken = || Err(Error::internal("the question ended without an answer"));
-            heard.map(move |heard| heard.unwrap_or_else(|_| broken()))
+                answer
+            })
         };
         self.ask("get", limit, get).await
     }

@@ -6,19 +6,7 @@ use crate::id::RunId;
 /// where there is no `/proc` to look in. Sees only what this user may see; zombies are not counted.
 pub fn processes_of(run: RunId) -> Option<Vec<u32>> {
     let mark = format!("WORKFLOW_RUN_ID={}", run.run());
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark.as_bytes())
-        {
-            found.push(id);
-        }
-    }
-    Some(found)
+    let all = crate::processes::all().ok()?.into_iter();
+    let marked = all.filter(|id| crate::processes::has_variable(*id, mark.as_bytes()));
+    Some(marked.filter_map(|id| u32::try_from(id).ok()).collect())
 }

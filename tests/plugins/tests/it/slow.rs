@@ -53,8 +53,19 @@ fn settings(place: &Place, timeout: &str) -> Value {
 }
 
 fn commands(place: &Place, timeout: &str) -> Arc<dyn Executor> {
+    built(place, settings(place, timeout))
+}
+
+/// Started in another way than usual.
+fn commands_by(place: &Place, start: &str, timeout: &str) -> Arc<dyn Executor> {
+    let mut settings = settings(place, timeout);
+    settings["start"][1] = start.into();
+    built(place, settings)
+}
+
+fn built(place: &Place, settings: Value) -> Arc<dyn Executor> {
     let mut context = place.context();
-    context.settings = settings(place, timeout);
+    context.settings = settings;
     (command::KIND.build)(&context).unwrap()
 }
 
@@ -82,6 +93,13 @@ async fn started(executor: &dyn Executor, spec: &RunSpec) -> Handle {
 fn lines(place: &Place, file: &str) -> usize {
     let text = std::fs::read_to_string(place.path(file)).unwrap_or_default();
     text.lines().count()
+}
+
+/// So many starts were made, and so many jobs.
+#[track_caller]
+fn assert_made(place: &Place, starts: usize, jobs: usize) {
+    let made = (lines(place, "starts"), lines(place, "submitted"));
+    assert_eq!(made, (starts, jobs));
 }
 
 /// Waits for a file.
@@ -139,19 +157,13 @@ async fn a_command_over_its_time_is_waited_for() {
 async fn over_its_time(with: &str) {
     let (place, spec) = (Place::new(), spec());
     told(120, async {
-        let mut context = place.context();
-        context.settings = settings(&place, "2s");
-        context.settings["start"][1] = with.into();
-        let executor = (command::KIND.build)(&context).unwrap();
+        let executor = commands_by(&place, with, "2s");
         start(&*executor, &spec).await.unwrap_err();
         is_awaited(&*executor, &spec).await;
         is_awaited(&*executor, &spec).await;
         std::fs::write(place.path("go"), "").unwrap();
         let handle = started(&*executor, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
         executor.stop(&handle, Duration::ZERO).await.unwrap();
         assert!(matches!(
             end(&*executor, &handle).await,
@@ -175,22 +187,16 @@ async fn a_start_that_a_life_left_behind_is_waited_for_by_the_next() {
 async fn left_behind(with: &str, kills: bool) {
     let (place, spec) = (Place::new(), spec());
     told(120, async {
-        let mut context = place.context();
-        context.settings = settings(&place, "60s");
-        context.settings["start"][1] = with.into();
-        life(&place, (command::KIND.build)(&context).unwrap(), &spec).await;
+        life(&place, commands_by(&place, with, "60s"), &spec).await;
         if kills {
             let shell = std::fs::read_to_string(place.path("starts")).unwrap();
             processes::signal(shell.trim().parse().unwrap(), Signal::KILL);
         }
-        let later = (command::KIND.build)(&context).unwrap();
+        let later = commands_by(&place, with, "60s");
         is_awaited(&*later, &spec).await;
         std::fs::write(place.path("go"), "").unwrap();
         started(&*later, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
     })
     .await;
 }
@@ -205,10 +211,7 @@ async fn one_that_came_to_nothing_is_made_again() {
         kill(&place).await;
         std::fs::write(place.path("go"), "").unwrap();
         started(&*executor, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (2, 1)
-        );
+        assert_made(&place, 2, 1);
     })
     .await;
 }
@@ -261,10 +264,7 @@ async fn a_start_that_hangs_is_ended_by_a_stop_when_its_grace_is_over() {
             executor.stop(&run, grace).await.unwrap();
             let outcome = end(&*executor, &run).await;
             assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
-            assert_eq!(
-                (lines(&place, "starts"), lines(&place, "submitted")),
-                (1, 0)
-            );
+            assert_made(&place, 1, 0);
             executor.remove(&run).await.unwrap();
             let submitting = std::fs::read_to_string(place.path("submitting")).unwrap();
             let submitting = processes::Process::read(submitting.trim().parse().unwrap());
@@ -282,11 +282,11 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
     for is_plugin in [false, true] {
         let (place, spec) = (Place::new(), spec());
         let run = Handle::of(spec.run);
-        std::fs::write(place.path("captures.py"), CAPTURES).unwrap();
+        std::fs::write(place.path("slow.py"), PLUGIN).unwrap();
         let commands = commands(&place, "60s");
         told(50, async {
             let executor: Arc<dyn Executor> = if is_plugin {
-                Arc::new(place.plugin(&["python3", "captures.py"]))
+                Arc::new(place.plugin(&["python3", "slow.py", "captures"]))
             } else {
                 commands
             };
@@ -298,10 +298,7 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
             let outcome = end(&*executor, &run).await;
             assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
             starting.join_next().await.unwrap().unwrap().unwrap_err();
-            assert_eq!(
-                (lines(&place, "starts"), lines(&place, "submitted")),
-                (1, 0)
-            );
+            assert_made(&place, 1, 0);
             executor.remove(&run).await.unwrap();
         })
         .await;
@@ -312,12 +309,11 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
 async fn a_job_that_keeps_the_stderr_of_its_start_does_not_hold_up_the_answer() {
     let (place, spec) = (Place::new(), spec());
     told(60, async {
-        let mut context = place.context();
-        context.settings = settings(&place, "20s");
+        let mut settings = settings(&place, "20s");
         let script = "cat >/dev/null; sleep 30 >/dev/null & echo '{\"id\": \"one\"}'";
-        context.settings["start"] = json!(["/bin/sh", "-c", script]);
-        context.settings.as_object_mut().unwrap().remove("find");
-        let executor = (command::KIND.build)(&context).unwrap();
+        settings["start"] = json!(["/bin/sh", "-c", script]);
+        settings.as_object_mut().unwrap().remove("find");
+        let executor = built(&place, settings);
         let started = tokio::time::timeout(Duration::from_secs(15), start(&*executor, &spec));
         started.await.unwrap().unwrap();
     })
@@ -328,11 +324,10 @@ async fn a_job_that_keeps_the_stderr_of_its_start_does_not_hold_up_the_answer() 
 async fn a_start_that_is_under_way_is_completed_before_the_process_ends() {
     let (place, spec) = (Place::new(), spec());
     told(120, async {
-        let mut context = place.context();
-        context.settings = settings(&place, "60s");
+        let mut settings = settings(&place, "60s");
         // Nothing but its answer says what the backend made of it.
-        context.settings.as_object_mut().unwrap().remove("find");
-        let executor = (command::KIND.build)(&context).unwrap();
+        settings.as_object_mut().unwrap().remove("find");
+        let executor = built(&place, settings.clone());
         let submitting = place.path("submitting");
         tokio::select! {
             started = start(&*executor, &spec) => panic!("{started:?}"),
@@ -344,18 +339,20 @@ async fn a_start_that_is_under_way_is_completed_before_the_process_ends() {
         };
         tokio::join!(executor.close(), go);
         drop(executor);
-        let later = (command::KIND.build)(&context).unwrap();
+        let later = built(&place, settings);
         let level = later.watch(&Handle::of(spec.run)).next().await;
         assert_eq!(level.unwrap().unwrap().state, State::Running);
     })
     .await;
 }
 
-/// A plugin that answers `start` when the file `go` is there. What it was asked for it does, whoever waits.
+/// A plugin that answers `start` when the file `go` is there. What it was asked for it does, whoever waits; as `captures`, it
+/// ends with us, and what it has started to submit does not.
 const PLUGIN: &str = r#"
-import json, pathlib, sys, threading, time
+import json, pathlib, subprocess, sys, threading, time
 root = pathlib.Path(__file__).parent
 turn = threading.Lock()
+captures = "captures" in sys.argv
 def say(id, result):
     with turn:
         print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
@@ -365,11 +362,14 @@ def note(file, text):
 def handle(run):
     return {"run": run, "version": 1, "state": {"id": "a job"}}
 def start(id, run):
-    note("starts", run)
-    note("submitting", run)
-    while not (root / "go").exists():
-        time.sleep(0.02)
-    note("submitted", run)
+    if captures:
+        subprocess.run(["/bin/sh", root / "batch.sh", "captures", run], stdin=subprocess.DEVNULL, capture_output=True)
+    else:
+        note("starts", run)
+        note("submitting", run)
+        while not (root / "go").exists():
+            time.sleep(0.02)
+        note("submitted", run)
     say(id, handle(run))
 for line in sys.stdin:
     message = json.loads(line)
@@ -378,7 +378,7 @@ for line in sys.stdin:
         least = {"logs": "until_removed", "streams": False, "resources": False, "images": False, "contained": False}
         say(id, {"version": params["versions"][0], "software": "slow", "capabilities": {**least, "named_start": False, "find": True}})
     elif method == "start":
-        threading.Thread(target=start, args=(id, params["spec"]["run"])).start()
+        threading.Thread(target=start, args=(id, params["spec"]["run"]), daemon=captures).start()
     elif method == "find":
         is_there = (root / "submitted").exists()
         say(id, {"run": handle(params["spec"]["run"])} if is_there else {})
@@ -406,10 +406,7 @@ async fn a_plugin_that_has_not_answered_in_time_is_waited_for() {
         );
         std::fs::write(place.path("go"), "").unwrap();
         started(&plugin, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
         assert_eq!(
             plugin.host().process().await,
             process,
@@ -434,40 +431,13 @@ async fn a_plugin_that_a_life_left_behind_at_a_start_is_waited_for_by_the_next()
         is_awaited(&later, &spec).await;
         std::fs::write(place.path("go"), "").unwrap();
         started(&later, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
         later.close().await;
         let left = std::fs::read_dir(place.path("data").join("processes")).unwrap();
         assert_eq!(left.count(), 0, "no pipe is left");
     })
     .await;
 }
-
-/// A plugin that ends with us, and what it has started to submit does not.
-const CAPTURES: &str = r#"
-import json, pathlib, subprocess, sys, threading
-root = pathlib.Path(__file__).parent
-def say(id, result):
-    print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
-def start(id, run):
-    subprocess.run(["/bin/sh", root / "batch.sh", "captures", run], stdin=subprocess.DEVNULL, capture_output=True)
-    say(id, {"run": run, "version": 1, "state": {"id": "a job"}})
-for line in sys.stdin:
-    message = json.loads(line)
-    method, id, params = message.get("method"), message.get("id"), message.get("params")
-    if method == "hello":
-        least = {"logs": "until_removed", "streams": False, "resources": False, "images": False, "contained": False}
-        say(id, {"version": params["versions"][0], "software": "slow", "capabilities": {**least, "named_start": False, "find": True}})
-    elif method == "start":
-        threading.Thread(target=start, args=(id, params["spec"]["run"]), daemon=True).start()
-    elif method == "find":
-        run = params["spec"]["run"]
-        say(id, {"run": {"run": run, "version": 1, "state": {"id": "a job"}}} if (root / "submitted").exists() else {})
-    elif id is not None:
-        say(id, {})
-"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_plugin_that_is_gone_has_started_to_submit_is_waited_for() {
@@ -476,18 +446,15 @@ async fn what_a_plugin_that_is_gone_has_started_to_submit_is_waited_for() {
     }
     let (place, spec) = (Place::new(), spec());
     settings(&place, "60s");
-    std::fs::write(place.path("captures.py"), CAPTURES).unwrap();
+    std::fs::write(place.path("slow.py"), PLUGIN).unwrap();
     told(120, async {
-        let command = ["python3", "captures.py"];
+        let command = ["python3", "slow.py", "captures"];
         life(&place, Arc::new(place.plugin(&command)), &spec).await;
         let later = place.plugin(&command);
         is_awaited(&later, &spec).await;
         std::fs::write(place.path("go"), "").unwrap();
         started(&later, &spec).await;
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
     })
     .await;
 }
@@ -522,10 +489,7 @@ async fn a_runner_killed_while_a_start_is_under_way_submits_nothing_twice() {
         client.running(&run).await;
         std::fs::write(place.path("job"), "succeeded\n").unwrap();
         assert_eq!(client.finished(&run).await.state(), "succeeded");
-        assert_eq!(
-            (lines(&place, "starts"), lines(&place, "submitted")),
-            (1, 1)
-        );
+        assert_made(&place, 1, 1);
     })
     .await;
 }

@@ -35,7 +35,7 @@ pub struct Stat {
     pub is_dead: bool,
     /// Its process group.
     pub group: i32,
-    /// Its session.
+    /// Its session: 0 for one that was made outside of this process namespace, as in `docker exec`.
     pub session: i32,
     /// When it began, in clock ticks since the boot: another one of its number began later.
     pub ticks: u64,
@@ -45,6 +45,11 @@ impl Stat {
     /// `None` if there is no such process.
     pub fn read(id: i32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    }
+
+    /// Of the process that asks.
+    pub fn own() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
     /// The second field is the name in parentheses, in which anything may stand.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
-use rustix::process::{Pid, Signal, getsid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
@@ -100,9 +100,9 @@ impl Outlet {
         // Our copy of what it writes to: the end would never come.
         drop(command);
         if let Some(group) = child.id()
-            && let Ok(session) = getsid(None)
+            && let Some(own) = Stat::own()
         {
-            let numbers = format!("{group} {}", session.as_raw_nonzero());
+            let numbers = format!("{group} {}", own.session);
             if let Err(error) = std::fs::write(group_file(&self.path), numbers) {
                 tracing::debug!(%error, "the process group is not noted: all that have the mark count");
             }
@@ -353,8 +353,13 @@ mod tests {
             .unwrap()
             .unwrap();
         drop(stdout);
+        // The job is one of them until it has a session of its own.
+        let job = job.trim().to_owned();
         let begun = async {
-            while holders(&path).unwrap().is_none_or(|held| held.0.len() < 2) {
+            while !holders(&path).unwrap().is_some_and(|held| {
+                let held = held.to_string();
+                held.contains("(`cat`)") && !held.contains(&format!("process {job} "))
+            }) {
                 sleep(Duration::from_millis(5)).await;
             }
         };
@@ -372,7 +377,7 @@ mod tests {
             0,
             "it is put away"
         );
-        let job = Pid::from_raw(job.trim().parse().unwrap()).unwrap();
+        let job = Pid::from_raw(job.parse().unwrap()).unwrap();
         kill_process(job, Signal::KILL).expect("the job lives");
     }
 
@@ -388,6 +393,41 @@ mod tests {
         // One that makes a process group of its own, and one that has lost the mark.
         a_child_is_seen("id=$(timeout 60 cat \"$0\"); echo $id").await;
         a_child_is_seen("id=$(env -i cat \"$0\"); echo $id").await;
+    }
+
+    /// As in `docker exec`: the session has no number there.
+    #[tokio::test]
+    async fn it_is_the_same_in_a_namespace_that_does_not_see_our_session() {
+        const ROOT: &[&str] = &["--pid", "--fork", "--mount-proc"];
+        const USER: &[&str] = &[
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+        ];
+        let can = |arguments: &&[&str]| {
+            let probe = std::process::Command::new("unshare")
+                .args(*arguments)
+                .arg("true")
+                .output();
+            probe.is_ok_and(|probe| probe.status.success())
+        };
+        let Some(arguments) = [ROOT, USER].into_iter().find(can) else {
+            return crate::testing::skipped("no namespaces of processes here");
+        };
+        let mut within = Command::new("unshare");
+        within.args(arguments).kill_on_drop(true);
+        let ours = format!("{}::a_child_is_seen", module_path!());
+        let (_, ours) = ours.split_once("::").unwrap();
+        within.arg(std::env::current_exe().unwrap()).arg(ours);
+        let output = timeout(4 * LIMIT, within.output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("2 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     #[tokio::test]

@@ -98,7 +98,7 @@ impl GapReason {
             Self::Limit => "the limit of the log was reached",
             Self::DiskFull => "the disk was full",
             Self::HeldBack => {
-                "it is held back: the runner was restarted, and the values that the run was given cannot be had again to mask them"
+                "it is held back: the values that the run was given cannot be had again to mask them"
             }
             Self::Crashed => "what held it died or was killed; its last words may be among it",
             Self::Damaged => "the stored log cannot be read",

@@ -18,6 +18,13 @@ const WORDS: usize = 400;
 #[cfg(feature = "_web")]
 const REPEATED: &str = "The Canonical String for this request";
 
+/// How tokens begin: signed ones, those of Vault, and Google's.
+#[cfg(feature = "_web")]
+const TOKENS: [&str; 4] = ["eyJ", "hvs.", "hvb.", "ya29."];
+/// None is shorter.
+#[cfg(feature = "_web")]
+const TOKEN: usize = 16;
+
 /// Why a store gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -130,7 +137,7 @@ pub(crate) fn refused(
         .collect();
     let clean = clean.split_whitespace().collect::<Vec<_>>().join(" ");
     // Behind these words AWS repeats the whole request that was signed wrongly, with the token in it.
-    let clean = clean.split(REPEATED).next().unwrap_or_default();
+    let clean = without_tokens(clean.split(REPEATED).next().unwrap_or_default());
     let cut: String = clean.chars().take(WORDS).collect();
     let cut = cut.trim_end_matches(['.', ' ']);
     let said = if cut.is_empty() {
@@ -139,6 +146,23 @@ pub(crate) fn refused(
         format!("`{code}`: {cut}")
     };
     Error::new(refusal.kind(), message).with_source(Answer { refusal, said })
+}
+
+/// What stands before a store may repeat what we are known by.
+#[cfg(feature = "_web")]
+fn without_tokens(words: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.~+/".contains(c);
+    let mut kept = String::with_capacity(words.len());
+    let mut rest = words;
+    while !rest.is_empty() {
+        let (word, behind) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+        let is_token = word.len() >= TOKEN && TOKENS.iter().any(|begin| word.starts_with(begin));
+        kept.push_str(if is_token { "***" } else { word });
+        let (between, next) = behind.split_at(behind.find(is_part).unwrap_or(behind.len()));
+        kept.push_str(between);
+        rest = next;
+    }
+    kept
 }
 
 /// The same error once more, for another who waited for it or comes later.
@@ -216,6 +240,17 @@ mod tests {
         assert_eq!(
             report,
             "no: `InvalidSignatureException`: The signature does not match"
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "_web")]
+    fn a_token_that_a_store_repeats_is_left_out() {
+        let words = "no: `Authorization: Bearer eyJhbGciOi.eyJzdWIi-_.c2ln`, X-Vault-Token=hvs.CAESIJ0123456789 for arn:aws:iam::123456789012:role/eyJ";
+        let error = refused(Refusal::Denied, "denied", 403, words);
+        assert_eq!(
+            error.report(),
+            "denied: `403`: no: `Authorization: Bearer ***`, X-Vault-Token=*** for arn:aws:iam::123456789012:role/eyJ"
         );
     }
 }

@@ -21,6 +21,8 @@ mod audit;
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(feature = "_web")]
+mod body;
 #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod credential;
 pub mod decorate;

@@ -19,29 +19,11 @@ use std::time::Duration;
 use hybrid_runner_core::error::{Error, Result};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Client, Proxy, Url};
-#[cfg(any(feature = "gcp", feature = "vault"))]
-use zeroize::Zeroizing;
 
 /// A host that is there accepts a connection within this.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A connection that is not used goes after this.
 const IDLE: Duration = Duration::from_secs(90);
-
-/// No store's answer is longer: values are at most 1 MiB, and come in base64.
-#[cfg(any(feature = "gcp", feature = "vault"))]
-const LONGEST: usize = 4 << 20;
-
-/// The body of an answer; of one that is longer than any store's, the beginning.
-#[cfg(any(feature = "gcp", feature = "vault"))]
-pub(crate) async fn body(mut answer: reqwest::Response) -> reqwest::Result<Zeroizing<Vec<u8>>> {
-    let mut body = Zeroizing::new(Vec::new());
-    while body.len() < LONGEST
-        && let Some(part) = answer.chunk().await?
-    {
-        body.extend_from_slice(&part);
-    }
-    Ok(body)
-}
 
 /// How a section says that its store is reached.
 #[derive(Debug, Clone, Copy)]
@@ -164,7 +146,9 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>> {
 /// What an error of the way comes to, in one word for people: the store never answered.
 pub(crate) fn code_of(words: &str) -> &'static str {
     let has = |part: &str| words.contains(part);
-    if has("certificate") || has("UnknownIssuer") {
+    if has("the answer is longer") || has("length limit exceeded") {
+        "answer too long"
+    } else if has("certificate") || has("UnknownIssuer") {
         "certificate not trusted"
     } else if has("timed out") || has("timeout") || has("deadline") {
         "timed out"
@@ -184,6 +168,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "set `ca` to the PEM file of the authority that signed its certificate"
         }
         "host not found" => "correct the address, or see to the name server",
+        "answer too long" => {
+            "see that this is the address of the store itself (`endpoint`, `proxy`)"
+        }
         _ => "see that it is up and that this machine may reach it (`endpoint`, `proxy`)",
     }
 }

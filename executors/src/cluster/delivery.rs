@@ -188,13 +188,11 @@ async fn read(connected: &Connected, name: &str) -> Result<Option<Secret>> {
         .map_err(|_| Error::internal("the answer for the Secret of the run is no Secret"))
 }
 
-/// What the output of a run is masked by, out of its Secret.
-pub(crate) async fn patterns(connected: &Connected, name: &str) -> Result<Patterns> {
-    let secret = read(connected, name).await?.ok_or_else(|| {
-        Error::not_found(format!(
-            "the Secret `{name}` is gone, so that the output of the run cannot be masked: it is held back"
-        ))
-    })?;
+/// What the output of a run is masked by, out of its Secret. `None` if that is gone.
+pub(crate) async fn patterns(connected: &Connected, name: &str) -> Result<Option<Patterns>> {
+    let Some(secret) = read(connected, name).await? else {
+        return Ok(None);
+    };
     let values = secret.data.unwrap_or_default();
     // Searched for, so that they are not shown.
     let values: Vec<SecretValue> = values
@@ -202,7 +200,8 @@ pub(crate) async fn patterns(connected: &Connected, name: &str) -> Result<Patter
         .filter(|(key, _)| key.starts_with(VALUE))
         .map(|(_, value)| SecretValue::new(value.0))
         .collect();
-    Ok(Patterns::of_values(values.iter().map(SecretValue::expose)))
+    let values = values.iter().map(SecretValue::expose);
+    Ok(Some(Patterns::of_values(values)))
 }
 
 /// Removes the Secret, if it is there.

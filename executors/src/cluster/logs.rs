@@ -98,6 +98,22 @@ pub(crate) fn follow(
     .boxed()
 }
 
+/// The log of a run, from a cursor on, that cannot be masked any more: one gap, which is its end.
+pub(crate) fn held_back(
+    run: RunId,
+    from: Option<&LogCursor>,
+) -> BoxStream<'static, Result<LogChunk>> {
+    let next = Place::End.cursor(run);
+    let gap = (from != Some(&next)).then_some(LogChunk {
+        item: LogItem::Gap {
+            bytes: None,
+            why: GapReason::HeldBack,
+        },
+        next,
+    });
+    stream::iter(gap.map(Ok)).boxed()
+}
+
 struct Follower {
     source: Box<dyn Source>,
     run: RunId,

@@ -43,7 +43,12 @@ async fn open(
     let patterns = match object {
         Some(object) if object.is_to_be_masked() => {
             let connected = shared.cluster.connected().await?;
-            Some(patterns(connected, &shared.names.object(run)).await?)
+            let name = shared.names.object(run);
+            let Some(patterns) = patterns(connected, &name).await? else {
+                tracing::warn!(%run, "the Secret `{name}` is gone, so that the output of the run cannot be masked: it is held back");
+                return Ok(logs::held_back(run, from.as_ref()));
+            };
+            Some(patterns)
         }
         // A run that is not let go yet has no output; one that never will be has none ever.
         Some(object) if object.has_secret && object.may_go() => {

@@ -9,6 +9,8 @@
 
 mod aws;
 mod azure;
+#[path = "../../src/body.rs"]
+mod body;
 mod gcp;
 mod vault;
 

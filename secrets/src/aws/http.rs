@@ -12,6 +12,8 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use reqwest::Method;
 
+use crate::body::{self, Failed};
+
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: reqwest::Client,
@@ -46,7 +48,7 @@ impl Http {
         let status =
             StatusCode::try_from(answer.status().as_u16()).map_err(|error| other(error.into()))?;
         let headers = answer.headers().clone();
-        let body = answer.bytes().await.map_err(failed)?;
+        let body = body::read(answer).await.map_err(failed)?;
         let mut response = HttpResponse::new(status, SdkBody::from(body.to_vec()));
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {
@@ -59,8 +61,9 @@ impl Http {
     }
 }
 
-fn failed(error: reqwest::Error) -> ConnectorError {
-    if error.is_timeout() {
+fn failed(error: impl Into<Failed>) -> ConnectorError {
+    let error = error.into();
+    if error.way().is_some_and(reqwest::Error::is_timeout) {
         ConnectorError::timeout(error.into())
     } else {
         ConnectorError::io(error.into())

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::config::{Identity, Settings};
 use super::error::Asked;
+use super::http::Http;
 use crate::credential::Source;
 use crate::remote::Section as _;
 
@@ -65,7 +66,7 @@ fn options(settings: &Settings) -> Result<ClientOptions> {
         Arc::new(CloudConfiguration::from(custom))
     });
     Ok(ClientOptions {
-        transport: Some(Transport::new(Arc::new(settings.way().client()?))),
+        transport: Some(Transport::new(Arc::new(Http(settings.way().client()?)))),
         retry: RetryOptions::none(),
         cloud,
         ..ClientOptions::default()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config` | the section |
 //! | `client` | identity and client of the SDK |
+//! | `http` | the SDK's transport over our HTTP client |
 //! | `error` | answers of Key Vault and Entra ID in words of the contract |
 //!
 //! A vault's names have letters, digits and `-` only: `secret:/prod/db/password` is `prod-db-password`, and a name
@@ -18,6 +19,7 @@
 mod client;
 mod config;
 mod error;
+mod http;
 
 use std::sync::Arc;
 

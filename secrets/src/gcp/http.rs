@@ -10,7 +10,7 @@ use google_cloud_secretmanager_v1::model::{
 };
 use google_cloud_secretmanager_v1::stub::SecretManagerService;
 
-use crate::web;
+use crate::body::{self, Failed};
 
 /// Makes the one request that is needed here.
 #[derive(Debug)]
@@ -42,14 +42,14 @@ impl SecretManagerService for Http {
             .map_err(failed)?;
         let status = answer.status();
         if status.is_success() {
-            let body = web::body(answer).await.map_err(failed)?;
+            let body = body::read(answer).await.map_err(failed)?;
             // Its position may tell of values: nothing of the error goes on.
             let found = serde_json::from_slice(&body)
                 .map_err(|_| Error::deser("not an answer of Secret Manager"));
             return found.map(Response::from);
         }
         let headers = answer.headers().clone();
-        let body = web::body(answer).await.map_err(failed)?;
+        let body = body::read(answer).await.map_err(failed)?;
         let body = bytes::Bytes::copy_from_slice(&body);
         Err(match Status::try_from(&body) {
             Ok(said) => {
@@ -60,10 +60,11 @@ impl SecretManagerService for Http {
     }
 }
 
-fn failed(error: reqwest::Error) -> Error {
-    if error.is_timeout() {
+fn failed(error: impl Into<Failed>) -> Error {
+    let error = error.into();
+    if error.way().is_some_and(reqwest::Error::is_timeout) {
         Error::timeout(error)
-    } else if error.is_connect() {
+    } else if error.way().is_some_and(reqwest::Error::is_connect) {
         Error::connect(error)
     } else {
         Error::io(error)

@@ -1,10 +1,15 @@
 //! Identity and client.
 
+use http_body_util::Limited;
 use hybrid_runner_core::error::{Error, Result};
 use kube::Config;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use tower::util::MapResponseLayer;
+
 use super::config::Settings;
+use crate::body::LONGEST;
 use crate::remote::Section as _;
 
 /// A client with one identity.
@@ -34,10 +39,14 @@ pub(super) async fn connect(settings: &Settings) -> Result<Client> {
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let kube = kube::Client::try_from(config).map_err(|error| {
+    let kube = ClientBuilder::try_from(config).map_err(|error| {
         Error::invalid(format!("the configuration for `{server}` cannot be used"))
             .with_source(error)
     })?;
+    let bounded = MapResponseLayer::new(|answer: http::Response<_>| {
+        answer.map(|body| Limited::new(body, LONGEST))
+    });
+    let kube = kube.with_layer(&bounded).build();
     Ok(Client {
         kube,
         namespace,

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 
 use super::config::{Auth, Settings};
 use super::error::Asked;
+use crate::body::{self, Failed};
 use crate::credential::Source;
 use crate::remote::Section as _;
-use crate::web;
 
 /// A client that is logged in.
 pub(crate) struct Client {
@@ -100,11 +100,7 @@ impl Client {
     }
 
     /// Reads a path.
-    pub(super) async fn get(
-        &self,
-        path: &str,
-        version: Option<&str>,
-    ) -> Result<Answer, reqwest::Error> {
+    pub(super) async fn get(&self, path: &str, version: Option<&str>) -> Result<Answer, Failed> {
         self.send(Method::GET, path, version, None).await
     }
 
@@ -114,7 +110,7 @@ impl Client {
         path: &str,
         version: Option<&str>,
         body: Option<&Value>,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<Answer, Failed> {
         let mut url = self.url.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
             // Escapes each part: a name is never anything else.
@@ -139,7 +135,7 @@ impl Client {
         }
         let answer = request.send().await?;
         let status = answer.status();
-        let mut body = web::body(answer).await?;
+        let mut body = body::read(answer).await?;
         if !status.is_success() {
             self.leave_out_token(&mut body);
         }

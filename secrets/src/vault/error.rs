@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::client::{Answer, Client};
 use crate::Refusal;
 use crate::answer::refused;
+use crate::body::Failed;
 use crate::web::{advice, code_of};
 
 /// What was asked for, for the error.
@@ -55,7 +56,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    pub(super) fn unreachable(&self, error: &reqwest::Error) -> Error {
+    pub(super) fn unreachable(&self, error: &Failed) -> Error {
         let words = causes(error);
         let code = code_of(&words);
         let message = format!(

@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +23,8 @@ pub(crate) enum Answer {
     Says(u16, &'static str, String),
     /// Passed on, and the answer held back for so long.
     Late(Duration),
+    /// The beginning of a value, and more of it without an end.
+    Endless,
 }
 
 /// The headers that tests look for.
@@ -151,6 +154,13 @@ async fn pass(
         Some(Answer::Says(code, kind, text)) => {
             let code = StatusCode::from_u16(code).unwrap();
             return (code, [("content-type", kind)], text).into_response();
+        }
+        Some(Answer::Endless) => {
+            let part = Bytes::from(vec![b'x'; 1 << 16]);
+            let parts = futures::stream::repeat(part).map(Ok::<_, std::io::Error>);
+            let begin = futures::stream::iter([Ok(Bytes::from_static(b"{\"value\":\""))]);
+            let body = Body::from_stream(begin.chain(parts));
+            return ([("content-type", "application/json")], body).into_response();
         }
         Some(Answer::Late(time)) => tokio::time::sleep(time).await,
         None => {}

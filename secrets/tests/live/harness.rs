@@ -72,6 +72,7 @@ impl Fronts {
             Trouble::Throttles => (u32::MAX, says(&self.dialect.throttled)),
             Trouble::FailsTwice => (2, says(&self.dialect.failing)),
             Trouble::Slow => (u32::MAX, Answer::Late(LATE)),
+            Trouble::Endless => (u32::MAX, Answer::Endless),
             Trouble::Expired => return Some(front),
             _ => return None,
         };

@@ -329,3 +329,8 @@ pub(super) async fn an_identity_that_expired_is_renewed(h: &dyn ProviderHarness)
     let read = troubled(h, Trouble::Expired).await?;
     is(TEXT.as_bytes(), &done("the read", read)?)
 }
+
+pub(super) async fn an_answer_that_never_ends_is_not_read_on(h: &dyn ProviderHarness) -> Tried {
+    // Who reads on has no memory in the end, or no time.
+    unavailable(h, Trouble::Endless, "toolong").await
+}

@@ -106,6 +106,8 @@ pub enum Trouble {
     Untrusted,
     /// The identity has been used, and is then no longer accepted; another can be had.
     Expired,
+    /// Its answers begin, and never end.
+    Endless,
 }
 
 /// One promise of the contract of secret stores.
@@ -227,6 +229,7 @@ macro_rules! __provider_cases {
                 a_slow_store_is_given_up_in_time
                 a_store_that_cannot_be_trusted_is_not_read
                 an_identity_that_expired_is_renewed
+                an_answer_that_never_ends_is_not_read_on
                 a_forbidden_secret_is_denied
                 a_store_that_does_not_answer_is_unavailable
                 an_impossible_name_is_invalid

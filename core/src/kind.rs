@@ -104,7 +104,13 @@ impl Context {
             } else {
                 self.wrong(table, &error.path().to_string())
             };
-            wrong.with_source(error.into_inner())
+            let inner = error.into_inner();
+            // What stands in the wrong place may be what nobody is to see.
+            if table == "secrets" {
+                wrong.with_source(without_value(&inner.to_string()))
+            } else {
+                wrong.with_source(inner)
+            }
         })
     }
 
@@ -116,6 +122,18 @@ impl Context {
     fn section(&self, table: &str) -> String {
         format!("section [{table}.{}]", self.name)
     }
+}
+
+/// The words of `serde` for a value of a wrong type, without the value: `invalid type: string, expected a table`.
+fn without_value(words: &str) -> String {
+    let short = ["invalid type: ", "invalid value: "]
+        .into_iter()
+        .find_map(|begin| {
+            let (found, expected) = words.strip_prefix(begin)?.rsplit_once(", expected ")?;
+            let found = found.split([' ', '"', '`']).next()?;
+            Some(format!("{begin}{found}, expected {expected}"))
+        });
+    short.unwrap_or_else(|| words.to_owned())
 }
 
 /// One implementation of a contract: what `kind = "…"` names.
@@ -246,6 +264,10 @@ mod tests {
             (
                 json!({"_access": {"_timeuot": "3s"}}),
                 "section [secrets.prod], key `_access._timeuot`: unknown field `_timeuot`",
+            ),
+            (
+                json!({"_access": "hunter2, \"expected\" `x`, expected"}),
+                "section [secrets.prod], key `_access`: invalid type: string, expected struct Access",
             ),
         ] {
             let context = Context::new(

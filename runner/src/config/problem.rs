@@ -101,13 +101,17 @@ pub(crate) fn heading(key: &str) -> String {
 
 /// What sections of secret stores keep to themselves.
 const OF_STORES: &[&str] = &[
-    "client_secret",
+    "access_key",
+    "auth",
+    "credential",
+    "credentials",
     "jwt",
     "proxy",
-    "secret_key",
-    "session_token",
     "value",
 ];
+/// What is in the name of such a key, whoever named it; not of one that only says where it is.
+const WORDS: &[&str] = &["key", "passphrase", "password", "secret", "token"];
+const PLACES: &[&str] = &["_env", "_file", "_id", "_path"];
 
 /// Whether the value at this key must never be printed.
 pub(crate) fn is_secret(key: &str) -> bool {
@@ -117,7 +121,37 @@ pub(crate) fn is_secret(key: &str) -> bool {
         || key == "link.proxy"
         || ["password", "token", "secret_id", "key_value"].contains(&value)
             && !key.starts_with("runner.")
-        || key.starts_with("secrets.") && OF_STORES.contains(&value)
+        || key.starts_with("secrets.")
+            && (OF_STORES.contains(&value)
+                || WORDS.iter().any(|word| value.contains(word))
+                    && !PLACES.iter().any(|place| value.ends_with(place)))
+}
+
+/// A text with what stands for a password in the addresses in it left out.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once("://") {
+        kept.push_str(before);
+        kept.push_str("://");
+        let end = behind.find(['/', '?', '#', ' ']).unwrap_or(behind.len());
+        let (place, next) = behind.split_at(end);
+        match place.rsplit_once('@') {
+            // One that stands alone may be a token.
+            Some((who, host)) => {
+                if let Some((user, _)) = who.split_once(':') {
+                    kept.push_str(user);
+                    kept.push(':');
+                }
+                kept.push_str("***@");
+                kept.push_str(host);
+            }
+            None => kept.push_str(place),
+        }
+        rest = next;
+    }
+    kept.push_str(rest);
+    kept
 }
 
 fn message(error: &figment::Error) -> String {

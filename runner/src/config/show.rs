@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::layer::PREFIX;
-use super::problem::{heading, is_secret};
+use super::problem::{heading, is_secret, without_passwords};
 use super::variables::{Becomes, VARIABLES, executor_kind};
 use super::{Environment, Loaded, origin, raw};
 use crate::kinds::Kinds;
@@ -69,7 +69,7 @@ impl Loaded {
                     if key == "link.proxy" && leaf.as_str() != Some("none") || is_secret(key) {
                         Value::from(MASK)
                     } else {
-                        serde_json::to_value(leaf).unwrap_or(Value::Null)
+                        tame(serde_json::to_value(leaf).unwrap_or(Value::Null))
                     };
                 shown.push(Shown {
                     key: key.to_owned(),
@@ -78,6 +78,15 @@ impl Loaded {
                 });
             }
         }
+    }
+}
+
+/// A value without the passwords in its addresses.
+fn tame(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(without_passwords(&text)),
+        Value::Array(items) => items.into_iter().map(tame).collect(),
+        other => other,
     }
 }
 
@@ -110,7 +119,11 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
             };
             shown.push(Shown {
                 key: name.to_owned(),
-                value: Value::from(if variable.secret { MASK } else { value }),
+                value: Value::from(if variable.secret {
+                    MASK.to_owned()
+                } else {
+                    without_passwords(value)
+                }),
                 source: became,
             });
         }
@@ -122,7 +135,11 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
         let key = path.to_lowercase().replace("__", ".");
         shown.push(Shown {
             key: name.clone(),
-            value: Value::from(if is_secret(&key) { MASK } else { value }),
+            value: Value::from(if is_secret(&key) {
+                MASK.to_owned()
+            } else {
+                without_passwords(value)
+            }),
             source: heading(&key),
         });
     }

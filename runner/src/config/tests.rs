@@ -448,6 +448,14 @@ access_key = { id = "AKIA", secret_key = "hunter2", session_token = "hunter2" }
 [secrets.z]
 kind = "azure"
 client_secret = "hunter2"
+[secrets.slips]
+kind = "vault"
+address = "https://me:hunter2@h"
+addresses = ["https://hunter2@h/a?b=c", "no address"]
+auth = "hunter2"
+access_key = "AKIB:hunter2"
+api_token = "hunter2"
+token_file = "/run/token"
 "#;
     std::fs::write(&path, text).unwrap();
     let inputs = Inputs {
@@ -460,6 +468,12 @@ client_secret = "hunter2"
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(
         shown.contains("AKIA") && shown.contains("https://v"),
+        "{shown}"
+    );
+    let address = "https://me:***@h";
+    let addresses = r#"["https://***@h/a?b=c","no address"]"#;
+    assert!(
+        shown.contains(address) && shown.contains(addresses) && shown.contains("/run/token"),
         "{shown}"
     );
 }

@@ -41,7 +41,11 @@ pub async fn ask(
     input: &[u8],
     otherwise: ErrorKind,
 ) -> Result<Vec<u8>> {
-    command.stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdout(Stdio::piped())
+        // What a terminal sends to our group is not meant for it.
+        .process_group(0)
+        .kill_on_drop(true);
     pipe(&mut command);
     let program = command.as_std().get_program().to_owned();
     let mut child = command
@@ -83,11 +87,7 @@ pub async fn ask_through(
 }
 
 fn pipe(command: &mut Command) {
-    command
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        // What a terminal sends to our group is not meant for it.
-        .process_group(0);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
 }
 
 fn not_run(what: &str, program: &std::ffi::OsStr, error: std::io::Error) -> Error {

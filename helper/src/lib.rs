@@ -20,6 +20,7 @@
 //! | [`end`] | the record of the end |
 //! | [`container`] | what differs in a container: paths, the lines of start and end, signals |
 //! | [`mask`] | the streaming masker, and the encoded forms of a value |
+//! | [`session`] | programs in sessions of their own |
 //!
 //! # Building
 //!
@@ -59,6 +60,7 @@ pub mod end;
 pub mod mask;
 pub mod payload;
 pub mod report;
+pub mod session;
 pub mod spool;
 pub mod started;
 pub mod stop;

@@ -3,9 +3,9 @@
 //!
 //! The writing end is locked when it is made. The lock belongs to the open file, which all processes share that have inherited
 //! it, so it lasts until the last of them is gone. A pipe it is all the same: nothing that passes through it is on disk, and
-//! without a reader the program is told so (`EPIPE`) as by any other. A child with a stdout of its own (`id=$(sbatch …)`) is known by its session,
-//! with the mark or in the program's process group; both numbers stand in a file beside the pipe. Who is to live on, and not be waited
-//! for, leaves both: another stdout, a session of its own.
+//! without a reader the program is told so (`EPIPE`) as by any other. The program leads a session of its own, by which a child with
+//! another stdout (`id=$(sbatch …)`) is known; its number stands in a file beside the pipe, with what tells whether that is still the same
+//! one. Who is to live on, and not be waited for, leaves both: another stdout, a session of its own.
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -15,17 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
+
+use hybrid_runner_helper::session;
 
 use crate::processes::{self, Stat};
 
 /// The variable with the mark: the name of the pipe.
 const MARK: &str = "HYBRID_RUNNER_PROCESS";
-/// The ending of the file with the process group.
-const GROUP: &str = ".group";
+/// The ending of the file with the session.
+const SESSION: &str = ".session";
 /// Begins the name of a pipe that is being made.
 const FRESH: &str = ".";
 /// How long a process takes to be gone that was just killed.
@@ -89,23 +91,19 @@ impl Outlet {
         })
     }
 
-    /// Starts a program with it. Its process group is its own.
+    /// Starts a program with it, in a session of its own.
     pub(crate) fn spawn(self, mut command: Command) -> io::Result<(Child, Placed)> {
         let name = self.path.file_name().unwrap_or_default();
-        command
-            .env(MARK, name)
-            .stdout(Stdio::from(self.writer))
-            .process_group(0);
+        command.env(MARK, name).stdout(Stdio::from(self.writer));
+        session::own(command.as_std_mut());
         let child = command.spawn()?;
         // Our copy of what it writes to: the end would never come.
         drop(command);
-        if let Some(group) = child.id()
-            && let Some(own) = Stat::own()
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(led) = id.and_then(Session::led_by)
+            && let Err(error) = led.write(&self.path)
         {
-            let numbers = format!("{group} {}", own.session);
-            if let Err(error) = std::fs::write(group_file(&self.path), numbers) {
-                tracing::debug!(%error, "the process group is not noted: all that have the mark count");
-            }
+            tracing::debug!(%error, "the session is not noted: all that have the mark count");
         }
         let placed = Placed {
             stdout: self.reader,
@@ -115,6 +113,66 @@ impl Outlet {
     }
 }
 
+/// The session of a program, and what tells it from a later one of the same number.
+#[derive(Debug, PartialEq, Eq)]
+struct Session {
+    leader: i32,
+    /// When that began.
+    ticks: u64,
+    boot: String,
+    /// Where its number means it.
+    namespace: String,
+}
+
+impl Session {
+    fn led_by(leader: i32) -> Option<Self> {
+        Some(Self {
+            leader,
+            ticks: Stat::read(leader)?.ticks,
+            boot: boot(),
+            namespace: namespace(),
+        })
+    }
+
+    fn write(&self, pipe: &Path) -> io::Result<()> {
+        let Self {
+            leader,
+            ticks,
+            boot,
+            namespace,
+        } = self;
+        let text = format!("{leader} {ticks} {boot} {namespace}\n");
+        std::fs::write(session_file(pipe), text)
+    }
+
+    /// That of a pipe; none if it was not written, or not whole.
+    fn read(pipe: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(session_file(pipe)).ok()?;
+        let mut words = text.strip_suffix('\n')?.split(' ');
+        Some(Self {
+            leader: words.next()?.parse().ok()?,
+            ticks: words.next()?.parse().ok()?,
+            boot: words.next()?.to_owned(),
+            namespace: words.next()?.to_owned(),
+        })
+    }
+
+    /// Whether a process of this number that is there now is its leader, and not another one.
+    fn is_leader(&self, id: i32, stat: &Stat) -> bool {
+        self.leader == id && self.ticks == stat.ticks
+    }
+}
+
+fn boot() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    boot.trim().to_owned()
+}
+
+fn namespace() -> String {
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    namespace.to_string_lossy().into_owned()
+}
+
 /// Processes that are still at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holders(Vec<Process>);
@@ -122,6 +180,8 @@ pub struct Holders(Vec<Process>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
     id: i32,
+    /// When it began.
+    ticks: u64,
     name: String,
 }
 
@@ -139,12 +199,18 @@ impl fmt::Display for Holders {
 }
 
 impl Holders {
-    /// Kills them.
+    /// Kills them, and nobody who has one of their numbers by now.
     pub fn kill(&self) {
         for process in &self.0 {
-            if let Some(id) = Pid::from_raw(process.id) {
-                // That it has ended meanwhile is fine.
-                kill_process(id, Signal::KILL).ok();
+            let Some(id) = Pid::from_raw(process.id) else {
+                continue;
+            };
+            // That it has ended meanwhile is fine.
+            let Ok(held) = pidfd_open(id, PidfdFlags::empty()) else {
+                continue;
+            };
+            if Stat::read(process.id).is_some_and(|stat| stat.ticks == process.ticks) {
+                pidfd_send_signal(held, Signal::KILL).ok();
             }
         }
     }
@@ -152,8 +218,11 @@ impl Holders {
     /// Of these the one that was started, and not what it has started; all, if that one is gone.
     #[must_use]
     pub fn leader(mut self, path: &Path) -> Self {
-        let group = group_of(path).map(|(group, _)| group);
-        let leads = |process: &Process| Some(process.id) == group;
+        let led = Session::read(path);
+        let leads = |process: &Process| {
+            let numbers = led.as_ref().map(|led| (led.leader, led.ticks));
+            Some((process.id, process.ticks)) == numbers
+        };
         if self.0.iter().any(leads) {
             self.0.retain(leads);
         }
@@ -226,7 +295,7 @@ pub fn any_holders(
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_pipe = !name.starts_with(FRESH) && !name.ends_with(GROUP);
+        let is_pipe = !name.starts_with(FRESH) && !name.ends_with(SESSION);
         if is_pipe
             && Some(&*path) != but
             && let Some(held) = holders(&path)?
@@ -243,7 +312,7 @@ pub fn any_holders(
 ///
 /// It cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
-    for path in [path, &group_file(path)] {
+    for path in [path, &session_file(path)] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -252,48 +321,55 @@ pub fn remove(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn group_file(path: &Path) -> PathBuf {
+fn session_file(path: &Path) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
-    path.push(GROUP);
+    path.push(SESSION);
     path.into()
 }
 
-/// The program's process group, and its session.
-fn group_of(path: &Path) -> Option<(i32, i32)> {
-    let numbers = std::fs::read_to_string(group_file(path)).ok()?;
-    let (group, session) = numbers.split_once(' ')?;
-    Some((group.parse().ok()?, session.parse().ok()?))
-}
-
-/// The processes that have the pipe, or are of the program's session and have the mark or are in its group; all that have the
-/// mark, if the group is not known. A mark can be written over, and that of another user's process cannot be read.
+/// The processes that have the pipe, or are of the program's session; all that have the mark, if that is not known here. A mark
+/// can be written over, and that of another user's process cannot be read.
 fn left(path: &Path, is_locked: bool) -> io::Result<Vec<Process>> {
-    let numbers = group_of(path);
+    let led = Session::read(path);
+    if led.as_ref().is_some_and(|led| led.boot != boot()) {
+        return Ok(Vec::new());
+    }
+    let led = led.filter(|led| led.namespace == namespace());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mark = format!("{MARK}={name}");
     let mut found = Vec::new();
+    let mut is_another = false;
     for id in processes::all()? {
         // Processes end while they are looked at.
         let Some(stat) = Stat::read(id).filter(|stat| !stat.is_dead) else {
             continue;
         };
-        let (in_group, in_session) = numbers.map_or((false, true), |(group, session)| {
-            (stat.group == group, stat.session == session)
-        });
-        if !in_session && !is_locked {
+        let in_session = led.as_ref().is_some_and(|led| stat.session == led.leader);
+        if let Some(led) = &led
+            && id == led.leader
+        {
+            is_another = !led.is_leader(id, &stat);
+        }
+        if !in_session && !is_locked && led.is_some() {
             continue;
         }
         let has_mark = processes::has_variable(id, mark.as_bytes());
-        let is_left = in_session && (has_mark || in_group);
-        if is_left || (has_mark && has_pipe(id, path)) {
-            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-            found.push(Process {
-                id,
-                name: name.trim().to_owned(),
-            });
+        let is_left = in_session || (has_mark && (led.is_none() || has_pipe(id, path)));
+        if is_left {
+            let process = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            found.push((
+                in_session,
+                Process {
+                    id,
+                    ticks: stat.ticks,
+                    name: process.trim().to_owned(),
+                },
+            ));
         }
     }
-    Ok(found)
+    // Then the session is another, too: a number is not given again while a session has it.
+    found.retain(|(in_session, _)| !in_session || !is_another);
+    Ok(found.into_iter().map(|(_, process)| process).collect())
 }
 
 /// Whether a process has the pipe open.
@@ -378,7 +454,7 @@ mod tests {
             "it is put away"
         );
         let job = Pid::from_raw(job.parse().unwrap()).unwrap();
-        kill_process(job, Signal::KILL).expect("the job lives");
+        rustix::process::kill_process(job, Signal::KILL).expect("the job lives");
     }
 
     #[tokio::test]
@@ -393,6 +469,7 @@ mod tests {
         // One that makes a process group of its own, and one that has lost the mark.
         a_child_is_seen("id=$(timeout 60 cat \"$0\"); echo $id").await;
         a_child_is_seen("id=$(env -i cat \"$0\"); echo $id").await;
+        a_child_is_seen("id=$(env -i timeout 60 cat \"$0\"); echo $id").await;
     }
 
     /// As in `docker exec`: the session has no number there.
@@ -428,6 +505,41 @@ mod tests {
             "{said}{}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    #[tokio::test]
+    async fn another_process_of_its_number_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name());
+        let mut stranger = Command::new("sleep");
+        stranger.arg("60").kill_on_drop(true);
+        session::own(stranger.as_std_mut());
+        let mut stranger = stranger.spawn().unwrap();
+        let id = i32::try_from(stranger.id().unwrap()).unwrap();
+        let now = Session::led_by(id).unwrap();
+        for (ticks, boot) in [(now.ticks - 1, now.boot.as_str()), (now.ticks, "another")] {
+            drop(Outlet::make(&path).unwrap());
+            let before = Session {
+                leader: id,
+                ticks,
+                boot: boot.to_owned(),
+                namespace: now.namespace.clone(),
+            };
+            before.write(&path).unwrap();
+            assert_eq!(Session::read(&path), Some(before));
+            assert_eq!(holders(&path).unwrap(), None);
+        }
+        // And this is how it would be found.
+        drop(Outlet::make(&path).unwrap());
+        now.write(&path).unwrap();
+        let held = holders(&path).unwrap().expect("the session lives");
+        let mut later = held.clone();
+        later.0[0].ticks -= 1;
+        later.kill();
+        assert_eq!(held.clone().leader(&path), held);
+        assert_eq!(stranger.try_wait().unwrap(), None, "nobody else is killed");
+        held.kill();
+        timeout(LIMIT, stranger.wait()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

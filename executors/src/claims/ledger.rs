@@ -199,14 +199,15 @@ fn try_lock(path: PathBuf, make: bool) -> io::Result<Tried> {
 
 /// The last record that was written whole.
 fn last_record(file: &mut File) -> io::Result<Record> {
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    let whole = text
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'));
+    // Bytes: a full disk cuts a record anywhere, within a character too.
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let whole = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"));
     let mut records = whole
         .rev()
-        .filter_map(|line| serde_json::from_str(line).ok());
+        .filter_map(|line| serde_json::from_slice(line).ok());
     Ok(records.next().unwrap_or_default())
 }
 

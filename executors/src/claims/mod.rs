@@ -121,7 +121,8 @@ impl<B: Backend> Shared<B> {
         let can = self.backend.capabilities().await?;
         let (mut claim, new) = self.ledger.claim(spec).await?;
         if !new {
-            match self.settle(&mut claim, spec.run, &can).await? {
+            let settled = self.settle(&mut claim, spec.run, &can).await;
+            match settled.map_err(not_known_yet)? {
                 Standing::Known(handle) if claim.record.stopped => Err(stopped(handle.run)),
                 Standing::Known(handle) => return Ok(handle),
                 Standing::Ended(Outcome::Stopped { .. }) => Err(stopped(spec.run)),
@@ -140,15 +141,18 @@ impl<B: Backend> Shared<B> {
                 claim.remove().await?;
                 Err(error)
             }
-            Submitted::Unclear(error) => match self.settle(&mut claim, spec.run, &can).await? {
-                Standing::Known(handle) => Ok(handle),
-                Standing::Open => Err(Error::unavailable(
-                    "the backend did not take the run; it may be started again",
-                )
-                .with_source(error)),
-                Standing::Awaited(who) => Err(Error::unavailable(who).with_source(error)),
-                Standing::Ended(_) => Err(Error::conflict(UNCLEAR).with_source(error)),
-            },
+            Submitted::Unclear(error) => {
+                let settled = self.settle(&mut claim, spec.run, &can).await;
+                match settled.map_err(not_known_yet)? {
+                    Standing::Known(handle) => Ok(handle),
+                    Standing::Open => Err(Error::unavailable(
+                        "the backend did not take the run; it may be started again",
+                    )
+                    .with_source(error)),
+                    Standing::Awaited(who) => Err(Error::unavailable(who).with_source(error)),
+                    Standing::Ended(_) => Err(Error::conflict(UNCLEAR).with_source(error)),
+                }
+            }
             _ => Err(Error::internal("an answer to a start that is not known")),
         }
     }
@@ -349,6 +353,16 @@ impl<B: Backend> Shared<B> {
         self.unwritten().remove(&run);
         Ok(())
     }
+}
+
+/// Of a start, as long as nobody knows whether the backend has the run: no answer to that question refuses it.
+fn not_known_yet(error: Error) -> Error {
+    if error.is_transient() {
+        return error;
+    }
+    let what =
+        "whether the backend has the run of a start before is not known yet: it is asked again";
+    Error::unavailable(what).with_source(error)
 }
 
 fn stopped(run: RunId) -> Error {

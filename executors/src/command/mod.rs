@@ -29,7 +29,7 @@ use hybrid_runner_core::executor::{
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::kind::{Context, Kind};
 use hybrid_runner_core::plugin::host::{Starts, Submitted, Trace, Values, Way, caution};
-use hybrid_runner_core::program::outlet::{self, Holders};
+use hybrid_runner_core::program::outlet::{self, Holders, Outlet};
 use hybrid_runner_core::run::{
     CONFIG_PLACE, Failure, FailureClass, Outcome, RunSpec, State, Status, Told, render,
 };
@@ -128,9 +128,16 @@ impl Command {
         told["work"] = "***".into();
         self.show("start", Way::Sent, &told.to_string());
         let step = Step::new(spec.run).name(spec.name.as_str());
-        let pipe = self.0.settings.find.as_ref().map(|_| self.pipe(spec.run));
+        let outlet = match Outlet::make(&self.pipe(spec.run)) {
+            Err(error) if self.0.settings.find.is_some() => {
+                let what = "the data directory has no named pipes, by which a `start` is seen that outlives the runner: put `data_dir` on another file system, or leave out `find`";
+                return Err(Error::unavailable(what).with_source(error));
+            }
+            // Nobody asks who is still at work where nothing can be found.
+            outlet => outlet.ok(),
+        };
         let (scripts, starts) = (&self.0.scripts, &self.0.starts);
-        let answer = scripts.start(&step, request, pipe.as_deref(), starts).await;
+        let answer = scripts.start(&step, request, outlet, starts).await;
         self.show_answer("start", &answer);
         answer
     }
@@ -314,7 +321,7 @@ impl Backend for Command {
     }
 
     async fn check(&self) -> Result<()> {
-        self.0.scripts.check().await?;
+        self.0.scripts.check()?;
         if self.0.settings.check.is_none() {
             return Ok(());
         }
@@ -344,7 +351,14 @@ impl Backend for Command {
             Err(error) if error.kind() == ErrorKind::Internal => {
                 Submitted::Unclear(self.0.values.error(error))
             }
-            Err(error) => Submitted::Refused(self.0.values.error(error)),
+            Err(error) => {
+                let error = self.0.values.error(error);
+                // What it has started may be about to do what it says was not done.
+                match self.holders(spec.run).await {
+                    Ok(None) => Submitted::Refused(error),
+                    Ok(Some(_)) | Err(_) => Submitted::Unclear(error),
+                }
+            }
         }
     }
 

@@ -10,13 +10,14 @@ use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::plugin::Contract;
 use hybrid_runner_core::plugin::host::{Launch, PluginSettings, Starts};
 use hybrid_runner_core::program::{self, outlet::Outlet};
+use rustix::fs::Access;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use super::settings::{COMMANDS, Commands};
 
-/// Commands that run at the same time: a batch system dislikes more, and so does a small machine.
+/// Commands of a sort that run at the same time: a batch system dislikes more, and so does a small machine.
 const AT_ONCE: usize = 16;
 /// The command that must not be broken off.
 const START: &str = "start";
@@ -28,7 +29,10 @@ pub(super) struct Scripts {
     folder: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
     timeout: Duration,
-    places: Semaphore,
+    /// Starts may take long, and must not keep a run from being stopped, nor from being seen.
+    starting: Semaphore,
+    ending: Semaphore,
+    asking: Semaphore,
 }
 
 /// What the arguments of one call may name.
@@ -111,22 +115,47 @@ impl Scripts {
             folder: context.config_dir.clone(),
             env,
             timeout: settings.timeout.get(),
-            places: Semaphore::new(AT_ONCE),
+            starting: Semaphore::new(AT_ONCE),
+            ending: Semaphore::new(AT_ONCE),
+            asking: Semaphore::new(AT_ONCE),
         })
     }
 
-    /// Whether the commands that are paths are there.
-    pub(super) async fn check(&self) -> Result<()> {
+    /// Whether the commands are there, and can be run.
+    pub(super) fn check(&self) -> Result<()> {
         for (name, command) in &self.commands {
-            let program = Path::new(&command[0]);
-            if command[0].contains('/') && tokio::fs::metadata(program).await.is_err() {
+            let program = &command[0];
+            let is_path = program.contains('/');
+            if is_path && !Path::new(program).exists() {
                 return Err(Error::unavailable(format!(
-                    "the command `{name}` is not there: `{}`",
-                    program.display()
+                    "the command `{name}` is not there: `{program}`"
+                )));
+            }
+            if is_path && !can_be_run(Path::new(program)) {
+                return Err(Error::unavailable(format!(
+                    "the command `{name}` cannot be run: `{program}`; is it a file that is executable?"
+                )));
+            }
+            if !is_path && !self.is_in_path(program) {
+                return Err(Error::unavailable(format!(
+                    "the command `{name}` is not there: no `{program}` in PATH"
                 )));
             }
         }
         Ok(())
+    }
+
+    fn is_in_path(&self, program: &str) -> bool {
+        let path = self.env.iter().find(|(name, _)| name == "PATH");
+        let folders = path
+            .into_iter()
+            .flat_map(|(_, path)| std::env::split_paths(path));
+        let base = self.folder.clone().unwrap_or_default();
+        // One without a PATH is looked for in places that only the system knows.
+        path.is_none()
+            || folders
+                .map(|folder| base.join(folder).join(program))
+                .any(|place| can_be_run(&place))
     }
 
     /// Runs a command and returns what it printed.
@@ -143,22 +172,18 @@ impl Scripts {
         self.in_time(name, otherwise, asked).await
     }
 
-    /// Runs `start`, to its end, although nobody may wait for it any more. With a pipe of this name a later life sees it, too.
+    /// Runs `start`, to its end, although nobody may wait for it any more. By its outlet a later life sees it, too.
     pub(super) async fn start(
         &self,
         step: &Step,
         request: &Value,
-        pipe: Option<&Path>,
+        outlet: Option<Outlet>,
         starts: &Starts,
     ) -> Result<Vec<u8>> {
         let command = self.command(START, step)?;
         let input = request.to_string();
         // Nobody knows what it did if it does not say so.
         let unclear = ErrorKind::Internal;
-        let outlet = pipe.map(Outlet::make).transpose().map_err(|error| {
-            let what = "the data directory has no named pipes, by which a `start` is seen that outlives the runner: put `data_dir` on another file system, or leave out `find`";
-            Error::unavailable(what).with_source(error)
-        })?;
         let asked = async move {
             match outlet {
                 Some(outlet) => {
@@ -179,7 +204,12 @@ impl Scripts {
         otherwise: ErrorKind,
         asked: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let _place = self.places.acquire().await;
+        let places = match name {
+            START => &self.starting,
+            "stop" | "remove" => &self.ending,
+            _ => &self.asking,
+        };
+        let _place = places.acquire().await;
         let timed = tokio::time::timeout(self.timeout, asked).await;
         timed.unwrap_or_else(|_| {
             let what = format!("the command `{name}` did not end within {:?}", self.timeout);
@@ -201,6 +231,10 @@ impl Scripts {
         }
         Ok(command)
     }
+}
+
+fn can_be_run(program: &Path) -> bool {
+    program.is_file() && rustix::fs::access(program, Access::EXEC_OK).is_ok()
 }
 
 fn settings_of(command: &[String], settings: &Commands) -> Result<PluginSettings> {

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::ExitStatus;
 use std::ptr;
 use std::time::Duration;
@@ -53,6 +53,12 @@ fn retry(mut call: impl FnMut() -> c_int) -> io::Result<c_int> {
 pub(crate) fn lead_session() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Makes the child of a command the leader of a session. Not for one that is to lead a process group of its parent's session.
+pub(crate) fn lead_session_as(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec one system call is made, which is async-signal-safe, and nothing is allocated.
+    unsafe { command.pre_exec(lead_session) };
 }
 
 /// Gives this process a name, the orphans of its descendants, and keeps its memory to itself: no core dump, no reader

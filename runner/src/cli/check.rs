@@ -1,9 +1,14 @@
 //! `check`: the doctor. A line for each finding: ok, warning or failed, and what to do.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
+
 use futures::future::join_all;
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::secret::SecretProvider;
 use hybrid_runner_core::{Finding, Health, Result};
+use rustix::fs::Access;
 use serde::Serialize;
 
 use super::args::ConfigFile;
@@ -38,6 +43,32 @@ fn idle(environment: &Environment) -> impl Iterator<Item = Line> {
     })
 }
 
+/// Whether lines can be added to the audit file. Nothing is made: it would be of whoever asks, and not of the runner.
+fn audit(path: &Path) -> Line {
+    let answer = match OpenOptions::new().append(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            let folder = folder.unwrap_or(Path::new("."));
+            rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(std::io::Error::from)
+        }
+        Err(error) => Err(error),
+    };
+    let finding = match answer {
+        Ok(()) => Finding::ok(path.display().to_string()),
+        Err(error) => Finding::failed(format!(
+            "failed to write to `{}` (`[runner] audit`): {error}; let the user of the runner write there",
+            path.display()
+        )),
+    };
+    Line {
+        part: "audit".to_owned(),
+        kind: None,
+        finding,
+    }
+}
+
 /// `check`
 pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Done {
     let inputs = Inputs::of_process(args.config).with_kinds(kinds);
@@ -51,6 +82,7 @@ pub(crate) async fn check(args: ConfigFile, output: Output, kinds: &Kinds) -> Do
         finding: Finding::ok(file),
     }];
     lines.extend(idle(&inputs.environment));
+    lines.extend(config.runner.audit.as_deref().map(audit));
     exec::local_unless_configured(&mut config);
     let agent = config.runner.id.clone();
     let agent = agent.unwrap_or_else(crate::app::default_agent);

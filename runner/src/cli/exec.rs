@@ -55,13 +55,20 @@ pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &
         config.runner.executor = named.filter(|name| config.executors.contains_key(name));
     }
 
+    let wanted = spec.executor.clone().or(config.runner.executor.clone());
+    if let Some(wanted) = wanted.filter(|wanted| config.executors.contains_key(wanted)) {
+        // Nobody is interested in how the others are.
+        config.executors.retain(|name, _| *name == wanted);
+        config.runner.executor = Some(wanted);
+    }
+
     let scratch = Scratch::new(args.data_dir, "exec")?;
     add_demo_store(&mut config, scratch.path())?;
     // Others who do the same beside us, or were killed at it, are not to be taken up as ours.
     let owner = Owner::of(&format!("exec {}", scratch.path().display()), &agent);
     let built = config.build(scratch.path(), &owner)?;
     if args.dry_run {
-        return dry_run(&spec, &built, output).await;
+        return dry_run(&spec, &config, &built, output).await;
     }
     let parts = parts(&config, built, agent, scratch.path())?;
     let section = spec
@@ -142,7 +149,7 @@ fn choose(config: &mut Config, name: &str) -> Result<SectionName, Failure> {
 }
 
 /// Checks the executor, resolves the secrets, and shows what would be made; starts nothing, shows no value.
-async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
+async fn dry_run(spec: &RunSpec, config: &Config, built: &Built, output: Output) -> Done {
     let name = spec.executor.clone().or(built.default_executor.clone());
     let name = name.ok_or_else(|| Failure::usage("no executor: name one with `--executor`"))?;
     let executor = built.executors.get(&name).ok_or_else(|| {
@@ -154,16 +161,27 @@ async fn dry_run(spec: &RunSpec, built: &Built, output: Output) -> Done {
     })?;
     executor.check().await?;
     output.note(format!("executor `{name}`: ok"));
-    let references = spec.references()?;
-    let found = built.stores.resolve(spec.run, &references).await;
-    // What cannot be resolved would fail the run: the answer is no, but the request was well formed.
-    let secrets = found.map_err(|error| Failure::new(Exit::No, error.report()))?;
-    for reference in &references {
-        output.note(format!("`{reference}`: found"));
-    }
+    // What is not allowed, or cannot be resolved, would fail the run: the answer is no, but the request was well formed.
+    let no = |error: String| Failure::new(Exit::No, error);
+    let rules = crate::app::rules(config)?;
+    let default_store = built.stores.default_store();
+    let allowed = rules.policy.check(spec, &name, default_store.as_ref());
+    allowed.map_err(|failure| no(failure.message))?;
+    let mut first = spec.attempt(1);
+    let secrets = if let Some(workload) = &rules.workload {
+        workload.prepare(&mut first)?;
+        output.note("its references are resolved by the workload itself");
+        Secrets::left_to_the_workload()
+    } else {
+        let references = spec.references()?;
+        let found = built.stores.resolve(spec.run, &references).await;
+        let secrets = found.map_err(|error| no(error.report()))?;
+        for reference in &references {
+            output.note(format!("`{reference}`: found"));
+        }
+        secrets
+    };
     let mut shown = json!({ "executor": name, "spec": spec });
-    let mut first = spec.clone();
-    first.run = spec.run.attempt(1);
     let objects = executor.preview(&first, &secrets).await?;
     if !objects.is_empty() {
         shown["objects"] = objects.into();

@@ -17,9 +17,9 @@ pub enum Exit {
     No,
     /// Usage, configuration or workflow file.
     Usage,
-    /// The control plane or a backend cannot be reached.
+    /// The control plane, a backend or a store cannot be reached.
     Unreachable,
-    /// The control plane refused.
+    /// The control plane, or a secret store, refused.
     Refused,
     /// A signal: 130 or 143.
     Interrupted(u8),

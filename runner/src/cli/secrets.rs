@@ -1,9 +1,10 @@
 //! `secrets check`: reads references, to try a store.
 
 use futures::future::join_all;
+use hybrid_runner_core::Error;
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::secret::Reference;
-use hybrid_runner_secrets::Found;
+use hybrid_runner_secrets::{Found, Refusal};
 use serde_json::{Value, json};
 
 use super::args::{Secrets, SecretsCheck};
@@ -44,7 +45,7 @@ async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
         .iter()
         .map(|reference| stores.read("secrets check", reference));
     let answers = join_all(reads).await;
-    let mut exit = Exit::Done;
+    let mut exits = Vec::new();
     let mut told = Vec::new();
     let mut rows = Vec::new();
     for (reference, answer) in references.iter().zip(answers) {
@@ -55,7 +56,7 @@ async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
                 rows.push(row(name, &found));
             }
             Err(error) => {
-                exit = Exit::No;
+                exits.push(exit_of(&error));
                 told.push(json!({"reference": name, "outcome": "failed", "kind": error.kind(), "error": error.report()}));
                 if !output.json {
                     output.error(&error.report());
@@ -68,7 +69,19 @@ async fn check(args: SecretsCheck, output: Output, kinds: &Kinds) -> Done {
     } else if !rows.is_empty() {
         output.table(&["REFERENCE", "STORE", "VERSION", "FOUND"], &rows)?;
     }
-    Ok(exit)
+    // What they have in common, if they do.
+    let first = exits.first().copied().unwrap_or(Exit::Done);
+    let same = exits.iter().all(|exit| *exit == first);
+    Ok(if same { first } else { Exit::No })
+}
+
+/// Of a reference that cannot be read.
+fn exit_of(error: &Error) -> Exit {
+    match Refusal::of(error) {
+        Refusal::Unreachable | Refusal::Throttled => Exit::Unreachable,
+        Refusal::Denied | Refusal::Identity => Exit::Refused,
+        _ => Exit::No,
+    }
 }
 
 /// A reference as it stands in a workflow: whole, or within a larger string.

@@ -138,8 +138,6 @@ impl Launch {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
-            // What a terminal sends to our group is not meant for it.
-            .process_group(0)
             .kill_on_drop(true);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
@@ -150,6 +148,8 @@ impl Launch {
                 .map(|(child, placed)| (child, Some(placed))),
             None => command
                 .stdout(Stdio::piped())
+                // What a terminal sends to our group is not meant for it.
+                .process_group(0)
                 .spawn()
                 .map(|child| (child, None)),
         };

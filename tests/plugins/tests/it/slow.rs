@@ -29,10 +29,13 @@ case $1 in
 start) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
 captures) cat >/dev/null; echo $$ >>starts; answer=$(/bin/sh ./batch.sh submit "$2"); echo "$answer";;
 leaves) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2" >answer & sleep 1; exit 1;;
+refuses) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2" >answer & sleep 1; exit 4;;
+alone) cat >/dev/null; echo $$ >>starts; answer=$(env -i timeout 60 /bin/sh ./batch.sh submit "$2"); echo "$answer";;
 submit) echo $$ >submitting
   while ! [ -e go ]; do sleep 0.02; done
   echo "$2" >>submitted; echo running >job; echo "{\"id\": \"job of $2\"}";;
-find) if [ -e job ]; then echo "{\"id\": \"job of $2\"}"; else echo '{"id": null}'; fi;;
+find) if [ -e nonsense ]; then cat nonsense; exit 0; fi; if [ -e refused ]; then exit 4; fi
+  if [ -e job ]; then echo "{\"id\": \"job of $2\"}"; else echo '{"id": null}'; fi;;
 status) echo "{\"state\": \"$(cat job)\"}";;
 stop) echo stopped >job;;
 esac
@@ -149,7 +152,7 @@ async fn is_awaited(executor: &dyn Executor, spec: &RunSpec) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_over_its_time_is_waited_for() {
     // The last gives up, and what it has started does not.
-    for start in ["start", "captures", "leaves"] {
+    for start in ["start", "captures", "leaves", "refuses"] {
         over_its_time(start).await;
     }
 }
@@ -178,7 +181,12 @@ async fn over_its_time(with: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_a_life_left_behind_is_waited_for_by_the_next() {
-    for (start, kills) in [("start", false), ("captures", false), ("captures", true)] {
+    for (start, kills) in [
+        ("start", false),
+        ("captures", false),
+        ("captures", true),
+        ("alone", true),
+    ] {
         left_behind(start, kills).await;
     }
 }
@@ -275,6 +283,83 @@ async fn a_start_that_hangs_is_ended_by_a_stop_when_its_grace_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_to_the_question_for_it_refuses_a_start_that_may_be_at_work() {
+    let (place, spec) = (Place::new(), spec());
+    told(120, async {
+        let executor = commands(&place, "2s");
+        start(&*executor, &spec).await.unwrap_err();
+        for (file, text) in [
+            ("nonsense", "a page"),
+            ("nonsense", ""),
+            ("refused", "the ticket"),
+        ] {
+            std::fs::write(place.path(file), text).unwrap();
+            for _ in 0..2 {
+                let error = start(&*executor, &spec).await.unwrap_err();
+                assert!(error.is_transient(), "{file} `{text}`: {error:?}");
+            }
+            std::fs::remove_file(place.path(file)).unwrap();
+        }
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&*executor, &spec).await;
+        assert_made(&place, 1, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
+    let place = Place::new();
+    told(120, async {
+        let executor = commands(&place, "60s");
+        let live = spec();
+        std::fs::write(place.path("go"), "").unwrap();
+        let handle = started(&*executor, &live).await;
+        std::fs::remove_file(place.path("go")).unwrap();
+        let mut starting = JoinSet::new();
+        for _ in 0..20 {
+            let executor = Arc::clone(&executor);
+            starting.spawn(async move { start(&*executor, &spec()).await });
+        }
+        while lines(&place, "starts") < 17 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        executor.stop(&handle, Duration::ZERO).await.unwrap();
+        let outcome = end(&*executor, &handle).await;
+        assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+        std::fs::write(place.path("go"), "").unwrap();
+        while let Some(started) = starting.join_next().await {
+            started.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_hangs_is_ended_by_a_stop_where_nothing_can_be_found_too() {
+    let (place, spec) = (Place::new(), spec());
+    told(50, async {
+        let mut settings = settings(&place, "60s");
+        settings.as_object_mut().unwrap().remove("find");
+        settings["start"][1] = "alone".into();
+        let executor = built(&place, settings);
+        let mut starting = JoinSet::new();
+        let (asked, its_spec) = (Arc::clone(&executor), spec.clone());
+        starting.spawn(async move { start(&*asked, &its_spec).await });
+        there(&place.path("submitting")).await;
+        let run = Handle::of(spec.run);
+        executor.stop(&run, Duration::ZERO).await.unwrap();
+        starting.join_next().await.unwrap().unwrap().unwrap_err();
+        std::fs::write(place.path("go"), "").unwrap();
+        // Whether the backend has it is not known, as it never is here.
+        let outcome = end(&*executor, &run).await;
+        assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome}");
+        assert_made(&place, 1, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
     if !has(&["python3"]) {
         return;
@@ -303,6 +388,30 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_a_record_that_a_full_disk_left_is_no_record() {
+    let (place, spec) = (Place::new(), spec());
+    told(60, async {
+        let executor = commands(&place, "20s");
+        std::fs::write(place.path("go"), "").unwrap();
+        let handle = started(&*executor, &spec).await;
+        drop(executor);
+        let claims = place.path("data").join("claims");
+        let claims = claims.join(place.context().owner.as_str());
+        let claim = claims.join(format!("{}.claim", spec.run));
+        let whole = std::fs::read(&claim).unwrap();
+        // Cut within a character.
+        let half = [whole.as_slice(), b"\n{\"version\":1,\"name\":\"\xc3"].concat();
+        std::fs::write(&claim, half).unwrap();
+        let later = commands(&place, "20s");
+        assert_eq!(later.list().await.unwrap(), std::slice::from_ref(&handle));
+        later.stop(&handle, Duration::ZERO).await.unwrap();
+        end(&*later, &handle).await;
+        later.remove(&handle).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,12 +9,13 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
@@ -93,6 +94,9 @@ impl Outlet {
 
     /// Starts a program with it, in a session of its own.
     pub(crate) fn spawn(self, mut command: Command) -> io::Result<(Child, Placed)> {
+        if is_text_for_nobody(Path::new(command.as_std().get_program())) {
+            return Err(Errno::NOEXEC.into());
+        }
         let name = self.path.file_name().unwrap_or_default();
         command.env(MARK, name).stdout(Stdio::from(self.writer));
         session::own(command.as_std_mut());
@@ -111,6 +115,19 @@ impl Outlet {
         };
         Ok((child, placed))
     }
+}
+
+/// A text that does not say what runs it. The system does not run it; the C library, through which a program in a session of its own is
+/// started, would guess a shell.
+fn is_text_for_nobody(program: &Path) -> bool {
+    let is_path = program.as_os_str().as_encoded_bytes().contains(&b'/');
+    if !is_path || !program.is_file() {
+        return false;
+    }
+    let mut begin = Vec::new();
+    let read = File::open(program).and_then(|file| file.take(64).read_to_end(&mut begin));
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    read.is_ok() && !begin.starts_with(b"#!") && begin.iter().all(is_text)
 }
 
 /// The session of a program, and what tells it from a later one of the same number.
@@ -239,7 +256,7 @@ pub fn holders(path: &Path) -> io::Result<Option<Holders>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut is_locked = false;

@@ -186,10 +186,12 @@ impl RunSpec {
     fn keep_references_where_they_are_resolved(&self) -> Result<()> {
         let command = self.command.iter().flatten().map(|text| ("command", text));
         let args = self.args.iter().flatten().map(|text| ("args", text));
+        let image = self.image.iter().map(|text| ("image", text));
         let workdir = self.workdir.iter().map(|text| ("workdir", text));
         let labels = self.labels.values().map(|text| ("labels", text));
         let hidden = command
             .chain(args)
+            .chain(image)
             .chain(workdir)
             .chain(labels)
             .find_map(|(field, text)| Some((field, Template::hidden_in(text)?)));

@@ -30,7 +30,7 @@ pub(super) fn culprit(text: &str, workflow: &Workflow) -> Option<Place> {
     if let Some(image) = field("image").map(|(_, image)| image).filter(empty) {
         return place_of(image.referenced);
     }
-    let seen_by_others = ["command", "args", "workdir", "labels"];
+    let seen_by_others = ["command", "args", "image", "workdir", "labels"];
     let mut seen_by_others = seen_by_others.into_iter().filter_map(field);
     if let Some(place) = seen_by_others.find_map(|(_, value)| misplaced(value)) {
         return Some(place);

@@ -207,6 +207,16 @@ fn each_error_has_its_line() {
             5,
             "`labels` has the secret reference `secret:prod:/x`",
         ),
+        (
+            "name: a\ncommand: [x]\nimage: secret:/image\n",
+            3,
+            "`image` has the secret reference `secret:/image`",
+        ),
+        (
+            "name: a\ncommand: [x]\nenv:\n  A: secret:/a ${secret:/b}\n",
+            4,
+            "one reference is the whole string",
+        ),
         ("name: a\ncommand: [x]\nimage: ''\n", 3, "`image` is empty"),
         (
             "name: a\ncommand: [x]\nenv:\n  A: b\n  WORKFLOW_B: c\n",

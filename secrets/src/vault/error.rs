@@ -112,6 +112,9 @@ impl<'a> Asked<'a> {
                 "`{server}` throttles reads of `{path}`; raise its quota, or `access.cache`"
             ),
             Refusal::Malformed => format!("`{server}` cannot read `{path}`; correct the reference"),
+            _ if code.starts_with('3') => format!(
+                "`{server}` sends who reads `{path}` elsewhere, and the token does not follow: set `address` to that place"
+            ),
             _ => format!(
                 "`{server}` failed to read `{path}`: sealed, on standby or overloaded; see to it"
             ),

@@ -517,6 +517,20 @@ async fn the_server_is_called_by_its_own_name_through_a_proxy() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_elsewhere_is_told_as_that() {
+    let Some(vault) = Vault::new(2).await else {
+        return services::skipped();
+    };
+    let front = vault.fronts.front().await;
+    front.trouble("GET ", u32::MAX, Answer::Says(307, JSON, String::new()));
+    let token = Source::value("any");
+    let settings = vault.settings(Auth::Token { token }, &front.url());
+    let error = refused(provider(settings), &SecretName::new("/a")).await;
+    assert!(error.is_transient(), "{error:?}");
+    assert!(error.report().contains("set `address`"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_namespace_is_sent_with_each_request() {
     let Some(vault) = Vault::new(2).await else {
         return services::skipped();

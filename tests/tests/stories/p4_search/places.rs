@@ -44,7 +44,8 @@ pub(super) fn values_in(search: &Search, bytes: &[u8]) -> usize {
 pub(super) fn found_nothing(search: &Search) {
     search.found_nothing(40);
     let bytes = search.bytes();
-    assert!(bytes > 1 << 20, "only {bytes} bytes were looked at");
+    // What a short run leaves in a cluster is close to 1 MiB.
+    assert!(bytes > 1 << 19, "only {bytes} bytes were looked at");
 }
 
 fn add(value: &Value, needles: &mut Vec<(Vec<u8>, String)>) {

@@ -8,9 +8,9 @@
 //! one. Who is to live on, and not be waited for, leaves both: another stdout, a session of its own.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -58,7 +58,7 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// A file system without named pipes or locks.
+    /// A file system without named pipes or locks, or a full one.
     ///
     /// # Panics
     ///
@@ -84,6 +84,7 @@ impl Outlet {
             Mode::empty(),
         )?);
         writer.try_lock()?;
+        Session::reserve(path)?;
         std::fs::rename(&fresh, path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -126,7 +127,7 @@ fn is_text_for_nobody(program: &Path) -> bool {
     }
     let mut begin = Vec::new();
     let read = File::open(program).and_then(|file| file.take(64).read_to_end(&mut begin));
-    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let is_text = |byte: &u8| *byte >= b' ' && *byte != 0x7f || byte.is_ascii_whitespace();
     read.is_ok() && !begin.starts_with(b"#!") && begin.iter().all(is_text)
 }
 
@@ -137,9 +138,12 @@ struct Session {
     /// When that began.
     ticks: u64,
     boot: String,
-    /// Where its number means it.
+    /// Where its number means it, and since when: the system gives the names of namespaces again, too.
     namespace: String,
 }
+
+/// Room for what is noted of it, taken before there is anything to note: a full disk is told while nothing is started yet.
+const ROOM: usize = 160;
 
 impl Session {
     fn led_by(leader: i32) -> Option<Self> {
@@ -159,13 +163,20 @@ impl Session {
             namespace,
         } = self;
         let text = format!("{leader} {ticks} {boot} {namespace}\n");
-        std::fs::write(session_file(pipe), text)
+        let file = OpenOptions::new().write(true).open(session_file(pipe))?;
+        file.write_all_at(text.as_bytes(), 0)
+    }
+
+    /// Nothing is noted yet.
+    fn reserve(pipe: &Path) -> io::Result<()> {
+        std::fs::write(session_file(pipe), [b' '; ROOM])
     }
 
     /// That of a pipe; none if it was not written, or not whole.
     fn read(pipe: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(session_file(pipe)).ok()?;
-        let mut words = text.strip_suffix('\n')?.split(' ');
+        let (line, _) = text.split_once('\n')?;
+        let mut words = line.split(' ');
         Some(Self {
             leader: words.next()?.parse().ok()?,
             ticks: words.next()?.parse().ok()?,
@@ -187,7 +198,8 @@ fn boot() -> String {
 
 fn namespace() -> String {
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    namespace.to_string_lossy().into_owned()
+    let first = Stat::read(1).map_or(0, |first| first.ticks);
+    format!("{}@{first}", namespace.to_string_lossy())
 }
 
 /// Processes that are still at work.

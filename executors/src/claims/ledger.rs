@@ -146,6 +146,8 @@ impl Ledger {
                 };
                 let record = open(&folder.join(format!("{run}{ENDING}")), false)?;
                 let record = record.map(|mut file| last_record(&mut file)).transpose()?;
+                // One that was made and never written is none.
+                let record = record.filter(|record| record.version != 0);
                 handles
                     .extend(record.map(|record| record.handle.unwrap_or_else(|| Handle::of(run))));
             }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::id::Owner;
@@ -133,6 +133,12 @@ impl<B: Backend> Shared<B> {
         }
         match self.backend.submit(spec, secrets, progress).await {
             Submitted::Done(handle) => self.keep(&mut claim, spec.run, handle).await,
+            Submitted::Refused(error) if error.kind() == ErrorKind::Conflict => {
+                // It was stopped meanwhile.
+                claim.record.stopped = true;
+                claim.write().await?;
+                Err(error)
+            }
             Submitted::Refused(error) => {
                 // Of an earlier life's claim the backend may have the run all the same, with what it was given then.
                 if new {
@@ -231,7 +237,13 @@ impl<B: Backend> Shared<B> {
         };
         // In this order: who is at work now may be done when the backend is asked.
         let at_work = self.backend.at_work(run).await?;
-        if let Some(handle) = self.backend.find(&spec).await? {
+        let found = self.backend.find(&spec).await;
+        let awaited = claim.record.awaited;
+        let is_over = awaited.is_some_and(|until| until <= Timestamp::now());
+        if at_work.is_some() && is_over && !matches!(found, Ok(Some(_))) {
+            self.backend.end_start(run).await;
+        }
+        if let Some(handle) = found? {
             if claim.record.awaited.is_some() {
                 match self.backend.stop(&handle, spec.limits.grace.get()).await {
                     Err(error) if error.is_transient() => return Err(error),
@@ -245,13 +257,6 @@ impl<B: Backend> Shared<B> {
             return Ok(Standing::Known(self.keep(claim, run, handle).await?));
         }
         if let Some(who) = at_work {
-            if claim
-                .record
-                .awaited
-                .is_some_and(|until| until <= Timestamp::now())
-            {
-                self.backend.end_start(run).await;
-            }
             return Ok(Standing::Awaited(who));
         }
         if had {
@@ -301,13 +306,14 @@ impl<B: Backend> Shared<B> {
         if new {
             return Ok(());
         }
-        match self.known(&mut claim, run).await? {
-            Standing::Ended(_) => Ok(()),
-            Standing::Open => {
+        match self.known(&mut claim, run).await {
+            Ok(Standing::Ended(_)) => Ok(()),
+            Ok(Standing::Open) => {
                 claim.record.stopped = true;
                 claim.write().await
             }
-            Standing::Awaited(_) => {
+            // What the backend has of it, if that cannot be told now, is stopped when it can.
+            Ok(Standing::Awaited(_)) | Err(_) if self.handle(&claim, run).is_none() => {
                 claim.record.stopped = true;
                 let until = SignedDuration::try_from(grace)
                     .ok()
@@ -318,11 +324,13 @@ impl<B: Backend> Shared<B> {
                 claim.record.awaited = Some(until.min(before));
                 claim.write().await
             }
-            Standing::Known(handle) => {
+            Ok(Standing::Known(handle)) => {
                 self.backend.stop(&handle, grace).await?;
                 claim.record.stopped = true;
                 claim.write().await
             }
+            Ok(Standing::Awaited(who)) => Err(Error::unavailable(who)),
+            Err(error) => Err(error),
         }
     }
 

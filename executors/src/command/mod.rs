@@ -130,7 +130,7 @@ impl Command {
         let step = Step::new(spec.run).name(spec.name.as_str());
         let outlet = match Outlet::make(&self.pipe(spec.run)) {
             Err(error) if self.0.settings.find.is_some() => {
-                let what = "the data directory has no named pipes, by which a `start` is seen that outlives the runner: put `data_dir` on another file system, or leave out `find`";
+                let what = "the data directory is full, or has no named pipes, by which a `start` is seen that outlives the runner: make room, put `data_dir` on another file system, or leave out `find`";
                 return Err(Error::unavailable(what).with_source(error));
             }
             // Nobody asks who is still at work where nothing can be found.
@@ -391,6 +391,7 @@ impl Backend for Command {
     }
 
     async fn end_start(&self, run: RunId) {
+        self.0.scripts.withdraw(run);
         match self.holders(run).await {
             Ok(held) => drop(held.as_ref().map(Holders::kill)),
             Err(error) => {
@@ -404,6 +405,7 @@ impl Backend for Command {
     }
 
     async fn forget(&self, run: RunId) {
+        self.0.scripts.forget(run);
         self.0.values.withdraw(run).await;
         self.forget_start(run);
     }

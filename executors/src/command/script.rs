@@ -1,5 +1,6 @@
 //! One command: its arguments, its surroundings, its time.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use hybrid_runner_core::program::{self, outlet::Outlet};
 use rustix::fs::Access;
 use serde_json::Value;
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::settings::{COMMANDS, Commands};
 
@@ -33,6 +34,8 @@ pub(super) struct Scripts {
     starting: Semaphore,
     ending: Semaphore,
     asking: Semaphore,
+    /// Runs that were stopped before their start had a turn.
+    withdrawn: watch::Sender<BTreeSet<RunId>>,
 }
 
 /// What the arguments of one call may name.
@@ -118,6 +121,7 @@ impl Scripts {
             starting: Semaphore::new(AT_ONCE),
             ending: Semaphore::new(AT_ONCE),
             asking: Semaphore::new(AT_ONCE),
+            withdrawn: watch::Sender::default(),
         })
     }
 
@@ -169,6 +173,11 @@ impl Scripts {
         // Asking again is fine.
         let otherwise = ErrorKind::Unavailable;
         let asked = program::ask(name, command, input.as_bytes(), otherwise);
+        let places = match name {
+            "stop" | "remove" => &self.ending,
+            _ => &self.asking,
+        };
+        let _place = places.acquire().await;
         self.in_time(name, otherwise, asked).await
     }
 
@@ -192,10 +201,34 @@ impl Scripts {
                 None => program::ask(START, command, input.as_bytes(), unclear).await,
             }
         };
+        let _turn = self.turn(step.run).await?;
         self.in_time(START, unclear, async {
             starts.to_its_end(step.run, asked).await
         })
         .await
+    }
+
+    /// Whose `start` waits for its turn is not to have one: it was stopped.
+    pub(super) fn withdraw(&self, run: RunId) {
+        self.withdrawn.send_modify(|runs| {
+            runs.insert(run);
+        });
+    }
+
+    /// Forgets that.
+    pub(super) fn forget(&self, run: RunId) {
+        self.withdrawn.send_if_modified(|runs| runs.remove(&run));
+    }
+
+    /// A turn to start this run.
+    async fn turn(&self, run: RunId) -> Result<SemaphorePermit<'_>> {
+        let mut withdrawn = self.withdrawn.subscribe();
+        let stopped = withdrawn.wait_for(|runs| runs.contains(&run));
+        tokio::select! {
+            biased;
+            _ = stopped => Err(Error::conflict(format!("the run `{run}` was stopped before its start had a turn"))),
+            place = self.starting.acquire() => place.map_err(|_| Error::internal("nobody has turns any more")),
+        }
     }
 
     async fn in_time<T>(
@@ -204,12 +237,6 @@ impl Scripts {
         otherwise: ErrorKind,
         asked: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let places = match name {
-            START => &self.starting,
-            "stop" | "remove" => &self.ending,
-            _ => &self.asking,
-        };
-        let _place = places.acquire().await;
         let timed = tokio::time::timeout(self.timeout, asked).await;
         timed.unwrap_or_else(|_| {
             let what = format!("the command `{name}` did not end within {:?}", self.timeout);

@@ -206,6 +206,13 @@ impl PluginExecutor {
             async move { remote.find(&spec).await }.boxed()
         };
         let found = self.ask_again("find", limit, find).await?;
+        if let Some(other) = found.as_ref().filter(|found| found.run != run) {
+            let what = format!(
+                "the plugin was asked to `find` run `{run}`, and answered with `{}`",
+                other.run
+            );
+            return Err(Error::internal(what));
+        }
         // Before anybody asks whether a value stands in it.
         if found.is_some() {
             self.values.recall_soon(run).await;

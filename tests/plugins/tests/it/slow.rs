@@ -26,7 +26,7 @@ use super::{Place, end, has, told};
 const SUBMIT: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 case $1 in
-start) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
+start) cat >/dev/null; echo "$2" >>begun; echo $$ >>starts; /bin/sh ./batch.sh submit "$2"; exit $?;;
 captures) cat >/dev/null; echo $$ >>starts; answer=$(/bin/sh ./batch.sh submit "$2"); echo "$answer";;
 leaves) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2" >answer & sleep 1; exit 1;;
 refuses) cat >/dev/null; echo $$ >>starts; /bin/sh ./batch.sh submit "$2" >answer & sleep 1; exit 4;;
@@ -103,6 +103,12 @@ fn lines(place: &Place, file: &str) -> usize {
 fn assert_made(place: &Place, starts: usize, jobs: usize) {
     let made = (lines(place, "starts"), lines(place, "submitted"));
     assert_eq!(made, (starts, jobs));
+}
+
+/// Whether a start of this run was made.
+fn begun(place: &Place, run: RunId) -> bool {
+    let text = std::fs::read_to_string(place.path("begun")).unwrap_or_default();
+    text.lines().any(|line| line == run.to_string())
 }
 
 /// Waits for a file.
@@ -291,6 +297,9 @@ async fn no_answer_to_the_question_for_it_refuses_a_start_that_may_be_at_work() 
         for (file, text) in [
             ("nonsense", "a page"),
             ("nonsense", ""),
+            ("nonsense", "{}"),
+            ("nonsense", r#"{"error": "controller down"}"#),
+            ("nonsense", r#"{"id": ""}"#),
             ("refused", "the ticket"),
         ] {
             std::fs::write(place.path(file), text).unwrap();
@@ -308,6 +317,52 @@ async fn no_answer_to_the_question_for_it_refuses_a_start_that_may_be_at_work() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_of_an_earlier_life_is_ended_by_a_stop_although_nothing_can_be_asked_for() {
+    let (place, spec) = (Place::new(), spec());
+    let run = Handle::of(spec.run);
+    told(120, async {
+        life(&place, commands(&place, "60s"), &spec).await;
+        std::fs::write(place.path("refused"), "").unwrap();
+        let later = commands(&place, "60s");
+        later.stop(&run, Duration::ZERO).await.unwrap();
+        let submitting = std::fs::read_to_string(place.path("submitting")).unwrap();
+        let submitting = submitting.trim().parse().unwrap();
+        let lives = || {
+            let process = processes::Process::read(submitting);
+            process.is_some_and(|process| process.mentions("batch.sh"))
+        };
+        while lives() {
+            // As a runner does, which looks until it is told.
+            drop(later.watch(&run).next().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::remove_file(place.path("refused")).unwrap();
+        let outcome = end(&*later, &run).await;
+        assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+        assert_made(&place, 1, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_was_never_written_is_none() {
+    let (place, spec) = (Place::new(), spec());
+    told(60, async {
+        let claims = place.path("data").join("claims");
+        let claims = claims.join(place.context().owner.as_str());
+        std::fs::create_dir_all(&claims).unwrap();
+        let claim = claims.join(format!("{}.claim", spec.run));
+        std::fs::write(claim, b"\n{\"version\":1,\"name\":\"\xc3").unwrap();
+        let executor = commands(&place, "20s");
+        assert_eq!(executor.list().await.unwrap(), []);
+        std::fs::write(place.path("go"), "").unwrap();
+        started(&*executor, &spec).await;
+        assert_made(&place, 1, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
     let place = Place::new();
     told(120, async {
@@ -317,9 +372,11 @@ async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
         let handle = started(&*executor, &live).await;
         std::fs::remove_file(place.path("go")).unwrap();
         let mut starting = JoinSet::new();
+        let mut runs = Vec::new();
         for _ in 0..20 {
-            let executor = Arc::clone(&executor);
-            starting.spawn(async move { start(&*executor, &spec()).await });
+            let (executor, spec) = (Arc::clone(&executor), spec());
+            runs.push(Handle::of(spec.run));
+            starting.spawn(async move { start(&*executor, &spec).await });
         }
         while lines(&place, "starts") < 17 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -327,10 +384,21 @@ async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
         executor.stop(&handle, Duration::ZERO).await.unwrap();
         let outcome = end(&*executor, &handle).await;
         assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
-        std::fs::write(place.path("go"), "").unwrap();
-        while let Some(started) = starting.join_next().await {
-            started.unwrap().unwrap();
+        // One that has no turn yet never gets one.
+        for run in &runs {
+            if !begun(&place, run.run) {
+                executor.stop(run, Duration::ZERO).await.unwrap();
+                let outcome = end(&*executor, run).await;
+                assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            }
         }
+        std::fs::write(place.path("go"), "").unwrap();
+        let mut refused = 0;
+        while let Some(started) = starting.join_next().await {
+            refused += usize::from(started.unwrap().is_err());
+        }
+        assert_eq!(refused, 4);
+        assert_made(&place, 17, 17);
     })
     .await;
 }

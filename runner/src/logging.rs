@@ -16,6 +16,9 @@ const SEE_VALUES: &[&str] = &[
     "aws", "azure", "google", "h2", "hyper", "kube", "reqwest", "rustls", "tower", "typespec",
 ];
 
+/// Those of them that speak to a cloud or a cluster.
+const CLIENTS: &[&str] = &["aws", "azure", "google", "kube", "typespec"];
+
 fn quiet_libraries(targets: Targets, level: &str) -> Targets {
     SEE_VALUES.iter().fold(targets, |targets, library| {
         let wanted: Option<LevelFilter> = level
@@ -23,9 +26,9 @@ fn quiet_libraries(targets: Targets, level: &str) -> Targets {
             .rev()
             .find_map(|one| one.trim().parse().ok());
         let most = wanted.unwrap_or(LevelFilter::INFO).min(LevelFilter::INFO);
-        // A warning of `kube` may hold the answer itself.
-        let most = if *library == "kube" {
-            most.min(LevelFilter::ERROR)
+        // Their warnings may hold an answer itself, and their errors tell what ours do.
+        let most = if CLIENTS.contains(library) {
+            LevelFilter::OFF
         } else {
             most
         };
@@ -95,7 +98,12 @@ mod tests {
             }
         }
         let targets = quiet_libraries("trace".parse().unwrap(), "trace");
-        assert!(!targets.would_enable("kube_client::client", &tracing::Level::WARN));
+        for target in ["kube_client::client", "aws_config::sts", "azure_identity"] {
+            assert!(
+                !targets.would_enable(target, &tracing::Level::ERROR),
+                "{target}"
+            );
+        }
         assert!(targets.would_enable("hybrid_runner::link", &tracing::Level::TRACE));
     }
 }

@@ -14,6 +14,10 @@ use hybrid_runner_core::error::{Error, ErrorKind};
 #[cfg(feature = "_web")]
 const WORDS: usize = 400;
 
+/// The most characters of a store's own code.
+#[cfg(feature = "_web")]
+const CODE: usize = 100;
+
 /// Begins what of a store's words repeats our request.
 #[cfg(feature = "_web")]
 const REPEATED: &str = "The Canonical String for this request";
@@ -131,11 +135,16 @@ pub(crate) fn refused(
     code: impl fmt::Display,
     words: &str,
 ) -> Error {
-    let clean: String = words
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let clean = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+    let one_line = |words: &str, most: usize| {
+        let words: String = words
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(most)
+            .collect();
+        words.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let code = one_line(&code.to_string(), CODE);
+    let clean = one_line(words, usize::MAX);
     // Behind these words AWS repeats the whole request that was signed wrongly, with the token in it.
     let clean = without_tokens(clean.split(REPEATED).next().unwrap_or_default());
     let cut: String = clean.chars().take(WORDS).collect();

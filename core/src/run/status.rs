@@ -36,6 +36,22 @@ impl Status {
         }
     }
 
+    /// The same with texts that fit into a message: whoever made them too long is not to keep the run from being told of.
+    #[must_use]
+    pub fn cut(mut self) -> Self {
+        self.message.iter_mut().for_each(cut);
+        match &mut self.state {
+            State::Finished(Outcome::Failed(failure)) => {
+                cut(&mut failure.message);
+                failure.source.iter_mut().for_each(cut);
+            }
+            State::Finished(Outcome::Lost { why }) => cut(why),
+            State::Finished(Outcome::Stopped { by }) => by.iter_mut().for_each(cut),
+            _ => {}
+        }
+        self
+    }
+
     /// The outcome, if it has ended.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.state {
@@ -47,6 +63,18 @@ impl Status {
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.outcome().is_some()
+    }
+}
+
+/// The longest text of a status, in bytes. Six times as much in JSON is far from a message's limit.
+const LONGEST: usize = 16 << 10;
+
+fn cut(text: &mut String) {
+    if text.len() > LONGEST {
+        let kept = text.floor_char_boundary(LONGEST - 40);
+        let left = text.len() - kept;
+        text.truncate(kept);
+        *text = format!("{text}… ({left} bytes more)");
     }
 }
 
@@ -382,5 +410,37 @@ impl Failure {
             }
         };
         Self::new(class, error.report())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_fits_into_a_message_whatever_its_texts_are() {
+        let long = "é\u{1}".repeat(1 << 20);
+        let mut failure = Failure::new(FailureClass::Secret, long.clone());
+        failure.source = Some(long.clone());
+        for state in [
+            State::Running,
+            State::Finished(Outcome::Failed(failure)),
+            State::Finished(Outcome::lost(long.clone())),
+            State::Finished(Outcome::Stopped {
+                by: Some(long.clone()),
+            }),
+        ] {
+            let mut status = Status::new(1, state);
+            status.message = Some(long.clone());
+            let cut = status.cut();
+            let text = serde_json::to_string(&cut).unwrap();
+            assert!(
+                text.len() < crate::session::MAX_MESSAGE / 2,
+                "{}",
+                text.len()
+            );
+            assert!(text.contains("bytes more"));
+            assert_eq!(cut.clone().cut(), cut, "once is enough");
+        }
     }
 }

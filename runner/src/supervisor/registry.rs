@@ -44,7 +44,7 @@ impl View {
     pub(super) fn of(executor: &SectionName, has_spec: bool, record: &Record) -> Self {
         Self {
             executor: executor.clone(),
-            level: Some(record.status.clone()),
+            level: Some(record.status.clone().cut()),
             attempts: record.attempts.clone(),
             reached: record.reached,
             stop_asked: record.is_stop_asked(),
@@ -54,8 +54,9 @@ impl View {
 
     /// Tells those who look, from where the record cannot be reached.
     pub(super) fn say(&mut self, message: String) {
-        if let Some(level) = &mut self.level {
+        if let Some(mut level) = self.level.take() {
             level.message = Some(message);
+            self.level = Some(level.cut());
         }
     }
 

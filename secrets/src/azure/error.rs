@@ -33,6 +33,14 @@ impl<'a> Asked<'a> {
             let status = *status;
             return self.answered(status, error);
         }
+        if is_unreadable(&error) {
+            let (vault, what) = (&self.client.vault, self.what());
+            let message = format!(
+                "the answer of `{vault}` for {what} is none of a key vault; see that it is one (`vault`, `proxy`)"
+            );
+            // Its words may hold what was read.
+            return refused(Refusal::Unreachable, message, "odd answer", "");
+        }
         let words = causes(&error);
         if is_without_answer(&error) {
             return self.unreachable(code_of(&words), &words);
@@ -98,6 +106,21 @@ impl<'a> Asked<'a> {
         };
         refused(refusal, message, code, words)
     }
+}
+
+/// Whether there was an answer, and nobody could read it.
+fn is_unreadable(error: &azure_core::Error) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let is_data = cause
+            .downcast_ref::<azure_core::Error>()
+            .is_some_and(|error| matches!(error.kind(), ErrorKind::DataConversion));
+        if is_data || cause.is::<serde_json::Error>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Whether nobody answered, somewhere down the causes: at the vault, at Entra ID, at the metadata service.

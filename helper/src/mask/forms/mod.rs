@@ -118,7 +118,14 @@ fn add_forms(text: &[u8], breadth: Option<Breadth>, needles: &mut Needles) {
         // Nobody escapes that.
         return;
     }
-    for part in parts(text) {
+    let parts = parts(text);
+    if parts.len() > 1 {
+        // A writer leaves a part as it is that has nothing to escape, and what is around it not.
+        for part in &parts {
+            needles.push(part);
+        }
+    }
+    for part in parts {
         percent::add(part, breadth, needles);
         json::add(part, breadth, needles);
         literal::add(part, breadth, needles);
@@ -198,6 +205,38 @@ fn add_lines(text: &[u8], width: usize, needles: &mut Needles) {
         let before = &before[before.len() - MIN_LINE..];
         for end in [b"\n".as_slice(), b"\r\n"] {
             needles.take([before, end, last].concat());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::mask::Patterns;
+
+    #[test]
+    fn of_a_long_value_with_one_character_to_escape_nothing_is_left() {
+        let words: Vec<String> = (0..90).map(|at| format!("{:05x}", at * 7919)).collect();
+        let words = words.join("-");
+        for value in [
+            format!("p\"w {words}"),
+            format!("{words}&end"),
+            format!("{words} é{words}"),
+        ] {
+            let patterns = Patterns::of_values([value.as_bytes()]);
+            let json = value.replace('"', "\\\"");
+            let unicode = json.replace('é', "\\u00e9");
+            let markup = value.replace('&', "&amp;").replace('"', "&quot;");
+            let percent = value
+                .replace('"', "%22")
+                .replace(' ', "%20")
+                .replace('&', "%26")
+                .replace('é', "%C3%A9");
+            let doubled = value.replace('"', "\"\"");
+            for written in [&value, &json, &unicode, &markup, &percent, &doubled] {
+                let masked = patterns.mask(format!("<{written}>").as_bytes());
+                let masked = String::from_utf8(masked).unwrap();
+                assert!(masked.len() < 8, "{written}: {masked}");
+            }
         }
     }
 }

@@ -71,12 +71,31 @@ impl<'de> Deserialize<'de> for Source {
                         "needs exactly one of `file` and `env`",
                     ));
                 }
+                // What is no name is perhaps the credential itself, and not to be seen in an error.
+                if file
+                    .as_deref()
+                    .is_some_and(|path| !crate::web::is_path(path))
+                {
+                    return Err(serde::de::Error::custom(
+                        "`file` is the path of a file, not what is in it",
+                    ));
+                }
+                if env.as_deref().is_some_and(|name| !is_variable(name)) {
+                    return Err(serde::de::Error::custom(
+                        "`env` is the name of a variable, not what is in it",
+                    ));
+                }
                 let value = value.map(SecretString::from);
                 Ok(Source { file, env, value })
             }
         }
         deserializer.deserialize_any(Either)
     }
+}
+
+fn is_variable(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.bytes().all(is_part)
 }
 
 impl Source {
@@ -181,6 +200,9 @@ mod tests {
             json!({"file": "a", "env": "B"}),
             json!({"fil": "a"}),
             json!(4711),
+            json!({"file": "{\"private_key\": \"4711\"}"}),
+            json!({"file": "hvs.4711"}),
+            json!({"env": "hvs.4711"}),
         ] {
             let error = source(wrong.clone()).unwrap_err();
             assert!(!error.to_string().contains("4711"), "{error}");

@@ -315,8 +315,18 @@ impl Set {
                     "no answer within {READ_LIMIT:?}"
                 )))
             });
+        let answer = answer.map(|mut secret| {
+            // It is written down and shown: what is no version is left out.
+            secret.version = secret.version.filter(|version| is_plain(version));
+            secret
+        });
         (answer.map_err(Arc::new), start.elapsed())
     }
+}
+
+/// Whether it may be a version: a few characters of a line.
+fn is_plain(version: &str) -> bool {
+    version.len() <= 256 && version.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// What a reference stands for, out of the answer of its store; and the outcome in a word.

@@ -52,6 +52,12 @@ impl Settings {
 
 impl Section for Settings {
     fn verify(&self) -> Result<()> {
+        let path = self.credentials.as_deref();
+        if path.is_some_and(|path| !crate::web::is_path(path)) {
+            return Err(Error::invalid(
+                "`credentials` is the path of a file, not what is in it",
+            ));
+        }
         if self.credentials.is_some() && self.metadata.is_some() {
             return Err(Error::invalid("give either `credentials` or `metadata`"));
         }

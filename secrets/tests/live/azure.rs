@@ -11,7 +11,7 @@ use hybrid_runner_secrets::{Refusal, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::front::Front;
+use crate::front::{Answer, Front};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -189,6 +189,31 @@ impl ProviderHarness for Azure {
 mod azure_keeps_the_contract {
     use super::*;
     crate::contract!(Azure::new());
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_can_read_is_not_quoted() {
+    let Some(azure) = Azure::new() else {
+        return services::skipped();
+    };
+    for answer in [
+        r#"{"value": 918273645546}"#,
+        r#"{"attributes": "918273645546"}"#,
+        r#"["918273645546"]"#,
+        "918273645546",
+    ] {
+        let front = azure.fronts.front().await;
+        front.trouble(
+            "GET /secrets/",
+            9,
+            Answer::Says(200, JSON, answer.to_owned()),
+        );
+        let settings = azure.settings("reader", &front).await;
+        let error = azure.refused(settings, "odd").await;
+        let report = error.report();
+        assert!(!report.contains("918273645546"), "{answer}: {report}");
+        assert_says(&error, &["none of a key vault"]);
+    }
 }
 
 #[tokio::test]

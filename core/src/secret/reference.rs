@@ -126,6 +126,10 @@ impl Reference {
         if let Some(at) = text.find(|c: char| c.is_control()) {
             return fail(at, "control characters cannot stand in a reference");
         }
+        if let Some(at) = text.find("${secret:") {
+            let what = "one reference is the whole string, or each stands within `${…}`";
+            return fail(at, what);
+        }
         let (before_key, key) = match text.find('#') {
             None => (text, None),
             Some(at) => (&text[..at], Some((at + 1, &text[at + 1..]))),

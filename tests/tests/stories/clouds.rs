@@ -199,7 +199,7 @@ async fn a_profile_of_aws_the_role_it_names_and_a_role_beside_it_are_identities(
         let config = format!("[secrets.prod]\nkind = \"aws\"\nregion = \"{region}\"\nendpoint = \"{url}\"\nprofile = \"nobody\"\n");
         let config = story.write("config.toml", config).display().to_string();
         let ended = story.command_of(Binary::Clouds, &["secrets", "check", "secret:prod:/a", "-c", &config], &[]).await;
-        ended.expect(1).says(&["the profile `nobody`"]);
+        ended.expect(4).says(&["the profile `nobody`"]);
     })
     .await;
 }
@@ -225,7 +225,7 @@ async fn two_accounts_of_one_kind_of_store_are_two_identities() {
         let [mine, other] = ["reader", "nobody"].map(|who| format!("secret:{who}:{path}"));
         let check = ["secrets", "check", &mine, &other, "-c", &config];
         let ended = story.command_of(Binary::Clouds, &check, &[]).await;
-        ended.expect(1).says(&[
+        ended.expect(4).says(&[
             &format!("`{other}` is denied by store `nobody`"),
             "user/nobody",
         ]);

@@ -174,6 +174,14 @@ impl Backend for PluginExecutor {
         Self::at_work(self, run).await
     }
 
+    fn withdraw(&self, _: RunId) {
+        // Its starts wait for no turn.
+    }
+
+    fn is_withdrawn(&self, _: RunId) -> bool {
+        false
+    }
+
     async fn end_start(&self, run: RunId) {
         Self::end_start(self, run).await;
     }

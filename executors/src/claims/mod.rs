@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, Progress};
 use hybrid_runner_core::finding::Finding;
 use hybrid_runner_core::id::Owner;
@@ -60,6 +60,10 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Whether anybody may still be at work on a start of this run that nobody waits for any more, and in words who: what
     /// [`Backend::find`] does not find then may be there later. Asked under the run's claim, and only if it can find.
     async fn at_work(&self, run: RunId) -> Result<Option<String>>;
+    /// The run was stopped: a start of it that waits for its turn is not to have one.
+    fn withdraw(&self, run: RunId);
+    /// Whether it was.
+    fn is_withdrawn(&self, run: RunId) -> bool;
     /// Ends who is at work on a start of this run, which was stopped, and whose grace is over.
     async fn end_start(&self, run: RunId);
     /// Whether no value stands in a handle.
@@ -133,8 +137,7 @@ impl<B: Backend> Shared<B> {
         }
         match self.backend.submit(spec, secrets, progress).await {
             Submitted::Done(handle) => self.keep(&mut claim, spec.run, handle).await,
-            Submitted::Refused(error) if error.kind() == ErrorKind::Conflict => {
-                // It was stopped meanwhile.
+            Submitted::Refused(error) if self.backend.is_withdrawn(spec.run) => {
                 claim.record.stopped = true;
                 claim.write().await?;
                 Err(error)
@@ -294,15 +297,16 @@ impl<B: Backend> Shared<B> {
     }
 
     async fn stop(&self, run: RunId, grace: Duration) -> Result<()> {
-        let in_time = timeout(grace.max(BUSY), self.ledger.stop(run)).await;
-        let opened = if let Ok(opened) = in_time {
-            opened?
-        } else {
+        self.backend.withdraw(run);
+        let mut patience = grace.max(BUSY);
+        let (mut claim, new) = loop {
+            if let Ok(opened) = timeout(patience, self.ledger.stop(run)).await {
+                break opened?;
+            }
             // A start is under way, and does not come to its end.
             self.backend.end_start(run).await;
-            self.ledger.stop(run).await?
+            patience = BUSY;
         };
-        let (mut claim, new) = opened;
         if new {
             return Ok(());
         }

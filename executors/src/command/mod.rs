@@ -351,6 +351,10 @@ impl Backend for Command {
             Err(error) if error.kind() == ErrorKind::Internal => {
                 Submitted::Unclear(self.0.values.error(error))
             }
+            Err(error) if error.kind() == ErrorKind::Conflict && !self.is_withdrawn(spec.run) => {
+                // Of a script: something of the run is there that is not known here.
+                Submitted::Unclear(self.0.values.error(error))
+            }
             Err(error) => {
                 let error = self.0.values.error(error);
                 // What it has started may be about to do what it says was not done.
@@ -390,8 +394,15 @@ impl Backend for Command {
         })
     }
 
-    async fn end_start(&self, run: RunId) {
+    fn withdraw(&self, run: RunId) {
         self.0.scripts.withdraw(run);
+    }
+
+    fn is_withdrawn(&self, run: RunId) -> bool {
+        self.0.scripts.is_withdrawn(run)
+    }
+
+    async fn end_start(&self, run: RunId) {
         match self.holders(run).await {
             Ok(held) => drop(held.as_ref().map(Holders::kill)),
             Err(error) => {

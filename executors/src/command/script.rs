@@ -215,6 +215,10 @@ impl Scripts {
         });
     }
 
+    pub(super) fn is_withdrawn(&self, run: RunId) -> bool {
+        self.withdrawn.borrow().contains(&run)
+    }
+
     /// Forgets that.
     pub(super) fn forget(&self, run: RunId) {
         self.withdrawn.send_if_modified(|runs| runs.remove(&run));

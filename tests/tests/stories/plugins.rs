@@ -267,7 +267,8 @@ async fn a_log_that_cannot_be_masked_any_more_is_held_back_and_the_outcome_is_no
             told.failure
         );
         assert!(
-            told.stored.contains("held back: the runner was restarted"),
+            told.stored
+                .contains("held back: the values that the run was given"),
             "{}",
             told.stored
         );

@@ -345,6 +345,24 @@ async fn a_start_of_an_earlier_life_is_ended_by_a_stop_although_nothing_can_be_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_says_conflict_is_not_taken_for_a_stop() {
+    let (place, spec) = (Place::new(), spec());
+    told(60, async {
+        let mut settings = settings(&place, "20s");
+        let script =
+            r#"cat >/dev/null; echo '{"error": {"kind": "conflict", "message": "it is there"}}'"#;
+        settings["start"] = json!(["/bin/sh", "-c", script]);
+        let executor = built(&place, settings);
+        let error = start(&*executor, &spec).await.unwrap_err();
+        assert!(
+            error.is_transient() && error.report().contains("it is there"),
+            "{error:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_was_never_written_is_none() {
     let (place, spec) = (Place::new(), spec());
     told(60, async {
@@ -384,10 +402,10 @@ async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
         executor.stop(&handle, Duration::ZERO).await.unwrap();
         let outcome = end(&*executor, &handle).await;
         assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
-        // One that has no turn yet never gets one.
+        // One that has no turn yet never gets one, however long its grace.
         for run in &runs {
             if !begun(&place, run.run) {
-                executor.stop(run, Duration::ZERO).await.unwrap();
+                executor.stop(run, Duration::from_mins(10)).await.unwrap();
                 let outcome = end(&*executor, run).await;
                 assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
             }

@@ -27,6 +27,16 @@ pub fn has_variable(id: i32, variable: &[u8]) -> bool {
     })
 }
 
+/// The boot in which all of them live, as the kernel names it.
+///
+/// # Errors
+///
+/// It has no name here.
+pub fn boot_id() -> io::Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
+}
+
 /// What `/proc/<id>/stat` says (`proc(5)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -14,14 +14,13 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use hybrid_runner_helper::session;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep};
-
-use hybrid_runner_helper::session;
 
 use crate::processes::{self, Stat};
 
@@ -185,15 +184,16 @@ impl Session {
         })
     }
 
-    /// Whether a process of this number that is there now is its leader, and not another one.
-    fn is_leader(&self, id: i32, stat: &Stat) -> bool {
-        self.leader == id && self.ticks == stat.ticks
+    /// Whether another process has the leader's number by now. Then its session is another one, too: a number is not given again
+    /// while a session has it.
+    fn is_another(&self) -> bool {
+        let now = Stat::read(self.leader).filter(|stat| !stat.is_dead);
+        now.is_some_and(|stat| stat.ticks != self.ticks)
     }
 }
 
 fn boot() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    boot.trim().to_owned()
+    processes::boot_id().unwrap_or_default()
 }
 
 fn namespace() -> String {
@@ -248,10 +248,8 @@ impl Holders {
     #[must_use]
     pub fn leader(mut self, path: &Path) -> Self {
         let led = Session::read(path);
-        let leads = |process: &Process| {
-            let numbers = led.as_ref().map(|led| (led.leader, led.ticks));
-            Some((process.id, process.ticks)) == numbers
-        };
+        let led = led.map(|led| (led.leader, led.ticks));
+        let leads = |process: &Process| Some((process.id, process.ticks)) == led;
         if self.0.iter().any(leads) {
             self.0.retain(leads);
         }
@@ -364,41 +362,30 @@ fn left(path: &Path, is_locked: bool) -> io::Result<Vec<Process>> {
         return Ok(Vec::new());
     }
     let led = led.filter(|led| led.namespace == namespace());
+    let session = led.as_ref().filter(|led| !led.is_another());
+    let session = session.map(|led| led.leader);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mark = format!("{MARK}={name}");
     let mut found = Vec::new();
-    let mut is_another = false;
     for id in processes::all()? {
         // Processes end while they are looked at.
         let Some(stat) = Stat::read(id).filter(|stat| !stat.is_dead) else {
             continue;
         };
-        let in_session = led.as_ref().is_some_and(|led| stat.session == led.leader);
-        if let Some(led) = &led
-            && id == led.leader
-        {
-            is_another = !led.is_leader(id, &stat);
-        }
-        if !in_session && !is_locked && led.is_some() {
-            continue;
-        }
-        let has_mark = processes::has_variable(id, mark.as_bytes());
-        let is_left = in_session || (has_mark && (led.is_none() || has_pipe(id, path)));
+        let is_left = Some(stat.session) == session
+            || (is_locked || led.is_none())
+                && processes::has_variable(id, mark.as_bytes())
+                && (led.is_none() || has_pipe(id, path));
         if is_left {
-            let process = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
-            found.push((
-                in_session,
-                Process {
-                    id,
-                    ticks: stat.ticks,
-                    name: process.trim().to_owned(),
-                },
-            ));
+            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            found.push(Process {
+                id,
+                ticks: stat.ticks,
+                name: name.trim().to_owned(),
+            });
         }
     }
-    // Then the session is another, too: a number is not given again while a session has it.
-    found.retain(|(in_session, _)| !in_session || !is_another);
-    Ok(found.into_iter().map(|(_, process)| process).collect())
+    Ok(found)
 }
 
 /// Whether a process has the pipe open.

@@ -310,14 +310,18 @@ impl<B: Backend> Shared<B> {
         if new {
             return Ok(());
         }
-        match self.known(&mut claim, run).await {
-            Ok(Standing::Ended(_)) => Ok(()),
-            Ok(Standing::Open) => {
+        let standing = match self.known(&mut claim, run).await {
+            // What the backend has of it, if that cannot be told now, is stopped when it can.
+            Err(_) if self.handle(&claim, run).is_none() => None,
+            standing => Some(standing?),
+        };
+        match standing {
+            Some(Standing::Ended(_)) => Ok(()),
+            Some(Standing::Open) => {
                 claim.record.stopped = true;
                 claim.write().await
             }
-            // What the backend has of it, if that cannot be told now, is stopped when it can.
-            Ok(Standing::Awaited(_)) | Err(_) if self.handle(&claim, run).is_none() => {
+            None | Some(Standing::Awaited(_)) => {
                 claim.record.stopped = true;
                 let until = SignedDuration::try_from(grace)
                     .ok()
@@ -328,13 +332,11 @@ impl<B: Backend> Shared<B> {
                 claim.record.awaited = Some(until.min(before));
                 claim.write().await
             }
-            Ok(Standing::Known(handle)) => {
+            Some(Standing::Known(handle)) => {
                 self.backend.stop(&handle, grace).await?;
                 claim.record.stopped = true;
                 claim.write().await
             }
-            Ok(Standing::Awaited(who)) => Err(Error::unavailable(who)),
-            Err(error) => Err(error),
         }
     }
 

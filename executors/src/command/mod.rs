@@ -348,19 +348,19 @@ impl Backend for Command {
         let started = answer.and_then(|answer| program::read::<Started>("start", &answer));
         match started {
             Ok(started) => Submitted::Done(Self::handle(spec, &started.id.text())),
-            Err(error) if error.kind() == ErrorKind::Internal => {
-                Submitted::Unclear(self.0.values.error(error))
-            }
-            Err(error) if error.kind() == ErrorKind::Conflict && !self.is_withdrawn(spec.run) => {
-                // Of a script: something of the run is there that is not known here.
-                Submitted::Unclear(self.0.values.error(error))
-            }
             Err(error) => {
+                let is_unclear = match error.kind() {
+                    ErrorKind::Internal => true,
+                    // Of a script: something of the run is there that is not known here.
+                    ErrorKind::Conflict if !self.is_withdrawn(spec.run) => true,
+                    // What it has started may be about to do what it says was not done.
+                    _ => !matches!(self.holders(spec.run).await, Ok(None)),
+                };
                 let error = self.0.values.error(error);
-                // What it has started may be about to do what it says was not done.
-                match self.holders(spec.run).await {
-                    Ok(None) => Submitted::Refused(error),
-                    Ok(Some(_)) | Err(_) => Submitted::Unclear(error),
+                if is_unclear {
+                    Submitted::Unclear(error)
+                } else {
+                    Submitted::Refused(error)
                 }
             }
         }

@@ -7,6 +7,8 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use hybrid_runner_core::processes;
+
 use super::names::random;
 
 /// Holds a turn until it is dropped.
@@ -46,9 +48,9 @@ fn bind(token: &str) -> std::io::Result<UnixDatagram> {
 
 /// Where such names mean the same: one boot of one kernel, and one network namespace.
 fn place() -> Option<String> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = processes::boot_id().ok()?;
     let network = std::fs::read_link("/proc/self/ns/net").ok()?;
-    Some(format!("{}/{}", boot.trim(), network.display()))
+    Some(format!("{boot}/{}", network.display()))
 }
 
 #[cfg(test)]

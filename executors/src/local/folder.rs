@@ -20,6 +20,7 @@ use std::sync::LazyLock;
 
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
+use hybrid_runner_core::processes;
 use hybrid_runner_helper::end::End;
 use hybrid_runner_helper::files;
 use hybrid_runner_helper::started::Started;
@@ -240,11 +241,8 @@ pub(super) fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
 }
 
 /// The kernel's boot id.
-pub(super) static BOOT: LazyLock<String> = LazyLock::new(|| {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_default()
-});
+pub(super) static BOOT: LazyLock<String> =
+    LazyLock::new(|| processes::boot_id().unwrap_or_default());
 
 /// Bytes that nobody can guess.
 pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {

@@ -49,15 +49,9 @@ pub(crate) async fn exec(args: Exec, output: Output, kinds: &Kinds, interrupt: &
         .unwrap_or_else(crate::app::default_agent);
     let mut spec = workflow.to_spec_on(RunId::generate(), &agent, None);
     spec.executor = executor.or(spec.executor);
-    if config.runner.executor.is_none() {
-        // Of the only run there is.
-        let named = spec.executor.clone();
-        config.runner.executor = named.filter(|name| config.executors.contains_key(name));
-    }
-
     let wanted = spec.executor.clone().or(config.runner.executor.clone());
     if let Some(wanted) = wanted.filter(|wanted| config.executors.contains_key(wanted)) {
-        // Nobody is interested in how the others are.
+        // Of the only run there is: nobody is interested in how the others are.
         config.executors.retain(|name, _| *name == wanted);
         config.runner.executor = Some(wanted);
     }

@@ -90,6 +90,14 @@ fn tame(value: Value) -> Value {
     }
 }
 
+fn of_variable(value: &str, is_secret: bool) -> Value {
+    if is_secret {
+        Value::from(MASK)
+    } else {
+        Value::from(without_passwords(value))
+    }
+}
+
 /// What each present variable became: those of others by the table, ours by their names.
 pub fn env(environment: &Environment) -> Vec<Shown> {
     let mut shown = Vec::new();
@@ -119,11 +127,7 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
             };
             shown.push(Shown {
                 key: name.to_owned(),
-                value: Value::from(if variable.secret {
-                    MASK.to_owned()
-                } else {
-                    without_passwords(value)
-                }),
+                value: of_variable(value, variable.secret),
                 source: became,
             });
         }
@@ -135,11 +139,7 @@ pub fn env(environment: &Environment) -> Vec<Shown> {
         let key = path.to_lowercase().replace("__", ".");
         shown.push(Shown {
             key: name.clone(),
-            value: Value::from(if is_secret(&key) {
-                MASK.to_owned()
-            } else {
-                without_passwords(value)
-            }),
+            value: of_variable(value, is_secret(&key)),
             source: heading(&key),
         });
     }

@@ -62,7 +62,7 @@ use futures::future::BoxFuture;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::id::SectionName;
 use hybrid_runner_core::incarnation::Incarnation;
-use hybrid_runner_core::{AgentId, Executor};
+use hybrid_runner_core::{AgentId, Executor, processes};
 use hybrid_runner_secrets::Stores;
 use hybrid_runner_secrets::workload::Workload;
 use tokio::sync::{mpsc, watch};
@@ -267,10 +267,7 @@ async fn make_directory(path: &Path) -> Result<()> {
 
 /// The kernel's boot id; where there is none, one that nobody ever had, so that nothing is believed to be remembered.
 fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
-        |_| uuid::Uuid::new_v4().to_string(),
-        |id| id.trim().to_owned(),
-    )
+    processes::boot_id().unwrap_or_else(|_| uuid::Uuid::new_v4().to_string())
 }
 
 impl fmt::Debug for Runner {

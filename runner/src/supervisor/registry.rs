@@ -42,9 +42,11 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn of(executor: &SectionName, has_spec: bool, record: &Record) -> Self {
+        let mut level = record.status.clone();
+        level.cut();
         Self {
             executor: executor.clone(),
-            level: Some(record.status.clone().cut()),
+            level: Some(level),
             attempts: record.attempts.clone(),
             reached: record.reached,
             stop_asked: record.is_stop_asked(),
@@ -54,9 +56,9 @@ impl View {
 
     /// Tells those who look, from where the record cannot be reached.
     pub(super) fn say(&mut self, message: String) {
-        if let Some(mut level) = self.level.take() {
+        if let Some(level) = &mut self.level {
             level.message = Some(message);
-            self.level = Some(level.cut());
+            level.cut();
         }
     }
 

@@ -274,7 +274,7 @@ impl Run {
         status.times.finished = status.times.finished.or_else(|| Some(Timestamp::now()));
         status.state = State::Finished(outcome);
         status.message = None;
-        self.record.status = self.record.status.clone().cut();
+        status.cut();
         self.record.phase = Phase::Finished;
         fault::step("supervisor.finish");
         self.save_durably().await?;

@@ -5,7 +5,6 @@ use hybrid_runner_core::error::{Error, Result};
 use kube::Config;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-
 use tower::util::MapResponseLayer;
 
 use super::config::Settings;

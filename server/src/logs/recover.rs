@@ -1,6 +1,7 @@
 //! Cutting off what a power loss tore.
 
 use hybrid_runner_core::RunId;
+use hybrid_runner_core::processes;
 use hybrid_runner_core::run::State;
 use hybrid_runner_store::rusqlite::{self, Connection, params};
 
@@ -107,6 +108,5 @@ fn reopen(tx: &Connection, run: i64) -> rusqlite::Result<()> {
 
 /// The boot that this process lives in.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+    processes::boot_id().unwrap_or_else(|_| "unknown".to_owned())
 }

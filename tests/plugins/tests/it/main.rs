@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use hybrid_runner_core::RunId;
 use hybrid_runner_core::executor::{Executor, Handle};
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
@@ -51,6 +52,13 @@ impl Place {
         let name = "tested".parse().unwrap();
         Context::new(name, Value::Null, self.path("data"), owner, 1 << 30)
             .with_config_dir(Some(self.0.path().to_owned()))
+    }
+
+    /// The claim of a run, of a backend with names of its own.
+    fn claim(&self, run: RunId) -> PathBuf {
+        let context = self.context();
+        let claims = context.data_dir.join("claims").join(context.owner.as_str());
+        claims.join(format!("{run}.claim"))
     }
 
     fn launch(&self, command: &[&str], more: &Value) -> Launch {

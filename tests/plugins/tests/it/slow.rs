@@ -82,6 +82,22 @@ async fn start(executor: &dyn Executor, spec: &RunSpec) -> Result<Handle, Error>
         .await
 }
 
+/// Asks for a start, whose answer comes later.
+fn begin(
+    starting: &mut JoinSet<Result<Handle, Error>>,
+    executor: &Arc<dyn Executor>,
+    spec: &RunSpec,
+) {
+    let (executor, spec) = (Arc::clone(executor), spec.clone());
+    starting.spawn(async move { start(&*executor, &spec).await });
+}
+
+/// The run ends, and as one that was stopped.
+async fn is_stopped(executor: &dyn Executor, run: &Handle) {
+    let outcome = end(executor, run).await;
+    assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+}
+
 /// Asked again as a runner does.
 async fn started(executor: &dyn Executor, spec: &RunSpec) -> Handle {
     loop {
@@ -174,10 +190,7 @@ async fn over_its_time(with: &str) {
         let handle = started(&*executor, &spec).await;
         assert_made(&place, 1, 1);
         executor.stop(&handle, Duration::ZERO).await.unwrap();
-        assert!(matches!(
-            end(&*executor, &handle).await,
-            Outcome::Stopped { .. }
-        ));
+        is_stopped(&*executor, &handle).await;
         executor.remove(&handle).await.unwrap();
         let left = std::fs::read_dir(place.path("data").join("starts")).unwrap();
         assert_eq!(left.count(), 0, "no pipe is left");
@@ -252,8 +265,7 @@ async fn a_run_that_is_stopped_meanwhile_has_not_ended_before_what_came_of_it_wa
             } else {
                 kill(&place).await;
             }
-            let outcome = end(&*later, &run).await;
-            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            is_stopped(&*later, &run).await;
             assert_eq!(lines(&place, "submitted"), usize::from(comes));
             if comes {
                 let job = std::fs::read_to_string(place.path("job")).unwrap();
@@ -276,8 +288,7 @@ async fn a_start_that_hangs_is_ended_by_a_stop_when_its_grace_is_over() {
             let executor = commands(&place, "2s");
             start(&*executor, &spec).await.unwrap_err();
             executor.stop(&run, grace).await.unwrap();
-            let outcome = end(&*executor, &run).await;
-            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            is_stopped(&*executor, &run).await;
             assert_made(&place, 1, 0);
             executor.remove(&run).await.unwrap();
             let submitting = std::fs::read_to_string(place.path("submitting")).unwrap();
@@ -337,8 +348,7 @@ async fn a_start_of_an_earlier_life_is_ended_by_a_stop_although_nothing_can_be_a
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         std::fs::remove_file(place.path("refused")).unwrap();
-        let outcome = end(&*later, &run).await;
-        assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+        is_stopped(&*later, &run).await;
         assert_made(&place, 1, 0);
     })
     .await;
@@ -366,10 +376,8 @@ async fn a_start_that_says_conflict_is_not_taken_for_a_stop() {
 async fn a_claim_that_was_never_written_is_none() {
     let (place, spec) = (Place::new(), spec());
     told(60, async {
-        let claims = place.path("data").join("claims");
-        let claims = claims.join(place.context().owner.as_str());
-        std::fs::create_dir_all(&claims).unwrap();
-        let claim = claims.join(format!("{}.claim", spec.run));
+        let claim = place.claim(spec.run);
+        std::fs::create_dir_all(claim.parent().unwrap()).unwrap();
         std::fs::write(claim, b"\n{\"version\":1,\"name\":\"\xc3").unwrap();
         let executor = commands(&place, "20s");
         assert_eq!(executor.list().await.unwrap(), []);
@@ -392,22 +400,20 @@ async fn starts_that_hang_do_not_keep_a_run_from_being_stopped() {
         let mut starting = JoinSet::new();
         let mut runs = Vec::new();
         for _ in 0..20 {
-            let (executor, spec) = (Arc::clone(&executor), spec());
+            let spec = spec();
             runs.push(Handle::of(spec.run));
-            starting.spawn(async move { start(&*executor, &spec).await });
+            begin(&mut starting, &executor, &spec);
         }
         while lines(&place, "starts") < 17 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         executor.stop(&handle, Duration::ZERO).await.unwrap();
-        let outcome = end(&*executor, &handle).await;
-        assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+        is_stopped(&*executor, &handle).await;
         // One that has no turn yet never gets one, however long its grace.
         for run in &runs {
             if !begun(&place, run.run) {
                 executor.stop(run, Duration::from_mins(10)).await.unwrap();
-                let outcome = end(&*executor, run).await;
-                assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+                is_stopped(&*executor, run).await;
             }
         }
         std::fs::write(place.path("go"), "").unwrap();
@@ -430,8 +436,7 @@ async fn a_start_that_hangs_is_ended_by_a_stop_where_nothing_can_be_found_too() 
         settings["start"][1] = "alone".into();
         let executor = built(&place, settings);
         let mut starting = JoinSet::new();
-        let (asked, its_spec) = (Arc::clone(&executor), spec.clone());
-        starting.spawn(async move { start(&*asked, &its_spec).await });
+        begin(&mut starting, &executor, &spec);
         there(&place.path("submitting")).await;
         let run = Handle::of(spec.run);
         executor.stop(&run, Duration::ZERO).await.unwrap();
@@ -462,12 +467,10 @@ async fn a_start_that_hangs_within_its_time_is_ended_by_a_stop() {
                 commands
             };
             let mut starting = JoinSet::new();
-            let (asked, its_spec) = (Arc::clone(&executor), spec.clone());
-            starting.spawn(async move { start(&*asked, &its_spec).await });
+            begin(&mut starting, &executor, &spec);
             there(&place.path("submitting")).await;
             executor.stop(&run, Duration::from_secs(1)).await.unwrap();
-            let outcome = end(&*executor, &run).await;
-            assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome}");
+            is_stopped(&*executor, &run).await;
             starting.join_next().await.unwrap().unwrap().unwrap_err();
             assert_made(&place, 1, 0);
             executor.remove(&run).await.unwrap();
@@ -484,9 +487,7 @@ async fn half_of_a_record_that_a_full_disk_left_is_no_record() {
         std::fs::write(place.path("go"), "").unwrap();
         let handle = started(&*executor, &spec).await;
         drop(executor);
-        let claims = place.path("data").join("claims");
-        let claims = claims.join(place.context().owner.as_str());
-        let claim = claims.join(format!("{}.claim", spec.run));
+        let claim = place.claim(spec.run);
         let whole = std::fs::read(&claim).unwrap();
         // Cut within a character.
         let half = [whole.as_slice(), b"\n{\"version\":1,\"name\":\"\xc3"].concat();

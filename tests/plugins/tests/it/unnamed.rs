@@ -163,9 +163,7 @@ async fn a_name_that_holds_a_value_is_used_and_never_written_down() {
             let level = levels.next().await.unwrap().unwrap();
             assert_eq!(level.state, State::Running, "{level:?}");
             drop(levels);
-            let claims = place.path("data").join("claims");
-            let owner = claims.join(place.context().owner.as_str());
-            let claim = std::fs::read_to_string(owner.join(format!("{}.claim", spec.run))).unwrap();
+            let claim = std::fs::read_to_string(place.claim(spec.run)).unwrap();
             assert!(
                 claim.contains("/a") && !claim.contains("kestrel-4711"),
                 "{claim}"

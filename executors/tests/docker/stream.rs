@@ -26,6 +26,8 @@ enum Fault {
     Cut(usize),
     /// This instead.
     Instead(&'static [u8]),
+    /// This instead, once the engine has done what it was asked to.
+    InsteadOfDone(&'static [u8]),
     /// So many bytes, then the next chunk twice.
     Twice(usize),
     /// So many bytes and the rest of their chunk, then the engine's word that it cannot read on, as behind a full disk.
@@ -110,6 +112,10 @@ async fn spoilt(
 ) -> std::io::Result<()> {
     let limit = match fault {
         Fault::Instead(words) => return client.write_all(words).await,
+        Fault::InsteadOfDone(words) => {
+            server.read_u8().await?;
+            return client.write_all(words).await;
+        }
         Fault::Swallow => return swallow(client, server).await,
         Fault::Stall(limit) | Fault::Cut(limit) | Fault::Twice(limit) | Fault::Torn(limit) => limit,
     };
@@ -372,12 +378,15 @@ async fn an_answer_that_says_nothing_does_not_fail_a_start() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let engine = bench.place.host();
-        let proxy = Proxy::start(folder.path(), engine, of, Fault::Instead(REFUSED), 2);
+        // A name that was given is not given again.
+        let (fault, times) = match of {
+            "/rename" => (Fault::InsteadOfDone(REFUSED), 1),
+            _ => (Fault::Instead(REFUSED), 2),
+        };
+        let proxy = Proxy::start(folder.path(), engine, of, fault, 2);
         let host = format!("unix://{}", proxy.path.display());
         bench.docker = bench.place.docker_at("one", &host);
         let run = bench.begin("exit 4").await;
-        // The engine does what it is asked to, and its answer is spoilt: a name that was given is not given again.
-        let times = if of == "/rename" { 1 } else { 2 };
         assert_eq!(proxy.spoilt.load(Ordering::SeqCst), times, "{of}");
         assert_eq!(exit_code(&bench.end(&run).await), Some(4), "{of}");
         bench.remove(&run).await;

@@ -399,6 +399,11 @@ impl Follower {
                 self.finish();
                 return Ok(());
             }
+            if self.has_ended_well && reading.counter.last().is_none() {
+                // So has it, before the cluster says that the container has ended; or the log was rotated, and goes on soon.
+                self.wait_for_more().await;
+                return Ok(());
+            }
             if !reading.is_whole {
                 return self.begin(Back::All).await;
             }
@@ -428,8 +433,7 @@ impl Follower {
             Stand::Begun { pod, is_over } => {
                 if !is_over {
                     // The stream has ended, and the run not yet, as far as is known.
-                    let wait = sleep(PAUSE);
-                    futures::future::select(wait.boxed(), self.source.changed()).await;
+                    self.wait_for_more().await;
                     if let Stand::Begun { pod, is_over } = self.source.stand().await? {
                         return self.open(&pod, is_over, Back::Little).await;
                     }
@@ -438,6 +442,12 @@ impl Follower {
                 self.open(&pod, true, Back::Little).await
             }
         }
+    }
+
+    /// For a moment, or until the run may stand otherwise.
+    async fn wait_for_more(&mut self) {
+        let wait = sleep(PAUSE);
+        futures::future::select(wait.boxed(), self.source.changed()).await;
     }
 
     /// Something is missing here: said once.

@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     BreaksAfter(usize),
     /// The same, but nobody hears of it: the rest does not come.
     HangsAfter(usize),
+    /// It is passed on, and the answer is over behind so many bytes.
+    EndsAfter(usize),
     /// It is taken, and nothing ever comes.
     Silence,
     /// It is passed on so much later.
@@ -165,9 +167,16 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
             let event = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", words(410));
             Response::new(Body::from(event))
         }
-        Some(Fault::AnswerLost) => cut(passed_on(&shared, parts, body).await, 1, true),
-        Some(Fault::BreaksAfter(bytes)) => cut(passed_on(&shared, parts, body).await, bytes, true),
-        Some(Fault::HangsAfter(bytes)) => cut(passed_on(&shared, parts, body).await, bytes, false),
+        Some(Fault::AnswerLost) => cut(passed_on(&shared, parts, body).await, 1, Cut::Breaks),
+        Some(Fault::BreaksAfter(bytes)) => {
+            cut(passed_on(&shared, parts, body).await, bytes, Cut::Breaks)
+        }
+        Some(Fault::HangsAfter(bytes)) => {
+            cut(passed_on(&shared, parts, body).await, bytes, Cut::Hangs)
+        }
+        Some(Fault::EndsAfter(bytes)) => {
+            cut(passed_on(&shared, parts, body).await, bytes, Cut::Ends)
+        }
         Some(Fault::Silence) => std::future::pending().await,
         Some(Fault::Late(time)) => {
             tokio::time::sleep(time).await;
@@ -218,16 +227,25 @@ fn status(code: u16) -> Response {
     answer
 }
 
-/// The answer up to so many bytes; then it breaks, or nothing comes.
-fn cut(answer: Response, bytes: usize, breaks: bool) -> Response {
+/// What comes of an answer that is cut.
+#[derive(Clone, Copy)]
+enum Cut {
+    Breaks,
+    Hangs,
+    Ends,
+}
+
+/// The answer up to so many bytes.
+fn cut(answer: Response, bytes: usize, cut: Cut) -> Response {
     let (parts, body) = answer.into_parts();
     let stream = Box::pin(body.into_data_stream());
     let cut = stream::unfold((stream, bytes), move |(mut stream, left)| async move {
         if left == 0 {
-            if !breaks {
-                std::future::pending::<()>().await;
-            }
-            return Some((Err(std::io::Error::other("told to break")), (stream, 0)));
+            return match cut {
+                Cut::Breaks => Some((Err(std::io::Error::other("told to break")), (stream, 0))),
+                Cut::Hangs => std::future::pending().await,
+                Cut::Ends => None,
+            };
         }
         let mut piece = stream.next().await?.ok()?;
         piece.truncate(left);

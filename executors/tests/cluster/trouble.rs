@@ -22,6 +22,7 @@ over_both!(
     a_watch_that_died_without_a_word_is_found_out,
     an_answer_that_breaks_off_is_asked_for_again,
     a_log_that_died_without_a_word_is_read_to_its_end,
+    a_log_of_which_nothing_is_there_is_no_gap_before_its_end,
 );
 
 /// More than the longest silence of a watch and of a question.
@@ -181,6 +182,18 @@ async fn an_answer_that_breaks_off_is_asked_for_again(over: Over) {
         .front
         .spoil(On::Watches, Fault::BreaksAfter(700), 2)
         .spoil(On::Logs, Fault::BreaksAfter(100), 3);
+    through.ends_well(50).await;
+}
+
+/// As of a node that has put the log away before the cluster says that the container has ended.
+async fn a_log_of_which_nothing_is_there_is_no_gap_before_its_end(over: Over) {
+    let Some(through) = Through::new(over).await else {
+        return;
+    };
+    through
+        .front
+        .spoil(On::Logs, Fault::EndsAfter(100), 1)
+        .spoil(On::Logs, Fault::EndsAfter(0), 3);
     through.ends_well(50).await;
 }
 

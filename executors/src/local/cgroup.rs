@@ -22,8 +22,8 @@ pub(super) struct Groups {
     controllers: Vec<String>,
 }
 
-/// Another runner may sweep it away before there is a run in it.
-const TRIES: usize = 3;
+/// Others may sweep our part away before there is a run in it: so often that they do it each time only many can who begin at once.
+const TRIES: usize = 20;
 const PREFIX: &str = "hybrid-runner-";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
@@ -92,13 +92,15 @@ impl Groups {
     /// Makes the group of a run, with those of its limits that can be enforced.
     pub(super) fn create(&self, run: RunId, limits: &Amounts) -> io::Result<PathBuf> {
         let group = self.of(run);
-        match make(&group) {
-            // Another executor of this owner was the last there and has removed our part.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.prepare()?;
-                make(&group)?;
+        for left in (0..TRIES).rev() {
+            match make(&group) {
+                // Another executor of this owner was the last there, or another runner has begun, and has removed our part.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && left > 0 => {
+                    self.prepare()?;
+                }
+                Ok(()) => break,
+                Err(error) => return Err(error),
             }
-            made => made?,
         }
         if let (Some(memory), true) = (limits.memory, self.controls("memory")) {
             fs::write(group.join("memory.max"), memory.get().to_string())?;

@@ -27,6 +27,7 @@ const KNOWN: &[(&str, Where)] = &[
     ("cpu cfs", CPU),
     ("cpu.cfs", CPU),
     ("cpu.max", CPU),
+    ("/.hr … not a directory", Where::Image(NO_FOLDER)),
     // Before the sign of a working directory, which it may hold, too.
     ("error mounting", Where::Section("mounts")),
     ("cannot be mounted", Where::Section("mounts")),
@@ -67,6 +68,9 @@ const KNOWN: &[(&str, Where)] = &[
     ),
 ];
 
+/// What an image is that init cannot be mounted in.
+pub(super) const NO_FOLDER: &str =
+    "has a file at `/.hr`, where each container needs a folder for init: take it out of the image";
 const MEMORY: Where = Where::Either("resources.limits.memory", "limits");
 const CPU: Where = Where::Either("resources.limits.cpu", "limits");
 const USER: Where = Where::Section("user");

@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
+use super::blame::NO_FOLDER;
 use super::engine::{Engine, found, is_status};
 use super::holder::{self, Holder};
 use crate::helper;
@@ -215,19 +216,46 @@ impl Shared {
                     .build();
                 let mut parts = docker.download_from_container(container, Some(options));
                 let mut archive = Vec::new();
-                while let Some(part) = parts.next().await.transpose()? {
-                    archive.extend_from_slice(&part);
+                while let Some(part) = parts.next().await {
+                    match part {
+                        Ok(part) => archive.extend_from_slice(&part),
+                        Err(error) if is_no_folder(&error) => return Ok(Held::NoFolder),
+                        Err(error) => return Err(error),
+                    }
                     if archive.len() > helper::program().len() + MOST_FRAMING {
-                        return Ok(false);
+                        return Ok(Held::Other);
                     }
                 }
-                Ok(holds_ours(&archive, remaps))
+                let is_ours = holds_ours(&archive, remaps);
+                Ok(if is_ours { Held::Init } else { Held::Other })
             };
             asked.boxed()
         };
         let what = "look into the volume of init";
-        self.engine.question(what, look).await
+        match self.engine.question(what, look).await? {
+            Held::Init => Ok(true),
+            Held::Other => Ok(false),
+            Held::NoFolder => {
+                Err(Error::invalid(format!("the image {NO_FOLDER}"))
+                    .with_class(FailureClass::Image))
+            }
+        }
     }
+}
+
+/// What is mounted for init.
+enum Held {
+    /// The whole of it, and nothing else.
+    Init,
+    Other,
+    /// Nothing can be mounted there.
+    NoFolder,
+}
+
+/// Whether the image has a file where the volume is mounted.
+fn is_no_folder(error: &bollard::errors::Error) -> bool {
+    let is_said = error.to_string().contains("not a directory");
+    is_said && is_status(error, 500)
 }
 
 /// The right to lay init.

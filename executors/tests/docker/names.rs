@@ -270,6 +270,28 @@ async fn volumes(client: &bollard::Docker) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn an_image_with_a_file_in_the_place_of_the_folder_is_blamed_and_others_run() {
+    let Some(own) = Own::up(&[]).await else {
+        return;
+    };
+    let settings = json!({ "image": "filed:1" });
+    let bench = Bench::at(own.host.clone(), settings, References::none());
+    image_with(&bench.place.client(), "filed", ".hr", b"a file").await;
+    let mut good = bench.spec("true");
+    good.image = Some(crate::place::BUSYBOX.to_owned());
+    // Before the volume of init is there, and behind it.
+    for _ in 0..2 {
+        let (_, failure) = bench.refused(&bench.spec("true")).await;
+        assert_eq!(failure.class, FailureClass::Image, "{failure:?}");
+        assert!(failure.message.contains("a file at `/.hr`"), "{failure:?}");
+        good.run = bench.spec("").run;
+        let run = bench.start(&good).await;
+        assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+        bench.remove(&run).await;
+    }
+}
+
+#[tokio::test]
 async fn what_an_image_or_somebody_puts_in_the_place_of_init_is_not_run() {
     let Some(own) = Own::up(&[]).await else {
         return;

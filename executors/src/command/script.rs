@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -140,26 +141,34 @@ impl Scripts {
                     "the command `{name}` cannot be run: `{program}`; is it a file that is executable?"
                 )));
             }
-            if !is_path && !self.is_in_path(program) {
+            let place = if is_path {
+                Some(PathBuf::from(program))
+            } else {
+                self.in_path(program).map_err(|()| {
+                    Error::unavailable(format!(
+                        "the command `{name}` is not there: no `{program}` in PATH"
+                    ))
+                })?
+            };
+            if let Some(place) = place.filter(|place| is_bare_text(place)) {
                 return Err(Error::unavailable(format!(
-                    "the command `{name}` is not there: no `{program}` in PATH"
+                    "the command `{name}` cannot be run: `{}` is text, which as a script needs `#!` and an interpreter in its first line",
+                    place.display()
                 )));
             }
         }
         Ok(())
     }
 
-    fn is_in_path(&self, program: &str) -> bool {
-        let path = self.env.iter().find(|(name, _)| name == "PATH");
-        let folders = path
-            .into_iter()
-            .flat_map(|(_, path)| std::env::split_paths(path));
+    /// Where a program of this name is; `None`: in a place that only the system knows, as there is no PATH.
+    fn in_path(&self, program: &str) -> Result<Option<PathBuf>, ()> {
+        let Some((_, path)) = self.env.iter().find(|(name, _)| name == "PATH") else {
+            return Ok(None);
+        };
         let base = self.folder.clone().unwrap_or_default();
-        // One without a PATH is looked for in places that only the system knows.
-        path.is_none()
-            || folders
-                .map(|folder| base.join(folder).join(program))
-                .any(|place| can_be_run(&place))
+        let places = std::env::split_paths(path).map(|folder| base.join(folder).join(program));
+        let mut places = places.filter(|place| can_be_run(place));
+        places.next().map(Some).ok_or(())
     }
 
     /// Runs a command and returns what it printed.
@@ -268,8 +277,43 @@ fn can_be_run(program: &Path) -> bool {
     program.is_file() && rustix::fs::access(program, Access::EXEC_OK).is_ok()
 }
 
+/// Whether a file is text of which the system cannot tell who runs it. One that may not be read is believed.
+fn is_bare_text(program: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(program) else {
+        return false;
+    };
+    let mut first = Vec::new();
+    if file.take(64).read_to_end(&mut first).is_err() {
+        return false;
+    }
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    !first.starts_with(b"#!") && first.iter().all(is_text)
+}
+
 fn settings_of(command: &[String], settings: &Commands) -> Result<PluginSettings> {
     let section = serde_json::json!({ "command": command, "env": settings.env });
     serde_json::from_value(section)
         .map_err(|error| Error::internal("failed to read a command").with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_which_nobody_knows_who_runs_it_is_told_from_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        for (content, is_bare) in [
+            (&b"echo '{}'\n"[..], true),
+            (b"", true),
+            (b"#!/bin/sh\necho\n", false),
+            (b"\x7fELF\x02\x01\x01", false),
+            (b"\0asm\x01", false),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            assert_eq!(is_bare_text(&file), is_bare, "{content:?}");
+        }
+        assert!(!is_bare_text(&folder.path().join("none")));
+    }
 }

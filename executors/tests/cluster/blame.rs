@@ -16,6 +16,7 @@ use crate::bench::{Bench, until};
 use crate::fence::{Fence, Of};
 use crate::over::{Over, over_both};
 use crate::place::BUSYBOX;
+use crate::webhook::Webhook;
 
 async fn bench(over: Over) -> Option<Bench> {
     Bench::new(over).await
@@ -35,6 +36,8 @@ over_both!(
     a_policy_of_the_namespace_is_named,
     a_policy_of_the_cluster_is_named,
     a_policy_about_our_objects_is_named_at_the_start,
+    a_webhook_that_says_no_is_named,
+    a_webhook_about_our_objects_is_named_at_the_start,
     a_webhook_that_does_not_answer_is_waited_for_and_named,
     a_pod_that_had_to_give_way_was_evicted,
     by_default_a_pod_keeps_the_restricted_profile,
@@ -252,12 +255,27 @@ async fn a_policy_of_the_cluster_is_named(over: Over) {
     };
     let fence = Fence::of(&bench.place).await;
     fence.policy(Of::PODS, NO).await;
+    pods_are_forbidden(&bench, over).await;
+}
+
+async fn a_webhook_that_says_no_is_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let webhook = Webhook::that_says(NO, &bench.place).await;
+    let fence = Fence::of(&bench.place).await;
+    fence.webhook(Of::PODS, &webhook).await;
+    pods_are_forbidden(&bench, over).await;
+}
+
+/// Argo fails of it; a Job waits, and says for what.
+async fn pods_are_forbidden(bench: &Bench, over: Over) {
     let run = bench.begin("true").await;
     if over == Over::Workflows {
         let failure = bench.failure(&run).await;
         return says(&failure, FailureClass::Policy, NO);
     }
-    until("the words about the policy", async || {
+    until("the words of the denial", async || {
         let status = bench.status(&run, |_| true).await;
         status.message.unwrap_or_default().contains(NO)
     })
@@ -269,16 +287,33 @@ async fn a_policy_about_our_objects_is_named_at_the_start(over: Over) {
         return;
     };
     let fence = Fence::of(&bench.place).await;
+    fence.policy(ours(over), NO).await;
+    a_start_is_forbidden(&bench).await;
+}
+
+async fn a_webhook_about_our_objects_is_named_at_the_start(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let webhook = Webhook::that_says(NO, &bench.place).await;
+    let fence = Fence::of(&bench.place).await;
+    fence.webhook(ours(over), &webhook).await;
+    a_start_is_forbidden(&bench).await;
+}
+
+fn ours(over: Over) -> Of {
     let (group, version, resources) = match over {
         Over::Jobs => ("batch", "v1", "jobs"),
         Over::Workflows => ("argoproj.io", "v1alpha1", "workflows"),
     };
-    let of = Of {
+    Of {
         group,
         version,
         resources,
-    };
-    fence.policy(of, NO).await;
+    }
+}
+
+async fn a_start_is_forbidden(bench: &Bench) {
     let spec = bench.spec("true");
     let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
@@ -291,7 +326,7 @@ async fn a_webhook_that_does_not_answer_is_waited_for_and_named(over: Over) {
         return;
     };
     let fence = Fence::of(&bench.place).await;
-    fence.webhook(Of::PODS).await;
+    fence.silent_webhook(Of::PODS).await;
     let run = bench.begin("true").await;
     until("the words about the webhook", async || {
         let status = bench.status(&run, |_| true).await;

@@ -1,5 +1,7 @@
 //! What forbids pods and objects in a namespace, or takes their place: things of the whole cluster, limited to one namespace of it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::bench::until;
 use crate::place::Place;
+use crate::webhook::Webhook;
 
 /// Which requests are forbidden.
 #[derive(Debug, Clone, Copy)]
@@ -98,17 +101,28 @@ impl Fence {
     }
 
     /// A webhook that must be asked about all of these, at an address where nobody is.
-    pub(crate) async fn webhook(&self, of: Of) {
+    pub(crate) async fn silent_webhook(&self, of: Of) {
+        let nobody = json!({ "url": "https://127.0.0.1:1/" });
+        self.ask(of, "nobody.hybrid-runner.test", nobody, 1).await;
+    }
+
+    /// This webhook must be asked about all of these.
+    pub(crate) async fn webhook(&self, of: Of, webhook: &Webhook) {
+        let place = json!({ "url": webhook.url, "caBundle": STANDARD.encode(&webhook.pem) });
+        self.ask(of, "no.hybrid-runner.test", place, 30).await;
+    }
+
+    async fn ask(&self, of: Of, name: &str, place: Value, seconds: u32) {
         let webhook = json!({
             "metadata": { "name": self.name },
             "webhooks": [{
-                "name": "nobody.hybrid-runner.test",
-                "clientConfig": { "url": "https://127.0.0.1:1/" },
+                "name": name,
+                "clientConfig": place,
                 "rules": [of.rule()],
                 "namespaceSelector": self.selector,
                 "failurePolicy": "Fail",
                 "sideEffects": "None",
-                "timeoutSeconds": 1,
+                "timeoutSeconds": seconds,
                 "admissionReviewVersions": ["v1"],
             }],
         });

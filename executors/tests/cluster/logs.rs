@@ -41,7 +41,9 @@ async fn a_long_line_is_followed_before_it_ends(over: Over) {
         return;
     };
     let run = bench
-        .begin("trap 'kill $!; exit 0' TERM; head -c 40000 /dev/zero | tr '\\0' x; sleep 600 & wait")
+        .begin(
+            "trap 'kill $!; exit 0' TERM; head -c 40000 /dev/zero | tr '\\0' x; sleep 600 & wait",
+        )
         .await;
     let mut chunks = bench.executor.logs(&run, None);
     let mut log = Log::default();

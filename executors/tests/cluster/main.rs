@@ -15,6 +15,7 @@
 //! | `argo` | what only Workflows could get wrong |
 //! | `over`, `place`, `bench` | Jobs or Workflows; a namespace; what most tests ask |
 //! | `fence` | what forbids pods in a namespace, or takes their place |
+//! | `webhook` | an admission webhook that says no |
 //! | `tunnel`, `front` | a way to the API server that can be cut, and one that spoils its answers |
 #![cfg(all(feature = "kubernetes", feature = "argo"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -35,3 +36,4 @@ mod rights;
 mod secrets;
 mod trouble;
 mod tunnel;
+mod webhook;

@@ -11,7 +11,7 @@
 //! | [`workload`] | what a workload needs to read a store itself |
 //! | `audit` | one line for each reference that was asked for |
 //! | `answer` | [`Refusal`]: why a store gave nothing, as finely as stores tell it |
-//! | `remote`, `web`, `names`, `credential` | what stores that are far away have in common |
+//! | `remote`, `web`, `body`, `echo`, `names`, `credential` | what stores that are far away have in common |
 //!
 //! A new store is one module, one feature, one line in [`KINDS`], and its contract test.
 
@@ -26,6 +26,8 @@ mod body;
 #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod credential;
 pub mod decorate;
+#[cfg(feature = "_web")]
+mod echo;
 pub mod env;
 mod field;
 pub mod file;

@@ -169,18 +169,27 @@ pub(crate) fn code_of(words: &str) -> &'static str {
     }
 }
 
-/// What to do about it.
-pub(crate) fn advice(code: &str) -> &'static str {
+/// What to do about it; `keys` are those of the section that say where the store is.
+pub(crate) fn advice(code: &str, keys: &str) -> String {
     match code {
         "certificate not trusted" => {
-            "set `ca` to the PEM file of the authority that signed its certificate"
+            "set `ca` to the PEM file of the authority that signed its certificate".to_owned()
         }
-        "host not found" => "correct the address, or see to the name server",
+        "host not found" => format!("correct the address ({keys}), or see to the name server"),
         "answer too long" => {
-            "see that this is the address of the store itself (`endpoint`, `proxy`)"
+            format!("see that this is the address of the store itself ({keys}, `proxy`)")
         }
-        _ => "see that it is up and that this machine may reach it (`endpoint`, `proxy`)",
+        _ => format!("see that it is up and that this machine may reach it ({keys}, `proxy`)"),
     }
+}
+
+/// What a status says by which somebody sends the reader elsewhere: nobody takes a credential there.
+pub(crate) fn elsewhere(status: u16, who: &str, what: &str, keys: &str) -> Option<String> {
+    (300..400).contains(&status).then(|| {
+        format!(
+            "`{who}` sends who reads {what} elsewhere, where no credential is taken: set {keys} to that place, or see what stands before it (`proxy`)"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -130,6 +130,11 @@ impl Reference {
             let what = "one reference is the whole string, or each stands within `${…}`";
             return fail(at, what);
         }
+        if let Some(at) = another(text) {
+            let what =
+                "one reference is the whole string; write each as `${secret:…}` in a longer one";
+            return fail(at, what);
+        }
         let (before_key, key) = match text.find('#') {
             None => (text, None),
             Some(at) => (&text[..at], Some((at + 1, &text[at + 1..]))),
@@ -144,7 +149,7 @@ impl Reference {
             }
             _ => (None, 0),
         };
-        let name = unescape(text, name_at, &place[name_at..])?;
+        let name = unescape_name(text, name_at, &place[name_at..])?;
         if name.trim_matches('/').is_empty() {
             return fail(name_at, "the path is empty");
         }
@@ -159,7 +164,7 @@ impl Reference {
             reference.read_query(at, query)?;
         }
         if let Some((at, key)) = key {
-            let key = unescape(text, at, key)?;
+            let key = unescape_name(text, at, key)?;
             reference.key = Some(match key {
                 key if key.is_empty() => return fail(at, "the key after `#` is empty"),
                 key if key.starts_with('/') => Key::Pointer(key),
@@ -176,7 +181,11 @@ impl Reference {
             let Some((name, value)) = pair.split_once('=') else {
                 return Err(malformed(&text, at, "expected `name=value` after `?`"));
             };
-            let value = unescape(&text, at + name.len() + 1, value)?;
+            let value_at = at + name.len() + 1;
+            let value = match name {
+                "default" => unescape(&text, value_at, value)?,
+                _ => unescape_name(&text, value_at, value)?,
+            };
             let slot = match name {
                 "version" => &mut self.name.version,
                 "stage" => &mut self.name.stage,
@@ -215,6 +224,25 @@ pub(super) fn malformed(text: &str, at: usize, what: &str) -> Error {
         "",
         width = "secret:".len() + column
     ))
+}
+
+/// Where a second reference begins that stands behind the first.
+fn another(text: &str) -> Option<usize> {
+    let mut begins = text.match_indices("secret:").map(|(at, _)| at);
+    begins.find(|&at| {
+        let before = text[..at].chars().next_back();
+        before.is_some_and(|c| c.is_whitespace() || matches!(c, ',' | ';' | '|'))
+    })
+}
+
+/// A part that names something in a store.
+fn unescape_name(text: &str, start: usize, part: &str) -> Result<String> {
+    let name = unescape(text, start, part)?;
+    if name.contains(char::is_control) {
+        let what = "control characters cannot stand in a reference, not even as `%…`";
+        return Err(malformed(text, start, what));
+    }
+    Ok(name)
 }
 
 fn unescape(text: &str, start: usize, part: &str) -> Result<String> {
@@ -272,6 +300,9 @@ mod tests {
             Some(Key::Pointer("/a/b".into()))
         );
         assert_eq!(parse("secret:/a%23b%3Fc").name.name, "/a#b?c");
+        let default = parse("secret:/a?default=b%0a").default;
+        assert_eq!(default.as_deref(), Some("b\n"));
+        assert_eq!(parse("secret:my-secret:/a b").name.name, "/a b");
     }
 
     #[test]
@@ -298,6 +329,13 @@ mod tests {
             "secret:/a%2",
             "secret:a\nb",
             "secret:prod:/",
+            "secret:/a%00b",
+            "secret:/a%0a",
+            "secret:/a#b%0a",
+            "secret:/a?version=%7f",
+            "secret:/a secret:/b",
+            "secret:/a,secret:prod:/b",
+            "secret:/a, secret:/b",
         ] {
             assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
         }

@@ -11,6 +11,9 @@ mod aws;
 mod azure;
 #[path = "../../src/body.rs"]
 mod body;
+#[cfg_attr(test, expect(dead_code, reason = "its tests have no harness here"))]
+#[path = "../../src/echo.rs"]
+mod echo;
 mod gcp;
 mod vault;
 

@@ -10,7 +10,7 @@ use hybrid_runner_core::error::{Error, causes};
 use super::client::Clients;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, code_of};
+use crate::web::{advice, code_of, elsewhere};
 
 /// What was asked for, for the error.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl<'a> Asked<'a> {
             SdkError::ServiceError(_) | SdkError::ResponseError(_)
                 if !code.is_empty() || status.is_some() =>
             {
+                let region = &self.clients.region;
+                let aws = format!("AWS ({region})");
+                let keys = "`endpoint` or `region`";
+                if let Some(status) = status
+                    && let Some(message) = elsewhere(status, &aws, &self.what(), keys)
+                {
+                    return refused(Refusal::Unreachable, message, status, "");
+                }
                 let code = if code.is_empty() { "no code" } else { code };
                 self.answered(
                     of_code(code, status),
@@ -80,7 +88,14 @@ impl<'a> Asked<'a> {
             "failed to ask AWS ({}) for {}; {}",
             self.clients.region,
             self.what(),
-            advice(code)
+            advice(
+                code,
+                if self.id.is_empty() {
+                    "`sts_endpoint`"
+                } else {
+                    "`endpoint`"
+                }
+            )
         );
         refused(Refusal::Unreachable, message, code, words)
     }
@@ -167,7 +182,8 @@ fn of_code(code: &str, status: Option<u16>) -> Refusal {
         | "SlowDown" => Refusal::Throttled,
         _ => match status {
             Some(429) => Refusal::Throttled,
-            Some(401 | 403) => Refusal::Denied,
+            Some(401) => Refusal::Identity,
+            Some(403) => Refusal::Denied,
             Some(400..=499) => Refusal::Malformed,
             _ => Refusal::Unreachable,
         },
@@ -189,6 +205,7 @@ mod tests {
             ("ValidationException", 400, Refusal::Malformed),
             ("InternalServiceError", 500, Refusal::Unreachable),
             ("no code", 503, Refusal::Unreachable),
+            ("no code", 401, Refusal::Identity),
             ("no code", 403, Refusal::Denied),
         ] {
             assert_eq!(of_code(code, Some(status)), refusal, "{code}");

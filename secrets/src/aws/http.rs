@@ -13,6 +13,7 @@ use aws_smithy_types::body::SdkBody;
 use reqwest::Method;
 
 use crate::body::{self, Failed};
+use crate::echo;
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
@@ -48,7 +49,13 @@ impl Http {
         let status =
             StatusCode::try_from(answer.status().as_u16()).map_err(|error| other(error.into()))?;
         let headers = answer.headers().clone();
-        let body = body::read(answer).await.map_err(failed)?;
+        let mut body = body::read(answer).await.map_err(failed)?;
+        if !status.is_success() {
+            let given = request.headers().iter();
+            let given = given.map(|(name, value)| (name, value.as_bytes()));
+            let asked = request.body().bytes().unwrap_or_default();
+            echo::leave_out(&mut body, given, asked);
+        }
         let mut response = HttpResponse::new(status, SdkBody::from(body.to_vec()));
         for (name, value) in &headers {
             if let Ok(value) = value.to_str() {

@@ -9,7 +9,7 @@ use hybrid_runner_core::error::{Error, causes};
 use super::client::Client;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, code_of};
+use crate::web::{advice, code_of, elsewhere};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {
@@ -52,6 +52,10 @@ impl<'a> Asked<'a> {
     }
 
     fn answered(&self, status: StatusCode, error: azure_core::Error) -> Error {
+        let (vault, number) = (&self.client.vault, u16::from(status));
+        if let Some(message) = elsewhere(number, vault, &self.what(), "`vault` or `endpoint`") {
+            return refused(Refusal::Unreachable, message, number, "");
+        }
         let detail = ErrorResponse::try_from(error)
             .ok()
             .and_then(|answer| answer.error);
@@ -66,7 +70,8 @@ impl<'a> Asked<'a> {
 
     fn unreachable(&self, code: &str, words: &str) -> Error {
         let (vault, what) = (&self.client.vault, self.what());
-        let message = format!("failed to ask `{vault}` for {what}; {}", advice(code));
+        let keys = "`vault`, `endpoint`, `authority`";
+        let message = format!("failed to ask `{vault}` for {what}; {}", advice(code, keys));
         refused(Refusal::Unreachable, message, code, words)
     }
 

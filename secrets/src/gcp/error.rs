@@ -8,7 +8,7 @@ use hybrid_runner_core::error::{Error, causes};
 use super::client::Client;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, code_of};
+use crate::web::{advice, code_of, elsewhere};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {
@@ -29,6 +29,10 @@ impl<'a> Asked<'a> {
             return self.refusal(refusal, status.code.name(), &status.message);
         }
         if let Some(status) = error.http_status_code() {
+            let what = format!("`{}`", self.name);
+            if let Some(message) = elsewhere(status, "Google", &what, "`endpoint`") {
+                return refused(Refusal::Unreachable, message, status, "");
+            }
             return self.refusal(
                 of_code(Code::Unknown, Some(status)),
                 &status.to_string(),
@@ -44,7 +48,16 @@ impl<'a> Asked<'a> {
         } else {
             code_of(&words)
         };
-        let message = format!("failed to ask Google for `{}`; {}", self.name, advice(code));
+        let keys = if error.is_authentication() {
+            "`credentials`, `metadata`"
+        } else {
+            "`endpoint`"
+        };
+        let message = format!(
+            "failed to ask Google for `{}`; {}",
+            self.name,
+            advice(code, keys)
+        );
         refused(Refusal::Unreachable, message, code, &words)
     }
 

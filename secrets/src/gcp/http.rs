@@ -11,6 +11,7 @@ use google_cloud_secretmanager_v1::model::{
 use google_cloud_secretmanager_v1::stub::SecretManagerService;
 
 use crate::body::{self, Failed};
+use crate::echo;
 
 /// Makes the one request that is needed here.
 #[derive(Debug)]
@@ -27,8 +28,7 @@ impl SecretManagerService for Http {
         _: RequestOptions,
     ) -> Result<Response<AccessSecretVersionResponse>, Error> {
         let headers = self.credentials.headers(http::Extensions::new()).await;
-        let CacheableResource::New { data: headers, .. } =
-            headers.map_err(Error::authentication)?
+        let CacheableResource::New { data: given, .. } = headers.map_err(Error::authentication)?
         else {
             return Err(Error::io("no token although none was at hand"));
         };
@@ -36,7 +36,7 @@ impl SecretManagerService for Http {
         let answer = self
             .client
             .get(url)
-            .headers(headers)
+            .headers(given.clone())
             .send()
             .await
             .map_err(failed)?;
@@ -49,7 +49,10 @@ impl SecretManagerService for Http {
             return found.map(Response::from);
         }
         let headers = answer.headers().clone();
-        let body = body::read(answer).await.map_err(failed)?;
+        let mut body = body::read(answer).await.map_err(failed)?;
+        let given = given.iter();
+        let given = given.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        echo::leave_out(&mut body, given, &[]);
         let body = bytes::Bytes::copy_from_slice(&body);
         Err(match Status::try_from(&body) {
             Ok(said) => {

@@ -1,14 +1,13 @@
 //! Identity and client.
 
-use http_body_util::Limited;
 use hybrid_runner_core::error::{Error, Result};
 use kube::Config;
-use kube::client::ClientBuilder;
+use kube::client::{ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tower::util::MapResponseLayer;
+use tower::util::option_layer;
 
 use super::config::Settings;
-use crate::body::LONGEST;
+use super::http::Layered;
 use crate::remote::Section as _;
 
 /// A client with one identity.
@@ -38,14 +37,20 @@ pub(super) async fn connect(settings: &Settings) -> Result<Client> {
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let kube = ClientBuilder::try_from(config).map_err(|error| {
+    let unusable = |error| {
         Error::invalid(format!("the configuration for `{server}` cannot be used"))
             .with_source(error)
-    })?;
-    let bounded = MapResponseLayer::new(|answer: http::Response<_>| {
-        answer.map(|body| Limited::new(body, LONGEST))
-    });
-    let kube = kube.with_layer(&bounded).build();
+    };
+    // Outside, too, so that what reads refusals knows what was shown. A program that makes tokens is not run twice.
+    let shown = match config.auth_info.exec {
+        None => config.auth_layer().map_err(unusable)?,
+        Some(_) => None,
+    };
+    let kube = ClientBuilder::try_from(config)
+        .map_err(unusable)?
+        .with_layer(&Layered)
+        .with_layer(&option_layer(shown))
+        .build();
     Ok(Client {
         kube,
         namespace,

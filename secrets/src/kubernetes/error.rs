@@ -6,7 +6,7 @@ use kube::core::Status;
 use super::client::Client;
 use crate::Refusal;
 use crate::answer::refused;
-use crate::web::{advice, code_of};
+use crate::web::{advice, code_of, elsewhere};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {
@@ -34,7 +34,7 @@ impl<'a> Asked<'a> {
                     "failed to ask `{}` for {}; {}",
                     self.client.server,
                     self.what(),
-                    advice(code)
+                    advice(code, "`kubeconfig`, `context`")
                 );
                 refused(Refusal::Unreachable, message, code, &words)
             }
@@ -63,6 +63,14 @@ impl<'a> Asked<'a> {
         self.refusal(Refusal::Denied, "Forbidden", why)
     }
 
+    /// It is there, and nothing is in it.
+    pub(super) fn is_empty(&self) -> Error {
+        let what = self.what();
+        Error::not_found(format!(
+            "{what} has no keys: put the value under a key, as `value`"
+        ))
+    }
+
     fn what(&self) -> String {
         if self.name.is_empty() {
             return "the identity".to_owned();
@@ -87,7 +95,13 @@ impl<'a> Asked<'a> {
                 format!("`{server}` throttles reads of {what}; raise `access.cache`")
             }
             Refusal::Malformed => format!("`{server}` cannot read {what}; correct the reference"),
-            _ => format!("`{server}` failed to read {what}; try again later"),
+            _ => elsewhere(
+                code.parse().unwrap_or_default(),
+                server,
+                &what,
+                "the cluster's `server`",
+            )
+            .unwrap_or_else(|| format!("`{server}` failed to read {what}; try again later")),
         };
         refused(refusal, message, code, words)
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config` | the section |
 //! | `client` | identity and client |
+//! | `http` | what stands between the client and the API server |
 //! | `error` | answers of the API server in words of the contract |
 //!
 //! `secret:/prod/db` is the Secret `prod-db`: its key `value`, else its only key; `#password` is the key `password`. A
@@ -19,7 +20,9 @@
 mod client;
 mod config;
 mod error;
+mod http;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -77,6 +80,9 @@ impl Store for Settings {
         let text = Zeroizing::new(text);
         let object: core::Secret = serde_json::from_str(&text)
             .map_err(|_| Error::internal(format!("the answer for `{own}` is no Secret")))?;
+        if object.data.as_ref().is_none_or(BTreeMap::is_empty) {
+            return Err(asked.is_empty());
+        }
         Ok(secret(object))
     }
 
@@ -107,7 +113,7 @@ impl Store for Settings {
             .status
             .unwrap_or_default();
         if status.allowed {
-            return Ok(());
+            return namespace_is_there(client).await;
         }
         let error = asked.lacks(status.reason.as_deref().unwrap_or_default());
         Err(error.with_hint("if it may read only some, set `probe` to the name of one"))
@@ -130,6 +136,19 @@ impl Store for Settings {
             "{user} ({}, namespace {})",
             client.server, client.namespace
         )))
+    }
+}
+
+/// Refuses a namespace that is not there, if that may be asked: rights are told for such a one, too.
+async fn namespace_is_there(client: &Client) -> Result<()> {
+    let name = &client.namespace;
+    let namespaces = Api::<core::Namespace>::all(client.kube.clone());
+    match namespaces.get_metadata_opt(name).await {
+        Ok(None) => Err(Error::not_found(format!(
+            "`{}` has no namespace `{name}`; create it, or correct `namespace`",
+            client.server
+        ))),
+        _ => Ok(()),
     }
 }
 

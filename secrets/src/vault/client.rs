@@ -11,7 +11,11 @@ use super::config::{Auth, Settings};
 use super::error::Asked;
 use crate::body::{self, Failed};
 use crate::credential::Source;
+use crate::echo;
 use crate::remote::Section as _;
+
+/// The header of a token.
+const TOKEN: &str = "X-Vault-Token";
 
 /// A client that is logged in.
 pub(crate) struct Client {
@@ -109,7 +113,7 @@ impl Client {
         method: Method,
         path: &str,
         version: Option<&str>,
-        body: Option<&Value>,
+        login: Option<&Value>,
     ) -> Result<Answer, Failed> {
         let mut url = self.url.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
@@ -128,28 +132,25 @@ impl Client {
         }
         if !self.token.expose_secret().is_empty() {
             // On its way into the header.
-            request = request.header("X-Vault-Token", self.token.expose_secret());
+            request = request.header(TOKEN, self.token.expose_secret());
         }
-        if let Some(body) = body {
-            request = request.json(body);
+        if let Some(login) = login {
+            request = request.json(login);
         }
         let answer = request.send().await?;
         let status = answer.status();
         let mut body = body::read(answer).await?;
         if !status.is_success() {
-            self.leave_out_token(&mut body);
+            self.leave_out_credentials(&mut body, login);
         }
         Ok(Answer { status, body })
     }
 
-    /// What stands before a server may tell in an error what it was asked with.
-    fn leave_out_token(&self, body: &mut Zeroizing<Vec<u8>>) {
+    fn leave_out_credentials(&self, refusal: &mut Zeroizing<Vec<u8>>, login: Option<&Value>) {
+        let login = Zeroizing::new(login.map(Value::to_string).unwrap_or_default());
         // To be looked for, so that it is not shown.
-        let token = self.token.expose_secret();
-        if !token.is_empty() {
-            let text = Zeroizing::new(String::from_utf8_lossy(body).into_owned());
-            *body = Zeroizing::new(text.replace(token, "***").into_bytes());
-        }
+        let token = self.token.expose_secret().as_bytes();
+        echo::leave_out(refusal, [(TOKEN, token)], login.as_bytes());
     }
 
     /// Whom the token stands for; `None` if it is not accepted.

@@ -7,7 +7,7 @@ use super::client::{Answer, Client};
 use crate::Refusal;
 use crate::answer::refused;
 use crate::body::Failed;
-use crate::web::{advice, code_of};
+use crate::web::{advice, code_of, elsewhere};
 
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {
@@ -63,7 +63,7 @@ impl<'a> Asked<'a> {
             "failed to ask `{}` for `{}`; {}",
             self.client.server,
             self.path,
-            advice(code)
+            advice(code, "`address`")
         );
         refused(Refusal::Unreachable, message, code, &words)
     }
@@ -78,7 +78,8 @@ impl<'a> Asked<'a> {
             404 if gone => Refusal::Disabled,
             400..=404 if self.login => Refusal::Identity,
             404 => Refusal::NotFound,
-            401 | 403 => Refusal::Denied,
+            401 => Refusal::Identity,
+            403 => Refusal::Denied,
             429 => Refusal::Throttled,
             400..=499 => Refusal::Malformed,
             _ => Refusal::Unreachable,
@@ -112,12 +113,17 @@ impl<'a> Asked<'a> {
                 "`{server}` throttles reads of `{path}`; raise its quota, or `access.cache`"
             ),
             Refusal::Malformed => format!("`{server}` cannot read `{path}`; correct the reference"),
-            _ if code.starts_with('3') => format!(
-                "`{server}` sends who reads `{path}` elsewhere, and the token does not follow: set `address` to that place"
-            ),
-            _ => format!(
-                "`{server}` failed to read `{path}`: sealed, on standby or overloaded; see to it"
-            ),
+            _ => elsewhere(
+                code.parse().unwrap_or_default(),
+                server,
+                &format!("`{path}`"),
+                "`address`",
+            )
+            .unwrap_or_else(|| {
+                format!(
+                    "`{server}` failed to read `{path}`: sealed, on standby or overloaded; see to it"
+                )
+            }),
         };
         refused(refusal, message, code, words)
     }

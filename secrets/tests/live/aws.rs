@@ -11,7 +11,7 @@ use hybrid_runner_secrets::aws::{AccessKey, Service, Settings, provider};
 use hybrid_runner_secrets::{Refusal, Source};
 use serde_json::{Value, json};
 
-use crate::front::Front;
+use crate::front::{Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -28,7 +28,7 @@ pub(crate) struct Aws {
 }
 
 fn says(code: &str) -> String {
-    format!(r#"{{"__type":"{code}","message":"said by the front"}}"#)
+    format!(r#"{{"__type":"{code}","message":"{SAID}"}}"#)
 }
 
 impl Aws {
@@ -177,6 +177,10 @@ impl ProviderHarness for Aws {
 
     async fn unreachable(&self) -> Option<Arc<dyn SecretProvider>> {
         Some(provider(self.settings("reader", &nobody("https"))).unwrap())
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.fronts.shown()
     }
 
     async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {

@@ -11,7 +11,7 @@ use hybrid_runner_secrets::{Refusal, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::front::{Answer, Front};
+use crate::front::{Answer, Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -30,7 +30,7 @@ pub(crate) struct Azure {
 }
 
 fn says(code: &str) -> String {
-    json!({"error": {"code": code, "message": "said by the front"}}).to_string()
+    json!({"error": {"code": code, "message": SAID}}).to_string()
 }
 
 impl Azure {
@@ -171,6 +171,10 @@ impl ProviderHarness for Azure {
         settings.client_secret = Some(Source::value("reader-secret"));
         settings.access = uncached();
         Some(provider(settings).unwrap())
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.fronts.shown()
     }
 
     async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {

@@ -9,6 +9,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -21,19 +23,27 @@ use crate::authority::Authority;
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Says(u16, &'static str, String),
+    /// The same with the whole request in the place of [`SAID`].
+    Repeats(u16, &'static str, String),
     /// Passed on, and the answer held back for so long.
     Late(Duration),
+    /// 307, to a place that has an answer.
+    Elsewhere,
     /// The beginning of a value, and more of it without an end.
     Endless,
 }
 
+/// What fronts say in the place of a store.
+pub(crate) const SAID: &str = "said by the front";
+
 /// The headers that tests look for.
-const HEADERS: [&str; 5] = [
+const HEADERS: [&str; 6] = [
     "authorization",
     "metadata-flavor",
     "x-amz-target",
     "x-identity-header",
     "x-vault-namespace",
+    "x-vault-token",
 ];
 
 #[derive(Debug)]
@@ -50,6 +60,8 @@ struct Way {
     http: reqwest::Client,
     troubles: Arc<Mutex<Vec<Trouble>>>,
     seen: Arc<Mutex<Vec<String>>>,
+    /// The credentials that were shown when a request was repeated.
+    shown: Arc<Mutex<Vec<String>>>,
 }
 
 /// A proxy; it ends with this value.
@@ -75,6 +87,7 @@ impl Front {
             http,
             troubles: Arc::default(),
             seen: Arc::default(),
+            shown: Arc::default(),
         };
         let app = Router::new().fallback(pass).with_state(way.clone());
         let mut serving = JoinSet::new();
@@ -123,6 +136,21 @@ impl Front {
             .filter(|one| one.contains(of))
             .count()
     }
+
+    /// The credentials that were repeated.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.way.shown.lock().unwrap().clone()
+    }
+}
+
+/// The headers that show a credential, and what of each is one.
+fn credentials(headers: &HeaderMap) -> Vec<(&'static str, &str)> {
+    let names = ["authorization", "x-vault-token"].into_iter();
+    let shown = names.filter_map(|name| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some((name, value.rsplit(['=', ' ']).next()?))
+    });
+    shown.collect()
 }
 
 async fn pass(
@@ -140,11 +168,14 @@ async fn pass(
     }
     whole.push_str(&String::from_utf8_lossy(&body));
     way.seen.lock().unwrap().push(whole.clone());
+    let shown = credentials(&headers);
     let answer = {
         let mut troubles = way.troubles.lock().unwrap();
-        let next = troubles
-            .iter_mut()
-            .find(|one| one.left > 0 && whole.contains(one.of));
+        let next = troubles.iter_mut().find(|one| {
+            // Who shows nothing is asked for it first.
+            let is_due = !matches!(one.answer, Answer::Repeats(..)) || !shown.is_empty();
+            one.left > 0 && is_due && whole.contains(one.of)
+        });
         next.map(|one| {
             one.left -= 1;
             one.answer.clone()
@@ -154,6 +185,23 @@ async fn pass(
         Some(Answer::Says(code, kind, text)) => {
             let code = StatusCode::from_u16(code).unwrap();
             return (code, [("content-type", kind)], text).into_response();
+        }
+        Some(Answer::Repeats(code, kind, text)) => {
+            let code = StatusCode::from_u16(code).unwrap();
+            let mut words = Vec::new();
+            for (name, value) in shown {
+                let forms = [value.to_owned(), STANDARD.encode(value)];
+                words.push(format!("{name}: {}", headers[name].to_str().unwrap()));
+                words.push(forms[1].clone());
+                way.shown.lock().unwrap().extend(forms);
+            }
+            let words = serde_json::to_string(&words.join(", ")).unwrap();
+            let text = text.replace(SAID, words.trim_matches('"'));
+            return (code, [("content-type", kind)], text).into_response();
+        }
+        Some(Answer::Elsewhere) => {
+            let place = [("location", way.to.as_str())];
+            return (StatusCode::TEMPORARY_REDIRECT, place).into_response();
         }
         Some(Answer::Endless) => {
             let part = Bytes::from(vec![b'x'; 1 << 16]);

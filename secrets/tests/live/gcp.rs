@@ -13,7 +13,7 @@ use hybrid_runner_secrets::gcp::{Settings, provider};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::front::Front;
+use crate::front::{Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, rsa, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -29,7 +29,7 @@ pub(crate) struct Gcp {
 }
 
 fn says(code: u16, status: &str) -> String {
-    json!({"error": {"code": code, "message": "said by the front", "status": status}}).to_string()
+    json!({"error": {"code": code, "message": SAID, "status": status}}).to_string()
 }
 
 impl Gcp {
@@ -177,6 +177,10 @@ impl ProviderHarness for Gcp {
 
     async fn unreachable(&self) -> Option<Arc<dyn SecretProvider>> {
         Some(provider(self.settings(&nobody("http"))).unwrap())
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.fronts.shown()
     }
 
     async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {

@@ -73,11 +73,22 @@ impl Fronts {
             Trouble::FailsTwice => (2, says(&self.dialect.failing)),
             Trouble::Slow => (u32::MAX, Answer::Late(LATE)),
             Trouble::Endless => (u32::MAX, Answer::Endless),
+            Trouble::Elsewhere => (u32::MAX, Answer::Elsewhere),
+            Trouble::Repeats => {
+                let (code, kind, text) = &self.dialect.expired;
+                (u32::MAX, Answer::Repeats(*code, kind, text.clone()))
+            }
             Trouble::Expired => return Some(front),
             _ => return None,
         };
         front.trouble(self.dialect.read, times, answer);
         Some(front)
+    }
+
+    /// The credentials that were shown to fronts that repeated them.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        let all = self.all.lock().unwrap();
+        all.iter().flat_map(|front| front.shown()).collect()
     }
 
     /// From now on the store does not accept the identity, once.

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::front::Front;
+use crate::front::{Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::tunnel::Tunnel;
 
@@ -84,6 +84,21 @@ async fn read(
     Json(json!({"kind": "Secret", "apiVersion": "v1", "type": "Opaque", "metadata": metadata, "data": data})).into_response()
 }
 
+/// There is one, and whoever is known may see it.
+async fn namespace(
+    State(world): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if user(&world, &headers) != Some(ACCOUNT) {
+        return refusal(403, "Forbidden", "namespaces is forbidden");
+    }
+    if name != "ingestion" {
+        return refusal(404, "NotFound", &format!("namespaces \"{name}\" not found"));
+    }
+    Json(json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": name}})).into_response()
+}
+
 async fn whoami(State(world): State<Shared>, headers: HeaderMap) -> Response {
     let Some(user) = user(&world, &headers) else {
         return refusal(401, "Unauthorized", "Unauthorized");
@@ -119,6 +134,7 @@ impl Cluster {
         let world = Shared::default();
         let app = Router::new()
             .route("/api/v1/namespaces/{namespace}/secrets/{name}", get(read))
+            .route("/api/v1/namespaces/{namespace}", get(namespace))
             .route(
                 "/apis/authentication.k8s.io/v1/selfsubjectreviews",
                 post(whoami),
@@ -145,7 +161,7 @@ impl Cluster {
                 JSON,
                 text(503, "ServiceUnavailable", "etcdserver: leader changed"),
             ),
-            expired: (401, JSON, text(401, "Unauthorized", "Unauthorized")),
+            expired: (401, JSON, text(401, "Unauthorized", SAID)),
         };
         let cluster = Self {
             world,
@@ -242,6 +258,10 @@ impl ProviderHarness for Cluster {
         Some(provider(self.settings(&nobody("http"))).unwrap())
     }
 
+    fn shown(&self) -> Vec<String> {
+        self.fronts.shown()
+    }
+
     async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {
         let front = self.fronts.in_trouble(trouble).await?;
         let provider = self.before(&front);
@@ -265,7 +285,7 @@ mod kubernetes_keeps_the_contract {
 async fn who_lacks_a_rule_is_told_which() {
     let cluster = Cluster::new().await;
     cluster.lay("there", &[("value", b"hunter2")]);
-    cluster.token("other", "system:serviceaccount:ingestion:other");
+    cluster.token("4711-other", "system:serviceaccount:ingestion:other");
     let error = cluster.refused("/there").await;
     assert_eq!(
         (error.kind(), Refusal::of(&error)),
@@ -319,6 +339,26 @@ async fn keys_are_fields_and_a_sole_one_stands_for_the_whole() {
     let fields = many.fields.unwrap();
     assert!(fields.only_by_name);
     assert_eq!(fields.values["b"].expose(), [255]);
+}
+
+#[tokio::test]
+async fn a_secret_without_keys_is_told_as_that() {
+    let cluster = Cluster::new().await;
+    cluster.lay("empty", &[]);
+    let error = cluster.refused("/empty").await;
+    assert_eq!(Refusal::of(&error), Refusal::NotFound, "{error:?}");
+    assert_says(&error, &["`ingestion/empty` has no keys"]);
+}
+
+#[tokio::test]
+async fn check_finds_that_a_namespace_is_missing() {
+    let cluster = Cluster::new().await;
+    let front = cluster.fronts.front().await;
+    let mut settings = cluster.settings(&front.url());
+    provider(settings.clone()).unwrap().check().await.unwrap();
+    settings.namespace = Some("ingestoin".to_owned());
+    let error = provider(settings).unwrap().check().await.unwrap_err();
+    assert_says(&error, &["no namespace `ingestoin`", "correct `namespace`"]);
 }
 
 /// What the client itself would log of an answer that it cannot read.

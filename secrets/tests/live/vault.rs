@@ -13,7 +13,7 @@ use hybrid_runner_secrets::{Refusal, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::front::{Answer, Front};
+use crate::front::{Answer, Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, rsa, signed, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -40,7 +40,7 @@ impl Vault {
             read: "/text",
             throttled: (429, JSON, says("request path rate limit quota exceeded")),
             failing: (503, JSON, says("Vault is sealed")),
-            expired: (403, JSON, says("permission denied")),
+            expired: (403, JSON, says(SAID)),
         };
         let vault = Self {
             fronts: Fronts::new(&store, dialect),
@@ -238,6 +238,10 @@ impl ProviderHarness for Vault {
     async fn unreachable(&self) -> Option<Arc<dyn SecretProvider>> {
         let token = Source::value("any");
         Some(provider(self.settings(Auth::Token { token }, &nobody("http"))).unwrap())
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.fronts.shown()
     }
 
     async fn in_trouble(&self, trouble: Trouble) -> Option<Arc<dyn SecretProvider>> {

@@ -334,3 +334,20 @@ pub(super) async fn an_answer_that_never_ends_is_not_read_on(h: &dyn ProviderHar
     // Who reads on has no memory in the end, or no time.
     unavailable(h, Trouble::Endless, "toolong").await
 }
+
+pub(super) async fn a_store_that_sends_elsewhere_is_not_followed(h: &dyn ProviderHarness) -> Tried {
+    unavailable(h, Trouble::Elsewhere, "elsewhere").await
+}
+
+pub(super) async fn a_refusal_that_repeats_the_request_tells_no_credential(
+    h: &dyn ProviderHarness,
+) -> Tried {
+    let error = refused("the read", troubled(h, Trouble::Repeats).await?)?;
+    let (shown, says) = (h.shown(), error.report());
+    let has_shown = !shown.is_empty();
+    ensure(has_shown, "a store that was shown a credential", || {
+        "none was seen".to_owned()
+    })?;
+    let is_told = shown.iter().any(|credential| says.contains(credential));
+    ensure(!is_told, "an error without the credential", || says.clone())
+}

@@ -79,6 +79,11 @@ pub trait ProviderHarness: Send + Sync {
         None
     }
 
+    /// The credentials that the store in trouble was shown so far.
+    fn shown(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How long one answer may take.
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
@@ -108,6 +113,10 @@ pub enum Trouble {
     Expired,
     /// Its answers begin, and never end.
     Endless,
+    /// It answers that it is at another place (307).
+    Elsewhere,
+    /// It refuses, and its words repeat what it was asked with.
+    Repeats,
 }
 
 /// One promise of the contract of secret stores.
@@ -230,6 +239,8 @@ macro_rules! __provider_cases {
                 a_store_that_cannot_be_trusted_is_not_read
                 an_identity_that_expired_is_renewed
                 an_answer_that_never_ends_is_not_read_on
+                a_store_that_sends_elsewhere_is_not_followed
+                a_refusal_that_repeats_the_request_tells_no_credential
                 a_forbidden_secret_is_denied
                 a_store_that_does_not_answer_is_unavailable
                 an_impossible_name_is_invalid

@@ -101,6 +101,7 @@ pub(crate) fn heading(key: &str) -> String {
 
 /// What sections of secret stores keep to themselves.
 const OF_STORES: &[&str] = &[
+    "access",
     "access_key",
     "auth",
     "credential",
@@ -119,12 +120,18 @@ pub(crate) fn is_secret(key: &str) -> bool {
     key == "link.token"
         || key == "link.token.value"
         || key == "link.proxy"
+        || is_variable(key)
         || ["password", "token", "secret_id", "key_value"].contains(&value)
             && !key.starts_with("runner.")
         || key.starts_with("secrets.")
             && (OF_STORES.contains(&value)
                 || WORDS.iter().any(|word| value.contains(word))
                     && !PLACES.iter().any(|place| value.ends_with(place)))
+}
+
+/// Whether it is the value of a variable that a section has for its programs or its workloads (`executors.NAME.env.VARIABLE`).
+fn is_variable(key: &str) -> bool {
+    key.split('.').nth(2) == Some("env") && key.matches('.').count() > 2
 }
 
 /// A text with what stands for a password in the addresses in it left out.

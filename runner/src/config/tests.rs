@@ -456,6 +456,11 @@ auth = "hunter2"
 access_key = "AKIB:hunter2"
 api_token = "hunter2"
 token_file = "/run/token"
+access = "hunter2"
+env = { PASSWORD = "hunter2" }
+[executors.slips]
+kind = "command"
+env = { PASSWORD = "hunter2", MORE = { PASSWORD = "hunter2" } }
 "#;
     std::fs::write(&path, text).unwrap();
     let inputs = Inputs {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::{Error, ErrorKind, Result};
+use hybrid_runner_helper::mask::Patterns;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -212,6 +213,9 @@ impl Client {
         }
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
+        // What stands in between may repeat what it was asked with. To be looked for, so that it is not shown.
+        let token = self.token.expose_secret().as_bytes();
+        let body = Patterns::of_values([token]).mask(&body);
         Err(refusal(status, &body))
     }
 }

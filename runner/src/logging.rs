@@ -19,21 +19,30 @@ const SEE_VALUES: &[&str] = &[
 /// Those of them that speak to a cloud or a cluster.
 const CLIENTS: &[&str] = &["aws", "azure", "google", "kube", "typespec"];
 
-fn quiet_libraries(targets: Targets, level: &str) -> Targets {
-    SEE_VALUES.iter().fold(targets, |targets, library| {
-        let wanted: Option<LevelFilter> = level
-            .split(',')
-            .rev()
-            .find_map(|one| one.trim().parse().ok());
-        let most = wanted.unwrap_or(LevelFilter::INFO).min(LevelFilter::INFO);
-        // Their warnings may hold an answer itself, and their errors tell what ours do.
-        let most = if CLIENTS.contains(library) {
-            LevelFilter::OFF
-        } else {
-            most
-        };
-        targets.with_target(*library, most)
-    })
+fn quiet_libraries(wanted: &Targets) -> Targets {
+    let default = wanted.default_level().unwrap_or(LevelFilter::INFO);
+    let mut quiet = Targets::new().with_default(default);
+    for library in SEE_VALUES {
+        quiet = quiet.with_target(*library, default.min(most_of(library)));
+    }
+    for (target, level) in wanted.iter() {
+        // A part of a library that is named by itself is no exception.
+        let library = SEE_VALUES
+            .iter()
+            .find(|library| target.starts_with(*library));
+        let most = library.map_or(LevelFilter::TRACE, |library| most_of(library));
+        quiet = quiet.with_target(target, level.min(most));
+    }
+    quiet
+}
+
+/// What such a library may say at the most. The warnings of clients may hold an answer itself, and their errors tell what ours do.
+fn most_of(library: &str) -> LevelFilter {
+    if CLIENTS.contains(&library) {
+        LevelFilter::OFF
+    } else {
+        LevelFilter::INFO
+    }
 }
 
 /// Starts logging. A second call changes nothing.
@@ -43,7 +52,7 @@ pub fn start(level: &str, format: LogFormat, color: bool) {
     let targets: Targets = level
         .parse()
         .unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    let targets = quiet_libraries(targets, level);
+    let targets = quiet_libraries(&targets);
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -87,23 +96,29 @@ mod tests {
 
     #[test]
     fn no_level_makes_a_library_tell_what_it_sees() {
-        for level in ["trace", "info,hyper=trace", "debug,kube_client=trace"] {
-            let targets = quiet_libraries(level.parse().unwrap(), level);
+        for level in [
+            "trace",
+            "info,hyper=trace",
+            "debug,kube_client=trace",
+            "aws_smithy_runtime=trace,hyper_util::client=trace,google_cloud_gax_internal=debug,a=trace",
+            "hyper_util=trace,aws_smithy_runtime::client::orchestrator=trace",
+        ] {
+            let targets = quiet_libraries(&level.parse().unwrap());
             for (target, at) in [
                 ("aws_smithy_runtime", tracing::Level::DEBUG),
+                (
+                    "aws_smithy_runtime::client::orchestrator",
+                    tracing::Level::ERROR,
+                ),
+                ("kube_client::client", tracing::Level::ERROR),
                 ("hyper_util::client", tracing::Level::TRACE),
                 ("google_cloud_gax_internal", tracing::Level::DEBUG),
             ] {
                 assert!(!targets.would_enable(target, &at), "{level}: {target}");
             }
         }
-        let targets = quiet_libraries("trace".parse().unwrap(), "trace");
-        for target in ["kube_client::client", "aws_config::sts", "azure_identity"] {
-            assert!(
-                !targets.would_enable(target, &tracing::Level::ERROR),
-                "{target}"
-            );
-        }
+        let targets = quiet_libraries(&"trace,hyper=off".parse().unwrap());
+        assert!(!targets.would_enable("hyper", &tracing::Level::ERROR));
         assert!(targets.would_enable("hybrid_runner::link", &tracing::Level::TRACE));
     }
 }

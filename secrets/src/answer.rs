@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use hybrid_runner_core::error::{Error, ErrorKind};
 
+#[cfg(feature = "_web")]
+use crate::echo;
+
 /// The most characters of a store's own words that are passed on.
 #[cfg(feature = "_web")]
 const WORDS: usize = 400;
@@ -146,7 +149,8 @@ pub(crate) fn refused(
     let code = one_line(&code.to_string(), CODE);
     let clean = one_line(words, usize::MAX);
     // Behind these words AWS repeats the whole request that was signed wrongly, with the token in it.
-    let clean = without_tokens(clean.split(REPEATED).next().unwrap_or_default());
+    let clean = clean.split(REPEATED).next().unwrap_or_default();
+    let clean = without_tokens(&echo::without_known(clean));
     let cut: String = clean.chars().take(WORDS).collect();
     let cut = cut.trim_end_matches(['.', ' ']);
     let said = if cut.is_empty() {

@@ -4,9 +4,12 @@
 //! credentials of its own request in the refusal that came back, in all the forms that the masker knows, before anybody reads
 //! its words.
 
-use hybrid_runner_helper::mask::Patterns;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use hybrid_runner_helper::mask::{Patterns, needles_of};
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 /// The headers that carry a credential.
@@ -34,6 +37,10 @@ const FIELDS: [&str; 8] = [
 /// Behind this stands what is secret of a request that AWS's way of signing has signed.
 const SIGNATURE: &str = "Signature=";
 
+/// What was read or configured here, and is not to be told, whoever repeats it: what a library sends by itself is in no request that
+/// we see.
+static KNOWN: Mutex<Option<Patterns>> = Mutex::new(None);
+
 /// Leaves the credentials of a request out of the refusal that answered it.
 pub(crate) fn leave_out<'a>(
     refusal: &mut Zeroizing<Vec<u8>>,
@@ -55,6 +62,33 @@ pub(crate) fn leave_out<'a>(
     }
 }
 
+/// From now on this is left out of whatever a store says.
+pub(crate) fn remember(value: &str) {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_with(|| Patterns::new([]));
+    // What is known already is masked to the last byte.
+    if known.mask(value.as_bytes()) != b"***" {
+        known.add(needles_of(value.as_bytes()));
+    }
+}
+
+/// The name and the password for a proxy, as they stand in its URL.
+pub(crate) fn remember_user(name: &str, password: &str) {
+    let (name, decoded) = (of_url(name), of_url(password));
+    for value in [password, &decoded, &format!("{name}:{decoded}")] {
+        remember(value);
+    }
+}
+
+/// Words without what is known.
+pub(crate) fn without_known(words: &str) -> String {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(known) = known.as_ref() else {
+        return words.to_owned();
+    };
+    String::from_utf8_lossy(&known.mask(words.as_bytes())).into_owned()
+}
+
 /// What of a header is the credential: behind the scheme, and of what is signed the signature.
 fn credential(header: &[u8]) -> &[u8] {
     let behind = |part: &[u8]| {
@@ -68,28 +102,39 @@ fn credential(header: &[u8]) -> &[u8] {
         .unwrap_or(header)
 }
 
+/// Each field as it is meant and as it is written: who encodes the whole body encodes what was written.
 fn add_fields(body: &[u8], given: &mut Vec<Zeroizing<String>>) {
-    let mut add = |name: &str, value: &str| {
-        if FIELDS.contains(&name) {
-            given.push(Zeroizing::new(value.to_owned()));
-        }
-    };
-    if let Ok(Value::Object(object)) = serde_json::from_slice(body) {
-        for (name, value) in &object {
-            add(name, value.as_str().unwrap_or_default());
+    let mut add = |value: &str| given.push(Zeroizing::new(value.to_owned()));
+    if let Ok(object) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
+        for (name, raw) in &object {
+            if FIELDS.contains(&name.as_str())
+                && let Ok(meant) = serde_json::from_str::<String>(raw.get())
+            {
+                add(&meant);
+                add(raw.get().trim_matches('"'));
+            }
         }
         return;
     }
-    // A form is written as the query of a URL is.
-    let form = std::str::from_utf8(body)
-        .ok()
-        .zip(Url::parse("form:/").ok());
-    if let Some((text, mut url)) = form {
-        url.set_query(Some(text));
-        for (name, value) in url.query_pairs() {
-            add(&name, &value);
+    for field in std::str::from_utf8(body).unwrap_or_default().split('&') {
+        if let Some((name, raw)) = field.split_once('=')
+            && FIELDS.contains(&name)
+        {
+            add(&of_url(&raw.replace('+', " ")));
+            add(raw);
         }
     }
+}
+
+/// A text as it is meant that is written as in a URL.
+fn of_url(text: &str) -> String {
+    let Ok(mut url) = Url::parse("text:/") else {
+        return text.to_owned();
+    };
+    // In the query of a form a `+` would be a space.
+    url.set_query(Some(&format!("={}", text.replace('+', "%2B"))));
+    let meant = url.query_pairs().next();
+    meant.map_or_else(String::new, |(_, meant)| meant.into_owned())
 }
 
 #[cfg(test)]
@@ -122,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_is_left_out_of_all_words() {
+        remember_user("u", "p%40ss+word");
+        remember_user("u", "p%40ss+word");
+        assert_eq!(
+            without_known("p%40ss+word, p@ss+word, dTpwQHNzK3dvcmQ=, u"),
+            "***, ***, ***, u"
+        );
+    }
+
+    #[test]
     fn of_a_signature_the_signature_alone_is_left_out() {
         let signed = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu/sts/aws4_request, SignedHeaders=host, Signature=0a1b2c3d";
         assert_eq!(
@@ -140,5 +195,20 @@ mod tests {
         let object = r#"{"role_id":"reader","secret_id":"hunter22"}"#;
         assert_eq!(left("reader with hunter22", &[], object), "reader with ***");
         assert_eq!(left("as it is", &[], "\u{1}\u{2}"), "as it is");
+        // As it is written: the whole body in hexadecimal digits, and in base64.
+        let hex = |text: &str| {
+            text.bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        let form = "client_secret=a%7Eb8Q%2F2&scope=all";
+        let told = left(&hex(form), &[], form);
+        assert!(
+            !told.contains(&hex("a%7Eb8Q%2F2")) && told.ends_with(&hex("all")),
+            "{told}"
+        );
+        let object = r#"{"secret_id":"say \"hunter2\""}"#;
+        let told = left(&hex(object), &[], object);
+        assert!(!told.contains(&hex("hunter2")), "{told}");
     }
 }

@@ -20,6 +20,8 @@ use hybrid_runner_core::error::{Error, Result};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Client, Proxy, Url};
 
+use crate::echo;
+
 /// A host that is there accepts a connection within this.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A connection that is not used goes after this.
@@ -90,12 +92,16 @@ impl Way<'_> {
 
 /// The proxy of a section. The text may hold a password: it is not shown.
 fn own_proxy(text: &str) -> Result<Url> {
-    Url::parse(text)
+    let url = Url::parse(text)
         .ok()
         .filter(|url| url.scheme() == "http" && url.has_host())
         .ok_or_else(|| {
             Error::invalid("`proxy` is not `http://[user:password@]host:port`, or `none`")
-        })
+        })?;
+    if let Some(password) = url.password() {
+        echo::remember_user(url.username(), password);
+    }
+    Ok(url)
 }
 
 /// The proxy that the usual variables name for a URL.
@@ -106,6 +112,7 @@ fn through(usual: &Matcher, url: &Url) -> Option<Url> {
     let intercept = usual.intercept(&url.as_str().parse().ok()?)?;
     let mut proxy = Url::parse(&intercept.uri().to_string()).ok()?;
     if let Some((user, password)) = intercept.raw_auth() {
+        echo::remember_user(user, password);
         proxy.set_username(user).ok()?;
         proxy.set_password(Some(password)).ok()?;
     }

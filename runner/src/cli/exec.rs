@@ -6,7 +6,7 @@ use std::time::Duration;
 use hybrid_runner_core::executor::{Executor, Progress};
 use hybrid_runner_core::id::{Owner, SectionName};
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::secret::{Origin, Secrets};
 use hybrid_runner_core::workflow::Workflow;
 use hybrid_runner_core::{Error, RunId};
 use serde_json::json;
@@ -171,7 +171,13 @@ async fn dry_run(spec: &RunSpec, config: &Config, built: &Built, output: Output)
         let found = built.stores.resolve(spec.run, &references).await;
         let secrets = found.map_err(|error| no(error.report()))?;
         for reference in &references {
-            output.note(format!("`{reference}`: found"));
+            let is_default = secrets.origin(reference.as_str()) == Some(&Origin::Default);
+            let how = if is_default {
+                "not found: its default is taken"
+            } else {
+                "found"
+            };
+            output.note(format!("`{reference}`: {how}"));
         }
         secrets
     };

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use axum::http::{HeaderValue, Uri, header};
 use hybrid_runner_core::session::{SUBPROTOCOL, Transport};
 use hybrid_runner_core::{Error, Result};
+use hybrid_runner_helper::mask::Patterns;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -88,7 +89,7 @@ impl Dialer {
         .await;
         match upgraded {
             Ok((socket, _)) => Ok(Box::new(Socket(socket))),
-            Err(error) => Err(refused(error, &self.url)),
+            Err(error) => Err(refused(error, &self.url, token)),
         }
     }
 
@@ -212,7 +213,7 @@ async fn through(proxy: &Intercept, url: &LinkUrl) -> Result<TcpStream> {
 }
 
 /// What an upgrade that did not happen means.
-fn refused(error: WsError, url: &LinkUrl) -> Error {
+fn refused(error: WsError, url: &LinkUrl, token: &SecretString) -> Error {
     let WsError::Http(response) = error else {
         return Error::unavailable(format!("failed to open a WebSocket to `{url}`"))
             .with_source(error);
@@ -221,7 +222,7 @@ fn refused(error: WsError, url: &LinkUrl) -> Error {
     let said = response
         .body()
         .as_deref()
-        .map(said)
+        .map(|body| said(body, token))
         .filter(|said| !said.is_empty())
         .map_or_else(String::new, |said| format!(": {said}"));
     match status.as_u16() {
@@ -242,8 +243,12 @@ fn refused(error: WsError, url: &LinkUrl) -> Error {
     }
 }
 
-/// The message in an error's body: ours is JSON with a `message`; of others the first line.
-fn said(body: &[u8]) -> String {
+/// The message in an error's body: ours is JSON with a `message`; of others the first line. What stands in between may repeat
+/// what it was asked with: the token is left out, in every form.
+fn said(body: &[u8], token: &SecretString) -> String {
+    // To be looked for, so that it is not shown.
+    let body = Patterns::of_values([token.expose_secret().as_bytes()]).mask(body);
+    let body = body.as_slice();
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|json| {
         let error = json.get("error").unwrap_or(json);

@@ -463,6 +463,12 @@ async fn each_refusal_of_the_upgrade_is_told_apart() {
             "(403): the token is for `east`",
         ),
         (
+            "401 Unauthorized",
+            "authorization: Bearer s3cr3t, czNjcjN0",
+            ErrorKind::Denied,
+            "(401): authorization: Bearer ***, ***",
+        ),
+        (
             "404 Not Found",
             "",
             ErrorKind::Unsupported,

@@ -4,6 +4,9 @@ use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use hybrid_runner_core::error::{Error, causes};
 
@@ -11,6 +14,9 @@ use super::client::Clients;
 use crate::Refusal;
 use crate::answer::refused;
 use crate::web::{advice, code_of, elsewhere};
+
+/// The key of the section that says where the token service is.
+const STS: &str = "`sts_endpoint`";
 
 /// What was asked for, for the error.
 #[derive(Debug)]
@@ -70,17 +76,51 @@ impl<'a> Asked<'a> {
         let mut identity = false;
         while let Some(cause) = next {
             identity |= cause.downcast_ref::<CredentialsError>().is_some();
+            if let Some(error) = self.not_granted(cause) {
+                return error;
+            }
             // Whatever else kept a request from being sent is packed into one as well.
             let connector = cause.downcast_ref::<ConnectorError>();
             if connector.is_some_and(|error| error.is_io() || error.is_timeout()) {
-                return self.unreachable(code_of(&words), &words);
+                return self.not_sent(identity, code_of(&words), &words);
             }
             next = cause.source();
         }
         if identity && !matches!(code_of(&words), "timed out" | "connection refused") {
             return self.answered(Refusal::Identity, "no credentials", &words);
         }
-        self.unreachable(code_of(&words), &words)
+        self.not_sent(identity, code_of(&words), &words)
+    }
+
+    /// What the token service says that has nothing against the identity.
+    fn not_granted(&self, cause: &(dyn StdError + 'static)) -> Option<Error> {
+        let said = said::<AssumeRoleError>(cause)
+            .or_else(|| said::<AssumeRoleWithWebIdentityError>(cause))?;
+        let (who, region) = (&self.clients.identity, &self.clients.region);
+        let sts = format!("the token service of AWS ({region})");
+        let status = said.status.unwrap_or_default();
+        if let Some(message) = elsewhere(status, &sts, &self.what(), STS) {
+            return Some(refused(Refusal::Unreachable, message, status, ""));
+        }
+        let refusal = of_code(&said.code, said.status);
+        let message = match refusal {
+            Refusal::Throttled => format!("{sts} throttles requests for {who}; try again later"),
+            Refusal::Unreachable => {
+                format!("{sts} failed to give a token for {who}; try again later")
+            }
+            _ => return None,
+        };
+        Some(refused(refusal, message, &said.code, &said.words))
+    }
+
+    /// Where an identity was to be had from, or at the service itself.
+    fn not_sent(&self, identity: bool, code: &str, words: &str) -> Error {
+        if !identity {
+            return self.unreachable(code, words);
+        }
+        let who = &self.clients.identity;
+        let message = format!("failed to get a token for {who}; {}", advice(code, STS));
+        refused(Refusal::Unreachable, message, code, words)
     }
 
     fn unreachable(&self, code: &str, words: &str) -> Error {
@@ -137,12 +177,37 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What a service said.
+struct Said {
+    code: String,
+    words: String,
+    status: Option<u16>,
+}
+
+/// What is said by an error of this operation, if it is one.
+fn said<E>(cause: &(dyn StdError + 'static)) -> Option<Said>
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let error = cause.downcast_ref::<SdkError<E, HttpResponse>>()?;
+    let status = error.raw_response().map(Status::status);
+    let is_answer = matches!(
+        error,
+        SdkError::ServiceError(_) | SdkError::ResponseError(_)
+    );
+    is_answer.then(|| Said {
+        code: error.code().unwrap_or("no code").to_owned(),
+        words: error.message().unwrap_or_default().to_owned(),
+        status,
+    })
+}
+
 /// The HTTP status of an answer.
 pub(super) trait Status {
     fn status(&self) -> u16;
 }
 
-impl Status for aws_smithy_runtime_api::client::orchestrator::HttpResponse {
+impl Status for HttpResponse {
     fn status(&self) -> u16 {
         self.status().as_u16()
     }

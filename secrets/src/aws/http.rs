@@ -58,6 +58,10 @@ impl Http {
         }
         let mut response = HttpResponse::new(status, SdkBody::from(body.to_vec()));
         for (name, value) in &headers {
+            // Of the body as it came; what is left of it may be shorter.
+            if name == reqwest::header::CONTENT_LENGTH {
+                continue;
+            }
             if let Ok(value) = value.to_str() {
                 response
                     .headers_mut()

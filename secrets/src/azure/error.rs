@@ -33,6 +33,14 @@ impl<'a> Asked<'a> {
             let status = *status;
             return self.answered(status, error);
         }
+        let is_token = matches!(error.kind(), ErrorKind::Credential);
+        if is_unreadable(&error) && is_token {
+            let who = &self.client.identity;
+            let message = format!(
+                "who was asked for a token for {who} gave an answer that is none of Entra ID; see that it is the right place (`authority`, `proxy`)"
+            );
+            return refused(Refusal::Unreachable, message, "odd answer", "");
+        }
         if is_unreadable(&error) {
             let (vault, what) = (&self.client.vault, self.what());
             let message = format!(
@@ -45,9 +53,24 @@ impl<'a> Asked<'a> {
         if is_without_answer(&error) {
             return self.unreachable(code_of(&words), &words);
         }
-        match error.kind() {
-            ErrorKind::Credential => self.refusal(Refusal::Identity, code_of_entra(&words), &words),
-            _ => self.unreachable(code_of(&words), &words),
+        if !is_token {
+            return self.unreachable(code_of(&words), &words);
+        }
+        let who = &self.client.identity;
+        match status_of(&error) {
+            Some(429) => refused(
+                Refusal::Throttled,
+                format!("Entra ID throttles requests for {who}; try again later"),
+                429,
+                &words,
+            ),
+            Some(status @ (408 | 500..=599)) => refused(
+                Refusal::Unreachable,
+                format!("Entra ID failed to give a token for {who}; try again later"),
+                status,
+                &words,
+            ),
+            _ => self.refusal(Refusal::Identity, code_of_entra(&words), &words),
         }
     }
 
@@ -111,6 +134,19 @@ impl<'a> Asked<'a> {
         };
         refused(refusal, message, code, words)
     }
+}
+
+/// The status of an answer somewhere down the causes.
+fn status_of(error: &azure_core::Error) -> Option<u16> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let error = cause.downcast_ref::<azure_core::Error>();
+        if let Some(ErrorKind::HttpResponse { status, .. }) = error.map(azure_core::Error::kind) {
+            return Some(u16::from(*status));
+        }
+        next = cause.source();
+    }
+    None
 }
 
 /// Whether there was an answer, and nobody could read it.

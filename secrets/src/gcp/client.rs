@@ -1,6 +1,6 @@
 //! Identity and client of the SDK.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use google_cloud_auth::build_errors;
 use google_cloud_auth::credentials::{
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::config::Settings;
 use super::http::Http;
+use crate::echo;
 use crate::remote::Section as _;
 
 /// Where the platform has its metadata server.
@@ -28,6 +29,8 @@ pub(crate) struct Client {
     metadata: Option<String>,
     /// `projects/…`, with the location of regional secrets.
     pub parent: String,
+    /// Where a federation has its token, which is another one from time to time.
+    subject: Option<PathBuf>,
     http: reqwest::Client,
 }
 
@@ -37,6 +40,7 @@ struct Chosen {
     name: String,
     project: Option<String>,
     metadata: Option<String>,
+    subject: Option<PathBuf>,
 }
 
 /// Makes a client. Nobody is logged in yet: the SDK does so at the first request.
@@ -57,6 +61,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<Client> {
         identity: chosen.name,
         metadata: chosen.metadata,
         parent: String::new(),
+        subject: chosen.subject,
         http,
     };
     let project = match set.filter(|project| !project.is_empty()).or(chosen.project) {
@@ -94,6 +99,7 @@ fn choose(settings: &Settings) -> Result<Chosen> {
             name: "the account of this machine".to_owned(),
             project: None,
             metadata: Some(url.clone()),
+            subject: None,
         });
     }
     // The chain may lead to a service account's key.
@@ -110,6 +116,7 @@ fn choose(settings: &Settings) -> Result<Chosen> {
         name: "the identity of the platform".to_owned(),
         project: None,
         metadata: (!from_file).then_some(host),
+        subject: remember_chain(),
     })
 }
 
@@ -135,6 +142,26 @@ fn have_cryptography() {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
 }
 
+/// Google's library shows what is in a file of credentials by requests that we do not see. Where a federation has its token.
+fn remember(json: &Value) -> Option<PathBuf> {
+    for key in ["client_secret", "refresh_token", "private_key"] {
+        if let Some(value) = json.get(key).and_then(Value::as_str) {
+            echo::remember(value);
+        }
+    }
+    let subject = json.pointer("/credential_source/file")?.as_str()?;
+    Some(PathBuf::from(subject))
+}
+
+/// Remembers what is in the file that the platform's chain finds, if it finds one.
+fn remember_chain() -> Option<PathBuf> {
+    let named = std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from);
+    let usual = std::env::home_dir()
+        .map(|home| home.join(".config/gcloud/application_default_credentials.json"));
+    let text = std::fs::read(named.or(usual)?).ok()?;
+    remember(&serde_json::from_slice(&text).ok()?)
+}
+
 fn from_file(path: &Path) -> Result<Chosen> {
     let failed = || {
         Error::denied(format!(
@@ -147,6 +174,7 @@ fn from_file(path: &Path) -> Result<Chosen> {
     let json: Value = serde_json::from_slice(&text)
         .map_err(|_| failed().with_source(Error::invalid("not JSON")))?;
     let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+    let subject = remember(&json);
     let project = text("project_id").or_else(|| text("quota_project_id"));
     let kind = text("type").unwrap_or_default();
     let name = match kind.as_str() {
@@ -177,6 +205,7 @@ fn from_file(path: &Path) -> Result<Chosen> {
         name,
         project,
         metadata: None,
+        subject,
     })
 }
 
@@ -193,6 +222,14 @@ impl Client {
             .ok()?;
         let answer = answer.error_for_status().ok()?.text().await.ok()?;
         Some(answer.trim().to_owned()).filter(|text| !text.is_empty() && text.len() < 256)
+    }
+
+    /// Before words are told of somebody who was shown the token of a federation.
+    pub(super) fn remember_subject(&self) {
+        let token = self.subject.as_ref().map(std::fs::read_to_string);
+        if let Some(Ok(token)) = token {
+            echo::remember(token.trim());
+        }
     }
 
     pub(super) async fn who(&self) -> String {

@@ -39,6 +39,7 @@ impl<'a> Asked<'a> {
                 "",
             );
         }
+        self.client.remember_subject();
         let words = causes(error);
         if error.is_authentication() && !is_transient(error) {
             return self.refusal(Refusal::Identity, "no credentials", &words);
@@ -48,16 +49,16 @@ impl<'a> Asked<'a> {
         } else {
             code_of(&words)
         };
-        let keys = if error.is_authentication() {
-            "`credentials`, `metadata`"
+        let (who, name) = (&self.client.identity, self.name);
+        let message = if error.is_authentication() {
+            // By the library's own client, for which the section's keys are nothing.
+            format!(
+                "failed to get a token for {who}; see that this machine may reach whoever gives it (`credentials`, `metadata`; HTTPS_PROXY and SSL_CERT_FILE count there)"
+            )
         } else {
-            "`endpoint`"
+            let advice = advice(code, "`endpoint`");
+            format!("failed to ask Google for `{name}`; {advice}")
         };
-        let message = format!(
-            "failed to ask Google for `{}`; {}",
-            self.name,
-            advice(code, keys)
-        );
         refused(Refusal::Unreachable, message, code, &words)
     }
 

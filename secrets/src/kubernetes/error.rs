@@ -8,6 +8,9 @@ use crate::Refusal;
 use crate::answer::refused;
 use crate::web::{advice, code_of, elsewhere};
 
+/// What the client gives as the reason where an answer was no `Status`.
+const ODD: &str = "Failed to parse error data";
+
 /// What was asked for, for the error.
 pub(super) struct Asked<'a> {
     client: &'a Client,
@@ -42,6 +45,14 @@ impl<'a> Asked<'a> {
     }
 
     fn answered(&self, status: &Status) -> Error {
+        let is_odd = status.reason == ODD;
+        if is_odd && status.code == 404 {
+            let (server, what) = (&self.client.server, self.what());
+            let message = format!(
+                "the answer of `{server}` for {what} is none of an API server; see that it is one (`kubeconfig`, `context`, `proxy`)"
+            );
+            return refused(Refusal::Unreachable, message, status.code, "");
+        }
         let refusal = match status.code {
             404 => Refusal::NotFound,
             401 => Refusal::Identity,
@@ -50,7 +61,7 @@ impl<'a> Asked<'a> {
             400..=499 => Refusal::Malformed,
             _ => Refusal::Unreachable,
         };
-        let code = if status.reason.is_empty() {
+        let code = if status.reason.is_empty() || is_odd {
             status.code.to_string()
         } else {
             status.reason.clone()

@@ -11,7 +11,7 @@ use hybrid_runner_secrets::aws::{AccessKey, Service, Settings, provider};
 use hybrid_runner_secrets::{Refusal, Source};
 use serde_json::{Value, json};
 
-use crate::front::{Front, SAID};
+use crate::front::{Answer, Front, SAID};
 use crate::harness::{Dialect, Fronts, assert_says, nobody, refused, uncached};
 use crate::services;
 use crate::tunnel::Tunnel;
@@ -302,6 +302,39 @@ async fn a_role_is_not_assumed_with_another_external_id_or_none() {
         assert_says(&error, &said);
     }
     assert_eq!(front.seen("GetSecretValue"), 0);
+}
+
+#[tokio::test]
+async fn a_token_service_that_is_busy_or_down_has_nothing_against_the_role() {
+    let Some(aws) = Aws::new(Service::Secretsmanager) else {
+        return services::skipped();
+    };
+    let xml = |code: &str| {
+        format!(
+            "<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+        )
+    };
+    for (answer, refusal, says) in [
+        (
+            Answer::Says(400, "text/xml", xml("Throttling")),
+            Refusal::Throttled,
+            "`Throttling`",
+        ),
+        (
+            Answer::Says(503, "text/xml", xml("ServiceUnavailable")),
+            Refusal::Unreachable,
+            "the token service of AWS",
+        ),
+        (Answer::Elsewhere, Refusal::Unreachable, "`sts_endpoint`"),
+    ] {
+        let front = aws.fronts.front().await;
+        front.trouble("AssumeRole", u32::MAX, answer);
+        let mut settings = aws.settings("reader", &front.url());
+        settings.role = Some(aws.text("/role"));
+        let error = refused(provider(settings), &SecretName::new("/any")).await;
+        assert_eq!(Refusal::of(&error), refusal, "{error:?}");
+        assert_says(&error, &[says]);
+    }
 }
 
 #[tokio::test]

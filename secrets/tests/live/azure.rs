@@ -242,6 +242,42 @@ async fn who_lacks_a_role_is_told_which() {
 }
 
 #[tokio::test]
+async fn what_entra_says_in_lines_is_understood_and_no_secret_is_repeated() {
+    let Some(azure) = Azure::new() else {
+        return services::skipped();
+    };
+    // As the real one: with ends of lines; and as something before it might, with the request.
+    let says = |code: u32| {
+        let form = "client_secret=reader%2Dsecret, reader-secret, cmVhZGVyLXNlY3JldA==";
+        let text = format!("AADSTS{code}: said \"no\".\r\nTrace ID: 1 {form}");
+        json!({"error": "invalid_client", "error_description": text, "error_codes": [code]})
+            .to_string()
+    };
+    for (status, code, refusal) in [
+        (401, 7_000_215, Refusal::Identity),
+        (429, 50_196, Refusal::Throttled),
+        (503, 90_033, Refusal::Unreachable),
+    ] {
+        let front = azure.fronts.front().await;
+        front.trouble("/oauth2/", u32::MAX, Answer::Says(status, JSON, says(code)));
+        let error = azure
+            .refused(azure.settings("reader", &front).await, "any")
+            .await;
+        assert_eq!(Refusal::of(&error), refusal, "{error:?}");
+        assert_says(&error, &[&format!("AADSTS{code}: said 'no'")]);
+        assert!(!error.report().contains("reader-secret"), "{error:?}");
+        assert!(!error.report().contains("cmVhZGVyLXNlY3JldA"), "{error:?}");
+    }
+    let front = azure.fronts.front().await;
+    let page = Answer::Says(403, "text/html", "<html>".to_owned());
+    front.trouble("/oauth2/", u32::MAX, page);
+    let error = azure
+        .refused(azure.settings("reader", &front).await, "any")
+        .await;
+    assert_says(&error, &["none of Entra ID", "`authority`"]);
+}
+
+#[tokio::test]
 async fn a_bad_identity_is_told_with_the_code_of_entra() {
     let Some(azure) = Azure::new() else {
         return services::skipped();

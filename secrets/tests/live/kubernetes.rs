@@ -342,6 +342,17 @@ async fn keys_are_fields_and_a_sole_one_stands_for_the_whole() {
 }
 
 #[tokio::test]
+async fn what_is_no_api_server_does_not_say_that_a_secret_is_missing() {
+    let cluster = Cluster::new().await;
+    let front = cluster.fronts.front().await;
+    let page = crate::front::Answer::Says(404, "text/html", "<html>no page</html>".to_owned());
+    front.trouble("/secrets/", u32::MAX, page);
+    let error = refused(Ok(cluster.before(&front)), &SecretName::new("/a")).await;
+    assert_eq!(Refusal::of(&error), Refusal::Unreachable, "{error:?}");
+    assert_says(&error, &["none of an API server", "`kubeconfig`"]);
+}
+
+#[tokio::test]
 async fn a_secret_without_keys_is_told_as_that() {
     let cluster = Cluster::new().await;
     cluster.lay("empty", &[]);

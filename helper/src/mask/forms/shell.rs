@@ -30,6 +30,9 @@ pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
     if text.contains(&b'\'') {
         needles.take(in_runs(text));
     }
+    if text.windows(2).any(|two| two == b"=~" || two == b":~") {
+        needles.take(as_bash(text));
+    }
     let mut forms = Distinct::new(text, needles);
     // bash and most others; Python's `shlex`.
     for quote in [br"'\''".as_slice(), br#"'"'"'"#] {
@@ -58,6 +61,20 @@ fn with_backslash(text: &[u8], escapes: impl Fn(u8) -> bool) -> Vec<u8> {
             out.push(b'\\');
         }
         out.push(byte);
+    })
+}
+
+/// As bash's `%q` does, to which a `~` behind `=` or `:` is a home folder.
+fn as_bash(text: &[u8]) -> Vec<u8> {
+    let mut before = 0;
+    replaced(text, |byte, out| {
+        let is_home = byte == b'~' && matches!(before, b'=' | b':');
+        let is_plain = byte.is_ascii_alphanumeric() || KEPT[0].contains(&byte);
+        if is_home || byte.is_ascii() && !is_plain {
+            out.push(b'\\');
+        }
+        out.push(byte);
+        before = byte;
     })
 }
 

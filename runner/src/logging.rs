@@ -25,7 +25,7 @@ fn quiet_libraries(wanted: &Targets) -> Targets {
     for library in SEE_VALUES {
         quiet = quiet.with_target(*library, default.min(most_of(library)));
     }
-    for (target, level) in wanted.iter() {
+    for (target, level) in wanted {
         // A part of a library that is named by itself is no exception.
         let library = SEE_VALUES
             .iter()

@@ -197,9 +197,9 @@ mod tests {
         assert_eq!(left("as it is", &[], "\u{1}\u{2}"), "as it is");
         // As it is written: the whole body in hexadecimal digits, and in base64.
         let hex = |text: &str| {
-            text.bytes()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
+            text.bytes().fold(String::new(), |digits, byte| {
+                digits + &format!("{byte:02x}")
+            })
         };
         let form = "client_secret=a%7Eb8Q%2F2&scope=all";
         let told = left(&hex(form), &[], form);

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::{Error, ErrorKind, Result};
 use hybrid_runner_helper::mask::Patterns;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -187,6 +188,18 @@ impl Client {
             .bearer_auth(self.token.expose_secret())
     }
 
+    /// What the proxy of the environment, if there is one on the way, is shown.
+    fn for_proxy(&self) -> Vec<SecretString> {
+        let url = self.base.as_str().parse().ok();
+        let proxy = url.and_then(|url| Matcher::from_env().intercept(&url));
+        let shown = proxy.as_ref().and_then(Intercept::raw_auth);
+        shown.map_or_else(Vec::new, |(name, password)| {
+            let whole = format!("{name}:{password}");
+            let secret = if password.is_empty() { name } else { password };
+            vec![SecretString::from(whole), SecretString::from(secret)]
+        })
+    }
+
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let response = self.send(request).await?;
         let bytes = response.bytes().await.map_err(|error| broken(&error))?;
@@ -214,9 +227,10 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
         // What stands in between may repeat what it was asked with. To be looked for, so that it is not shown.
-        let token = self.token.expose_secret().as_bytes();
-        let body = Patterns::of_values([token]).mask(&body);
-        Err(refusal(status, &body))
+        let given = [vec![self.token.clone()], self.for_proxy()].concat();
+        let values = given.iter().map(|value| value.expose_secret().as_bytes());
+        let patterns = Patterns::of_values(values);
+        Err(refusal(status, &patterns.mask(&body)))
     }
 }
 

@@ -62,21 +62,40 @@ pub(crate) fn leave_out<'a>(
     }
 }
 
-/// From now on this is left out of whatever a store says.
+/// From now on this is left out of whatever a store says, as it is and as it is written in a form.
 pub(crate) fn remember(value: &str) {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_with(|| Patterns::new([]));
     // What is known already is masked to the last byte.
     if known.mask(value.as_bytes()) != b"***" {
-        known.add(needles_of(value.as_bytes()));
+        for value in [value, &in_form(value)] {
+            known.add(needles_of(value.as_bytes()));
+        }
     }
 }
 
-/// The name and the password for a proxy, as they stand in its URL.
-pub(crate) fn remember_user(name: &str, password: &str) {
-    let (name, decoded) = (of_url(name), of_url(password));
-    for value in [password, &decoded, &format!("{name}:{decoded}")] {
+/// Who uses a proxy, by its URL. A name that stands alone is the credential.
+pub(crate) fn remember_user(proxy: &Url) {
+    let (name, password) = (proxy.username(), proxy.password().unwrap_or_default());
+    let (meant, decoded) = (of_url(name), of_url(password));
+    remember(&format!("{meant}:{decoded}"));
+    if password.is_empty() {
+        remember(&meant);
+    }
+    for value in [password, &decoded] {
         remember(value);
+    }
+}
+
+/// Who uses the proxies of the environment: libraries with a client of their own ask them, too.
+pub(crate) fn remember_environment() {
+    for name in ["http_proxy", "https_proxy", "all_proxy"] {
+        for name in [name.to_owned(), name.to_uppercase()] {
+            let text = std::env::var(name).unwrap_or_default();
+            let proxy = Url::parse(&text).ok().filter(Url::has_host);
+            let proxy = proxy.or_else(|| Url::parse(&format!("http://{text}")).ok());
+            proxy.as_ref().map(remember_user);
+        }
     }
 }
 
@@ -126,6 +145,16 @@ fn add_fields(body: &[u8], given: &mut Vec<Zeroizing<String>>) {
     }
 }
 
+/// A text as it is written in a form.
+fn in_form(text: &str) -> String {
+    let Ok(mut url) = Url::parse("text:/") else {
+        return text.to_owned();
+    };
+    url.query_pairs_mut().append_pair("", text);
+    let written = url.query().unwrap_or_default();
+    written.trim_start_matches('=').to_owned()
+}
+
 /// A text as it is meant that is written as in a URL.
 fn of_url(text: &str) -> String {
     let Ok(mut url) = Url::parse("text:/") else {
@@ -168,11 +197,19 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_left_out_of_all_words() {
-        remember_user("u", "p%40ss+word");
-        remember_user("u", "p%40ss+word");
+        let proxy = Url::parse("http://u:p%40ss+word@h:1").unwrap();
+        remember_user(&proxy);
+        remember_user(&proxy);
         assert_eq!(
             without_known("p%40ss+word, p@ss+word, dTpwQHNzK3dvcmQ=, u"),
             "***, ***, ***, u"
+        );
+        remember_user(&Url::parse("http://token-4711@h:1").unwrap());
+        assert_eq!(without_known("token-4711, dG9rZW4tNDcxMTo="), "***, ***");
+        remember("SUBJ+q7/==");
+        assert_eq!(
+            without_known("subject_token%3DSUBJ%252Bq7%252F%253D%253D&a"),
+            "subject_token%3D***&a"
         );
     }
 

@@ -46,6 +46,7 @@ impl Way<'_> {
 
     /// A client that goes this way.
     pub(crate) fn client(&self) -> Result<Client> {
+        echo::remember_environment();
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
             .timeout(self.timeout)
@@ -67,6 +68,7 @@ impl Way<'_> {
     /// The proxy on the way to a URL, for clients that are not ours.
     #[cfg(feature = "kubernetes")]
     pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Url>> {
+        echo::remember_environment();
         Ok(match self.proxy {
             None => through(&Matcher::from_env(), url),
             Some("none") => None,
@@ -98,9 +100,7 @@ fn own_proxy(text: &str) -> Result<Url> {
         .ok_or_else(|| {
             Error::invalid("`proxy` is not `http://[user:password@]host:port`, or `none`")
         })?;
-    if let Some(password) = url.password() {
-        echo::remember_user(url.username(), password);
-    }
+    echo::remember_user(&url);
     Ok(url)
 }
 
@@ -112,7 +112,6 @@ fn through(usual: &Matcher, url: &Url) -> Option<Url> {
     let intercept = usual.intercept(&url.as_str().parse().ok()?)?;
     let mut proxy = Url::parse(&intercept.uri().to_string()).ok()?;
     if let Some((user, password)) = intercept.raw_auth() {
-        echo::remember_user(user, password);
         proxy.set_username(user).ok()?;
         proxy.set_password(Some(password)).ok()?;
     }

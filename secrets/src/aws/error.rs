@@ -102,6 +102,12 @@ impl<'a> Asked<'a> {
         if let Some(message) = elsewhere(status, &sts, &self.what(), STS) {
             return Some(refused(Refusal::Unreachable, message, status, ""));
         }
+        if said.code.is_empty() {
+            let message = format!(
+                "the answer for {who} is none of {sts}; see that it is the right place ({STS}, `proxy`)"
+            );
+            return Some(refused(Refusal::Unreachable, message, status, ""));
+        }
         let refusal = of_code(&said.code, said.status);
         let message = match refusal {
             Refusal::Throttled => format!("{sts} throttles requests for {who}; try again later"),
@@ -196,7 +202,7 @@ where
         SdkError::ServiceError(_) | SdkError::ResponseError(_)
     );
     is_answer.then(|| Said {
-        code: error.code().unwrap_or("no code").to_owned(),
+        code: error.code().unwrap_or_default().to_owned(),
         words: error.message().unwrap_or_default().to_owned(),
         status,
     })

@@ -29,8 +29,8 @@ pub(crate) struct Client {
     metadata: Option<String>,
     /// `projects/…`, with the location of regional secrets.
     pub parent: String,
-    /// Where a federation has its token, which is another one from time to time.
-    subject: Option<PathBuf>,
+    /// Where federations have their tokens, which are others from time to time.
+    subjects: Vec<PathBuf>,
     http: reqwest::Client,
 }
 
@@ -40,7 +40,7 @@ struct Chosen {
     name: String,
     project: Option<String>,
     metadata: Option<String>,
-    subject: Option<PathBuf>,
+    subjects: Vec<PathBuf>,
 }
 
 /// Makes a client. Nobody is logged in yet: the SDK does so at the first request.
@@ -61,7 +61,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<Client> {
         identity: chosen.name,
         metadata: chosen.metadata,
         parent: String::new(),
-        subject: chosen.subject,
+        subjects: chosen.subjects,
         http,
     };
     let project = match set.filter(|project| !project.is_empty()).or(chosen.project) {
@@ -99,7 +99,7 @@ fn choose(settings: &Settings) -> Result<Chosen> {
             name: "the account of this machine".to_owned(),
             project: None,
             metadata: Some(url.clone()),
-            subject: None,
+            subjects: Vec::new(),
         });
     }
     // The chain may lead to a service account's key.
@@ -116,7 +116,7 @@ fn choose(settings: &Settings) -> Result<Chosen> {
         name: "the identity of the platform".to_owned(),
         project: None,
         metadata: (!from_file).then_some(host),
-        subject: remember_chain(),
+        subjects: remember_chain(),
     })
 }
 
@@ -142,24 +142,43 @@ fn have_cryptography() {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
 }
 
-/// Google's library shows what is in a file of credentials by requests that we do not see. Where a federation has its token.
-fn remember(json: &Value) -> Option<PathBuf> {
-    for key in ["client_secret", "refresh_token", "private_key"] {
-        if let Some(value) = json.get(key).and_then(Value::as_str) {
-            echo::remember(value);
+/// Google's library shows what is in a file of credentials by requests that we do not see: whatever is secret in it, however deep.
+/// Where federations have their tokens.
+fn remember(json: &Value) -> Vec<PathBuf> {
+    let mut subjects = Vec::new();
+    let mut todo = vec![json];
+    while let Some(value) = todo.pop() {
+        for (key, member) in value.as_object().into_iter().flatten() {
+            match (key.as_str(), member) {
+                ("client_secret" | "refresh_token" | "private_key", Value::String(value)) => {
+                    echo::remember(value);
+                }
+                ("file", Value::String(path)) => subjects.push(PathBuf::from(path)),
+                ("headers", Value::Object(headers)) => {
+                    for value in headers.values().filter_map(Value::as_str) {
+                        // Behind its scheme, if it has one.
+                        echo::remember(value.rsplit(' ').next().unwrap_or(value));
+                    }
+                }
+                _ => todo.push(member),
+            }
         }
+        todo.extend(value.as_array().into_iter().flatten());
     }
-    let subject = json.pointer("/credential_source/file")?.as_str()?;
-    Some(PathBuf::from(subject))
+    subjects
 }
 
 /// Remembers what is in the file that the platform's chain finds, if it finds one.
-fn remember_chain() -> Option<PathBuf> {
+fn remember_chain() -> Vec<PathBuf> {
     let named = std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from);
     let usual = std::env::home_dir()
         .map(|home| home.join(".config/gcloud/application_default_credentials.json"));
-    let text = std::fs::read(named.or(usual)?).ok()?;
-    remember(&serde_json::from_slice(&text).ok()?)
+    let text = named.or(usual).map(std::fs::read);
+    let Some(Ok(text)) = text else {
+        return Vec::new();
+    };
+    // What is no JSON has nothing that could be shown.
+    remember(&serde_json::from_slice(&text).unwrap_or_default())
 }
 
 fn from_file(path: &Path) -> Result<Chosen> {
@@ -174,7 +193,7 @@ fn from_file(path: &Path) -> Result<Chosen> {
     let json: Value = serde_json::from_slice(&text)
         .map_err(|_| failed().with_source(Error::invalid("not JSON")))?;
     let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
-    let subject = remember(&json);
+    let subjects = remember(&json);
     let project = text("project_id").or_else(|| text("quota_project_id"));
     let kind = text("type").unwrap_or_default();
     let name = match kind.as_str() {
@@ -197,7 +216,10 @@ fn from_file(path: &Path) -> Result<Chosen> {
         _ => {
             let what =
                 "a `service_account`, an `external_account` or an `authorized_user` is known here";
-            return Err(failed().with_source(Error::invalid(what)));
+            let path = path.display();
+            return Err(Error::invalid(format!(
+                "`{path}` (`credentials`) cannot be used: {what}"
+            )));
         }
     };
     Ok(Chosen {
@@ -205,7 +227,7 @@ fn from_file(path: &Path) -> Result<Chosen> {
         name,
         project,
         metadata: None,
-        subject,
+        subjects,
     })
 }
 
@@ -225,10 +247,9 @@ impl Client {
     }
 
     /// Before words are told of somebody who was shown the token of a federation.
-    pub(super) fn remember_subject(&self) {
-        let token = self.subject.as_ref().map(std::fs::read_to_string);
-        if let Some(Ok(token)) = token {
-            echo::remember(token.trim());
+    pub(super) fn remember_subjects(&self) {
+        for token in self.subjects.iter().map(std::fs::read_to_string) {
+            echo::remember(token.unwrap_or_default().trim());
         }
     }
 

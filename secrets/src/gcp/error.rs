@@ -39,7 +39,7 @@ impl<'a> Asked<'a> {
                 "",
             );
         }
-        self.client.remember_subject();
+        self.client.remember_subjects();
         let words = causes(error);
         if error.is_authentication() && !is_transient(error) {
             return self.refusal(Refusal::Identity, "no credentials", &words);

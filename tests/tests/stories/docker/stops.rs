@@ -182,6 +182,8 @@ async fn a_pull_is_shown_and_can_be_stopped_and_is_told_in_the_log() {
         );
         assert!(log.contains("output\n"), "{log}");
         assert_eq!(story.read("starts"), "started\n");
+        // Its container goes once the outcome is acknowledged, and holds the image until then.
+        nothing_is_left(&docker, &runner).await;
         let removed = docker
             .ask(Method::DELETE, &format!("/images/{image}"))
             .await;

@@ -232,7 +232,7 @@ fn everywhere(search: &mut Search, story: &Story, engine: Option<&Engine>) {
         .collect();
     assert_eq!(
         values_in(search, &laid),
-        50,
+        values::COUNT,
         "what is in the store must be found there"
     );
 }

@@ -77,6 +77,9 @@ const SHAPES: &[(&str, &str)] = &[
     ("mask", "***{}***"),
 ];
 
+/// How many there are.
+pub(super) const COUNT: usize = 51;
+
 /// All of them, before (0) and after (1) the store is rotated.
 pub(super) fn values(generation: usize) -> Vec<Value> {
     let shapes = SHAPES.iter().map(|(name, shape)| {
@@ -106,7 +109,7 @@ pub(super) fn values(generation: usize) -> Vec<Value> {
         recorded: BTreeMap::new(),
     });
     let values: Vec<_> = made.chain(recorded()).collect();
-    assert_eq!(values.len(), 50);
+    assert_eq!(values.len(), COUNT);
     values
 }
 

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hybrid_runner_core::{Error, ErrorKind, Result};
 use hybrid_runner_helper::mask::Patterns;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -189,15 +189,10 @@ impl Client {
     }
 
     /// What the proxy of the environment, if there is one on the way, is shown.
-    fn for_proxy(&self) -> Vec<SecretString> {
-        let url = self.base.as_str().parse().ok();
-        let proxy = url.and_then(|url| Matcher::from_env().intercept(&url));
-        let shown = proxy.as_ref().and_then(Intercept::raw_auth);
-        shown.map_or_else(Vec::new, |(name, password)| {
-            let whole = format!("{name}:{password}");
-            let secret = if password.is_empty() { name } else { password };
-            vec![SecretString::from(whole), SecretString::from(secret)]
-        })
+    fn for_proxy(&self) -> Option<SecretString> {
+        let proxy = Matcher::from_env().intercept(&self.base.as_str().parse().ok()?)?;
+        let shown = proxy.basic_auth()?.to_str().ok()?;
+        Some(SecretString::from(shown.trim_start_matches("Basic ")))
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
@@ -227,8 +222,9 @@ impl Client {
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
         // What stands in between may repeat what it was asked with. To be looked for, so that it is not shown.
-        let given = [vec![self.token.clone()], self.for_proxy()].concat();
-        let values = given.iter().map(|value| value.expose_secret().as_bytes());
+        let for_proxy = self.for_proxy();
+        let given = std::iter::once(&self.token).chain(&for_proxy);
+        let values = given.map(|value| value.expose_secret().as_bytes());
         let patterns = Patterns::of_values(values);
         Err(refusal(status, &patterns.mask(&body)))
     }

@@ -47,11 +47,7 @@ pub(super) fn add(text: &[u8], breadth: Breadth, needles: &mut Needles) {
         forms.add(|text| with_backslash(text, |byte| escaped.contains(&byte)));
     }
     for kept in breadth.of(KEPT, 1) {
-        forms.add(|text| {
-            with_backslash(text, |byte| {
-                byte.is_ascii() && !byte.is_ascii_alphanumeric() && !kept.contains(&byte)
-            })
-        });
+        forms.add(|text| with_backslash(text, |byte| is_special(byte, kept)));
     }
 }
 
@@ -69,13 +65,17 @@ fn as_bash(text: &[u8]) -> Vec<u8> {
     let mut before = 0;
     replaced(text, |byte, out| {
         let is_home = byte == b'~' && matches!(before, b'=' | b':');
-        let is_plain = byte.is_ascii_alphanumeric() || KEPT[0].contains(&byte);
-        if is_home || byte.is_ascii() && !is_plain {
+        if is_home || is_special(byte, KEPT[0]) {
             out.push(b'\\');
         }
         out.push(byte);
         before = byte;
     })
+}
+
+/// Whether a byte gets a `\` of who leaves these alone.
+fn is_special(byte: u8, kept: &[u8]) -> bool {
+    byte.is_ascii() && !byte.is_ascii_alphanumeric() && !kept.contains(&byte)
 }
 
 /// As dash does: runs of quotes between double ones, all else between single ones. Without a quote around the whole.

@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use hybrid_runner_helper::mask::{Patterns, needles_of};
 use reqwest::Url;
+#[cfg(any(feature = "gcp", feature = "kubernetes"))]
+use reqwest::header::HeaderMap;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -60,6 +62,14 @@ pub(crate) fn leave_out<'a>(
     if !patterns.is_empty() {
         *refusal = Zeroizing::new(patterns.mask(refusal));
     }
+}
+
+/// The same of a request without a body.
+#[cfg(any(feature = "gcp", feature = "kubernetes"))]
+pub(crate) fn leave_out_headers(refusal: &mut Zeroizing<Vec<u8>>, headers: &HeaderMap) {
+    let headers = headers.iter();
+    let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    leave_out(refusal, headers, &[]);
 }
 
 /// From now on this is left out of whatever a store says, as it is and as it is written in a form.

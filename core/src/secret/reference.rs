@@ -238,17 +238,16 @@ fn another(text: &str) -> Option<usize> {
 /// A part that names something in a store.
 fn unescape_name(text: &str, start: usize, part: &str) -> Result<String> {
     let name = unescape(text, start, part)?;
-    if !name.contains(char::is_control) {
+    let Some(control) = name.find(char::is_control) else {
         return Ok(name);
+    };
+    // As many escapes and bytes of the part make as many bytes of the name.
+    let mut at = 0;
+    for _ in 0..control {
+        at += if part.as_bytes()[at] == b'%' { 3 } else { 1 };
     }
-    // What is not escaped is none.
-    let mut escapes = part.match_indices('%').map(|(at, _)| at);
-    let at = escapes.find(|&at| {
-        let byte = part.get(at + 1..at + 3);
-        byte.is_some_and(|hex| hex.as_bytes()[0] < b'2' || hex.eq_ignore_ascii_case("7f"))
-    });
     let what = "control characters cannot stand in a reference, not even as `%…`";
-    Err(malformed(text, start + at.unwrap_or_default(), what))
+    Err(malformed(text, start + at, what))
 }
 
 fn unescape(text: &str, start: usize, part: &str) -> Result<String> {
@@ -326,9 +325,15 @@ mod tests {
             .to_string();
         let lines: Vec<&str> = error.lines().collect();
         assert_eq!(lines[1].find("colour"), lines[2].find('^'), "{error}");
-        let error = "secret:/a%20b%0a".parse::<Reference>().unwrap_err();
-        let caret = error.message().lines().last().unwrap().find('^');
-        assert_eq!(caret, Some("  secret:/a%20b".len()), "{error}");
+        for before in ["secret:/a%20b", "secret:/%C3%A9"] {
+            for escape in ["%0a", "%C2%85"] {
+                let error = format!("{before}{escape}")
+                    .parse::<Reference>()
+                    .unwrap_err();
+                let caret = error.message().lines().last().unwrap().find('^');
+                assert_eq!(caret, Some("  ".len() + before.len()), "{error}");
+            }
+        }
         for wrong in [
             "secret:",
             "secret:/",

@@ -92,16 +92,19 @@ impl Groups {
     /// Makes the group of a run, with those of its limits that can be enforced.
     pub(super) fn create(&self, run: RunId, limits: &Amounts) -> io::Result<PathBuf> {
         let group = self.of(run);
-        for left in (0..TRIES).rev() {
-            match make(&group) {
-                // Another executor of this owner was the last there, or another runner has begun, and has removed our part.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && left > 0 => {
-                    self.prepare()?;
-                }
-                Ok(()) => break,
-                Err(error) => return Err(error),
+        let mut made = make(&group);
+        for _ in 1..TRIES {
+            if !made
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            {
+                break;
             }
+            // Another executor of this owner was the last there, or another runner has begun, and has removed our part.
+            self.prepare()?;
+            made = make(&group);
         }
+        made?;
         if let (Some(memory), true) = (limits.memory, self.controls("memory")) {
             fs::write(group.join("memory.max"), memory.get().to_string())?;
             // Swap would make the limit a delay; a part of the tree that is gone helps nobody. Both are not on all kernels.

@@ -137,7 +137,7 @@ impl<'a> Asked<'a> {
             advice(
                 code,
                 if self.id.is_empty() {
-                    "`sts_endpoint`"
+                    STS
                 } else {
                     "`endpoint`"
                 }

@@ -53,6 +53,10 @@ impl<'a> Asked<'a> {
             );
             return refused(Refusal::Unreachable, message, status.code, "");
         }
+        let (server, what) = (&self.client.server, self.what());
+        if let Some(message) = elsewhere(status.code, server, &what, "the cluster's `server`") {
+            return refused(Refusal::Unreachable, message, status.code, &status.message);
+        }
         let refusal = match status.code {
             404 => Refusal::NotFound,
             401 => Refusal::Identity,
@@ -106,13 +110,7 @@ impl<'a> Asked<'a> {
                 format!("`{server}` throttles reads of {what}; raise `access.cache`")
             }
             Refusal::Malformed => format!("`{server}` cannot read {what}; correct the reference"),
-            _ => elsewhere(
-                code.parse().unwrap_or_default(),
-                server,
-                &what,
-                "the cluster's `server`",
-            )
-            .unwrap_or_else(|| format!("`{server}` failed to read {what}; try again later")),
+            _ => format!("`{server}` failed to read {what}; try again later"),
         };
         refused(refusal, message, code, words)
     }

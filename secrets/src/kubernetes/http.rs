@@ -90,9 +90,7 @@ fn read(
     let whole = body.collect();
     let refusal = whole.map_ok(move |whole| {
         let mut refusal = Zeroizing::new(whole.to_bytes().to_vec());
-        let given = given.iter();
-        let given = given.map(|(name, value)| (name.as_str(), value.as_bytes()));
-        echo::leave_out(&mut refusal, given, &[]);
+        echo::leave_out_headers(&mut refusal, &given);
         refused(head, refusal.to_vec())
     });
     refusal.right_future()

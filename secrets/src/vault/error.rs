@@ -74,7 +74,13 @@ impl<'a> Asked<'a> {
         let gone = said
             .data
             .is_some_and(|data| data.metadata.destroyed || !data.metadata.deletion_time.is_empty());
-        let refusal = match answer.status.as_u16() {
+        let status = answer.status;
+        let words = said.errors.join(", ");
+        let (server, what) = (&self.client.server, format!("`{}`", self.path));
+        if let Some(message) = elsewhere(status.as_u16(), server, &what, "`address`") {
+            return refused(Refusal::Unreachable, message, status.as_str(), &words);
+        }
+        let refusal = match status.as_u16() {
             404 if gone => Refusal::Disabled,
             400..=404 if self.login => Refusal::Identity,
             404 => Refusal::NotFound,
@@ -84,7 +90,7 @@ impl<'a> Asked<'a> {
             400..=499 => Refusal::Malformed,
             _ => Refusal::Unreachable,
         };
-        self.of(refusal, answer.status.as_str(), &said.errors.join(", "))
+        self.of(refusal, status.as_str(), &words)
     }
 
     /// The token itself is not accepted.
@@ -113,17 +119,9 @@ impl<'a> Asked<'a> {
                 "`{server}` throttles reads of `{path}`; raise its quota, or `access.cache`"
             ),
             Refusal::Malformed => format!("`{server}` cannot read `{path}`; correct the reference"),
-            _ => elsewhere(
-                code.parse().unwrap_or_default(),
-                server,
-                &format!("`{path}`"),
-                "`address`",
-            )
-            .unwrap_or_else(|| {
-                format!(
-                    "`{server}` failed to read `{path}`: sealed, on standby or overloaded; see to it"
-                )
-            }),
+            _ => format!(
+                "`{server}` failed to read `{path}`: sealed, on standby or overloaded; see to it"
+            ),
         };
         refused(refusal, message, code, words)
     }

@@ -22,7 +22,7 @@ pub(super) struct PodSeen {
     pub(super) there: Instant,
     /// Since when its work runs, or has run.
     pub(super) running: Option<Instant>,
-    /// Since when it is over.
+    /// Since when all of it is over.
     pub(super) over: Option<Instant>,
 }
 
@@ -173,18 +173,17 @@ fn note(pods: &mut Pods, object: &str, pod: &Pod) {
         running: None,
         over: None,
     });
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_ref());
-    let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main"));
-    let Some(state) = main.and_then(|main| main.state.as_ref()) else {
+    let Some(status) = &pod.status else {
         return;
     };
-    if state.terminated.is_some() {
+    // A pod of Argo is over when its container `wait` is, which may still put an artifact away.
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         seen.over.get_or_insert(now);
     }
-    if state.running.is_some() || seen.over.is_some() {
+    let mut statuses = status.container_statuses.iter().flatten();
+    let main = statuses.find(|status| status.name == "main");
+    let state = main.and_then(|main| main.state.as_ref());
+    if state.is_some_and(|state| state.running.is_some() || state.terminated.is_some()) {
         seen.running.get_or_insert(now);
     }
 }

@@ -4,7 +4,7 @@
 //! forgotten that version, it lists again. While it is not known to be up to date, the board says so, and whoever waits asks the
 //! API server instead: nothing here is needed for being right.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,22 +42,22 @@ const WATCH: u32 = 290;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) object: Option<ObjectSeen>,
-    /// By their uid.
-    pub(crate) pods: BTreeMap<String, PodSeen>,
+    /// Nearly always one, so that there is room for no more.
+    pub(crate) pods: Vec<PodSeen>,
     /// The last that was seen of a pod whose work had begun, and which the cluster does not have any more.
-    pub(crate) gone: Option<PodSeen>,
+    pub(crate) gone: Option<Box<PodSeen>>,
 }
 
 impl Seen {
     /// The pod that tells how the run stands: one that lives, else one that has begun.
     pub(crate) fn pod(&self) -> Option<&PodSeen> {
         let place = |pod: &&PodSeen| (!pod.is_over(), pod.has_begun(), pod.accepted);
-        self.pods.values().max_by_key(place)
+        self.pods.iter().max_by_key(place)
     }
 
     /// The pod that tells of the work: one that is gone, if its work had begun.
     pub(crate) fn telling(&self) -> Option<&PodSeen> {
-        self.gone.as_ref().or(self.pod())
+        self.gone.as_deref().or(self.pod())
     }
 
     /// Whether there is enough to judge by: of the two watches that of pods may be behind, so that no pod is known of what has ended.
@@ -69,26 +69,31 @@ impl Seen {
 
     /// Puts a pod as it is now there.
     fn put(&mut self, mut pod: PodSeen) {
-        if let Some(before) = self.pods.get(&pod.uid) {
-            pod.remember(before);
+        let known = self.pods.iter_mut().find(|known| known.uid == pod.uid);
+        if let Some(known) = known {
+            pod.remember(known);
+            *known = pod;
+            return;
         }
-        self.pods.insert(pod.uid.clone(), pod);
+        self.pods.reserve_exact(1);
+        self.pods.push(pod);
     }
 
     /// Takes a pod away. Of several that had begun the first counts.
     fn bury(&mut self, uid: &str) {
-        let pod = self.pods.remove(uid);
+        let at = self.pods.iter().position(|pod| pod.uid == uid);
+        let pod = at.map(|at| self.pods.remove(at));
         // One that never began ends in words of no meaning.
         let pod = pod.filter(|pod| pod.began().is_some());
         if let (None, Some(mut pod)) = (&self.gone, pod) {
             pod.is_gone();
-            self.gone = Some(pod);
+            self.gone = Some(Box::new(pod));
         }
     }
 
     /// The pods that have not ended.
     pub(crate) fn living(&self) -> impl Iterator<Item = &PodSeen> {
-        self.pods.values().filter(|pod| !pod.is_over())
+        self.pods.iter().filter(|pod| !pod.is_over())
     }
 }
 
@@ -108,7 +113,8 @@ struct Known {
 
 #[derive(Debug)]
 struct State {
-    runs: HashMap<RunId, Seen>,
+    /// Boxed, since the map has room for up to twice as many.
+    runs: HashMap<RunId, Box<Seen>>,
     /// Whether the watch of objects, and that of pods, is up to date.
     is_current: [bool; 2],
 }
@@ -188,8 +194,8 @@ impl Board {
             return;
         };
         seen.gone.clone_from(&known.gone);
-        for (uid, pod) in &mut seen.pods {
-            if let Some(before) = known.pods.get(uid) {
+        for pod in &mut seen.pods {
+            if let Some(before) = known.pods.iter().find(|before| before.uid == pod.uid) {
                 pod.remember(before);
             }
         }
@@ -261,7 +267,8 @@ impl Known {
         if state.is_current != [true; 2] {
             return None;
         }
-        Some(state.runs.get(&run).cloned().unwrap_or_default())
+        let seen = state.runs.get(&run);
+        Some(seen.map_or_else(Seen::default, |seen| Seen::clone(seen)))
     }
 }
 

@@ -36,10 +36,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Connected {
     /// For questions and orders, which are answered at once.
     quick: Client,
-    /// For what goes on.
+    /// For what goes on: watches and logs.
     patient: Client,
-    /// For logs, of which there are many at a time.
-    lean: Client,
     pub(crate) namespace: String,
     /// The API server, for messages.
     pub(crate) server: String,
@@ -69,7 +67,7 @@ impl Connected {
 
     /// Pods, for their logs.
     pub(crate) fn logs(&self) -> Api<Pod> {
-        Api::namespaced(self.lean.clone(), &self.namespace)
+        Api::namespaced(self.patient.clone(), &self.namespace)
     }
 
     /// Objects of a kind, to be watched.
@@ -127,6 +125,7 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT);
         config.reset_reader_on_write = true;
         config.default_retry = false;
+        config.read_timeout = Some(PATIENCE);
         if let Some(path) = &self.access.ca {
             config.root_cert_file = Some(path.clone());
             config.root_cert = None;
@@ -137,19 +136,13 @@ impl Cluster {
             Error::invalid(format!("the configuration for `{server}` cannot be used"))
                 .with_source(error)
         };
-        let client = |patience| {
-            let mut config = config.clone();
-            config.read_timeout = Some(patience);
-            Client::try_from(config).map_err(unusable)
-        };
         let patience = Patience {
             connect: CONNECT,
             read: SILENCE,
         };
         Ok(Connected {
-            quick: client(PATIENCE)?,
-            patient: client(SILENCE)?,
-            lean: lean::client(&config, patience).map_err(unusable)?,
+            patient: lean::client(&config, patience).map_err(unusable)?,
+            quick: Client::try_from(config).map_err(unusable)?,
             namespace,
             identity,
             away: Mutex::default(),

@@ -1,7 +1,8 @@
-//! A client for logs that are followed: a connection for each, with next to no room of its own.
+//! A client for what goes on, logs that are followed and watches: a connection for each, with next to no room of its own.
 //!
 //! Each follower holds its connection as long as its run lives. The HTTP client that asks all other questions keeps tens of KiB of
-//! buffers for each; here the body is read as [`Answer`] reads it. TLS, identity, proxy and headers are those of the configuration.
+//! buffers for each, and hundreds for a watch over which much came at once; here the body is read as [`Answer`] reads it. TLS,
+//! identity, proxy and headers are those of the configuration.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ async fn ask(
     let connection = timeout(patience.connect, connection).await??;
     let answer = timeout(patience.read, Answer::to(&head, connection)).await??;
     let status = answer.status;
-    let body = stream::unfold(Some(answer), move |answer| async move {
+    let body = stream::unfold(Some(Box::new(answer)), move |answer| async move {
         let mut answer = answer?;
         let mut part = BytesMut::new();
         match timeout(patience.read, answer.next(&mut part)).await {

@@ -120,7 +120,7 @@ struct Follower {
     /// Taken once.
     from: Option<LogCursor>,
     place: Place,
-    reading: Option<Reading>,
+    reading: Option<Box<Reading>>,
     queue: VecDeque<LogChunk>,
     /// In a row.
     failures: u32,
@@ -237,10 +237,12 @@ impl Follower {
             ..LogParams::default()
         };
         let connected = self.source.connected().await?;
-        let opened = connected.logs().log_stream(&pod.name, &wanted).await;
+        let pods = connected.logs();
+        // In a box: a follower reads, and hardly ever asks.
+        let opened = pods.log_stream(&pod.name, &wanted).boxed().await;
         match opened {
             Ok(reader) => {
-                self.reading = Some(Reading {
+                self.reading = Some(Box::new(Reading {
                     reader: Box::pin(reader),
                     pod: tag,
                     lines: Lines::new(self.source.has_first_process()),
@@ -254,7 +256,7 @@ impl Follower {
                     is_last: is_over,
                     is_whole: since.is_none(),
                     ends_by: None,
-                });
+                }));
                 Ok(())
             }
             Err(error) => {
@@ -288,7 +290,7 @@ impl Follower {
     }
 
     /// Takes what comes next in a pass.
-    async fn step(&mut self, mut reading: Reading) -> Result<()> {
+    async fn step(&mut self, mut reading: Box<Reading>) -> Result<()> {
         match self.take(&mut reading).await {
             Came::Bytes(bytes) => {
                 self.failures = 0;
@@ -392,7 +394,7 @@ impl Follower {
     }
 
     /// The end of a pass.
-    async fn ended(&mut self, reading: Reading) -> Result<()> {
+    async fn ended(&mut self, reading: Box<Reading>) -> Result<()> {
         if let Seeking::Behind(anchor) = reading.seeking {
             if reading.is_last && self.has_ended_well {
                 // The node has put the log away meanwhile; it was read to its end.

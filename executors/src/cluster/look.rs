@@ -1,8 +1,9 @@
 //! How a run stands in the cluster: looked at anew, or as the board has it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::Result;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,8 +26,12 @@ impl Shared {
             .listen(&self.cluster, self.kind, &self.names, run)
     }
 
-    /// Asks the API server.
-    pub(super) async fn look(&self, run: RunId) -> Result<Seen> {
+    /// Asks the API server. In a box: whoever watches a run hardly ever does.
+    pub(super) fn look(&self, run: RunId) -> BoxFuture<'_, Result<Seen>> {
+        self.asked(run).boxed()
+    }
+
+    async fn asked(&self, run: RunId) -> Result<Seen> {
         let Some(object) = self.object(run).await? else {
             return Ok(Seen::default());
         };
@@ -34,14 +39,10 @@ impl Shared {
         let pods = list::<Pod>(&connected.api(), &self.names.selector_of(run)).await;
         let (pods, _) =
             pods.map_err(|error| failed(connected, "look at the pods of the run", &error))?;
-        let pods: BTreeMap<String, PodSeen> = pods
-            .iter()
-            .filter_map(PodSeen::of)
-            .map(|(_, pod)| (pod.uid.clone(), pod))
-            .collect();
+        let pods = pods.iter().filter_map(PodSeen::of);
         let mut seen = Seen {
             object: Some(object),
-            pods,
+            pods: pods.map(|(_, pod)| pod).collect(),
             gone: None,
         };
         self.board.remind(run, &mut seen);

@@ -29,7 +29,8 @@ pub(super) fn follow(
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     };
-    opened.flatten_stream().boxed()
+    // What opens a log is put away with its own box.
+    opened.boxed().flatten_stream().boxed()
 }
 
 async fn open(
@@ -82,7 +83,7 @@ fn later(
             ear.changed().await;
         }
     };
-    opened.flatten_stream().boxed()
+    opened.boxed().flatten_stream().boxed()
 }
 
 /// How a run stands, for its log.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, State};
 use hybrid_runner_core::{RunId, Status};
@@ -67,6 +67,7 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// A watcher lives as long as its run, and does nothing but wait: what else it may do is in boxes.
     async fn next(&mut self) -> Result<Option<Status>> {
         loop {
             if self.told.as_ref().is_some_and(Status::is_finished) {
@@ -80,19 +81,20 @@ impl Watcher {
                 level = self.shared.level(&seen);
             }
             if let Some(failure) = self.shared.unmarked(&level, &seen) {
-                self.shared.give_up(self.run, &seen, failure).await?;
+                let given_up = self.shared.give_up(self.run, &seen, failure);
+                given_up.boxed().await?;
                 // All who look find the same mark, if it was not too late for it.
                 self.is_to_ask = true;
                 continue;
             }
             if let Level::Over(_) = &level {
-                self.clear(&seen).await;
+                self.clear(&seen).boxed().await;
             }
             if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
-                self.look_after(&seen, pod).await;
+                self.look_after(&seen, pod).boxed().await;
             }
             let mut status = status::of(self.run, &level, &seen);
-            self.explain(&mut status, &seen).await;
+            self.explain(&mut status, &seen).boxed().await;
             if self.is_news(&status) {
                 self.told = Some(status.clone());
                 return Ok(Some(status));

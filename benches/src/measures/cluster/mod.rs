@@ -89,14 +89,16 @@ async fn measure(tools: &Tools, over: Over) -> Result<Vec<Row>> {
 async fn in_place(tools: &Tools, place: &Place) -> Result<Vec<Row>> {
     let kind = place.over.kind();
     let counts = counts(place.over, tools.few);
-    let (bare, ours) = (Bare::new(place), Ours::new(kind, place.section())?);
-    bare.whole(&COMMAND).await?;
+    let ours = Ours::new(kind, place.section())?;
     ours.whole(&COMMAND).await?;
     // First of all: what was once needed for something else would not be counted as new.
     let what = format!("{kind}: memory per live run");
     let (row, live) = ours.live(&what, counts.live).await?;
     let mut rows = vec![row, reattach(&ours, kind, &live[counts.live[0]..]).await?];
     place.clear().await?;
+    // Only now: its watch has buffers of its own in this process.
+    let bare = Bare::new(place);
+    bare.whole(&COMMAND).await?;
     for has_value in [false, true] {
         rows.extend(starts(&bare, &ours, kind, counts.starts, has_value).await?);
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::Result;
-use hybrid_runner_core::masked::masked;
+use hybrid_runner_core::masked::{is_ours, masked};
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 
 use super::board::{Ear, Seen};
@@ -58,10 +58,14 @@ async fn open(
         }
         _ => None,
     };
-    Ok(masked(run, patterns, from, move |from| {
+    let read = move |from| {
         let ear = None;
         logs::follow(Follower { shared, run, ear }, run, from)
-    }))
+    };
+    if patterns.is_none() && !from.as_ref().is_some_and(is_ours) {
+        return Ok(read(from));
+    }
+    Ok(masked(run, patterns, from, read))
 }
 
 /// The log once the object is let go: its Secret is there by then.

@@ -45,6 +45,8 @@ const SEARCH: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(10);
 /// Before a log that broke off is asked for again.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Before one that has ended is, unless it is known by then that its container has: a node looks at its containers once a second.
+const LOOK: Duration = Duration::from_millis(1200);
 /// So often in a row, before whoever reads is told.
 const ATTEMPTS: u32 = 5;
 
@@ -448,7 +450,7 @@ impl Follower {
 
     /// For a moment, or until the run may stand otherwise.
     async fn wait_for_more(&mut self) {
-        let wait = sleep(PAUSE);
+        let wait = sleep(LOOK);
         futures::future::select(wait.boxed(), self.source.changed()).await;
     }
 

@@ -9,7 +9,7 @@
 //! | `config` | the section `[executors.NAME]` |
 //! | `runs` | the executor contract, by the other files |
 //! | `object` | what a module says of its kind of object; what we want to know of one; the marks that we leave on it |
-//! | `access`, `client`, `lean`, `proxy` | keys of a section that say which cluster; the connection; one for each followed log; the way there |
+//! | `access`, `client`, `lean`, `proxy` | keys of a section that say which cluster; the connection; one for each watch and each followed log; the way there |
 //! | `error`, `rights`, `check` | answers of the API server in words of the contract; what we may do there; what the doctor finds |
 //! | `names` | names, labels and annotations of our objects |
 //! | `template`, `pod`, `plan`, `start` | a partial object merged into another; the pod, and the object, that a run becomes; the steps of its start |

@@ -78,6 +78,16 @@ impl Ours {
         Ok(self.executor.start(spec, secrets, &progress).await?)
     }
 
+    /// What it would make of a run.
+    #[cfg(feature = "cluster")]
+    pub(in super::super) async fn preview(
+        &self,
+        spec: &RunSpec,
+        secrets: &Secrets,
+    ) -> Result<Vec<Value>> {
+        Ok(self.executor.preview(spec, secrets).await?)
+    }
+
     /// Waits, reads the log, removes.
     pub(in super::super) async fn end(&self, run: Handle) -> Result<()> {
         self.ended(&run).await?;

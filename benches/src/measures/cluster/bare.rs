@@ -1,19 +1,21 @@
-//! A bare client of the API server: what anybody must ask it for, with one watch for all pods.
+//! A bare client of the API server: what anybody must ask it for, for the same pods, with one watch for all of them.
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, DynamicObject, LogParams, PostParams, WatchEvent, WatchParams};
 use kube::core::ApiResource;
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::place::{IMAGE, Over, Place, WORKLOAD};
+use super::super::beside::Ours;
+use super::place::Place;
+use super::{VALUE, given};
 
 /// What the watch saw of a pod, and when.
 #[derive(Debug, Clone)]
@@ -30,9 +32,10 @@ pub(super) struct PodSeen {
 type Pods = HashMap<String, PodSeen>;
 
 pub(super) struct Bare {
+    /// The executor, to ask what it would make.
+    pattern: Ours,
     client: Client,
     namespace: String,
-    over: Over,
     resource: ApiResource,
     pods: watch::Receiver<Pods>,
     /// Ends with it.
@@ -40,19 +43,19 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn new(place: &Place) -> Self {
+    pub(super) fn new(place: &Place) -> Result<Self> {
         let (sender, pods) = watch::channel(Pods::default());
         let mut watching = JoinSet::new();
         let all = Api::namespaced(place.client.clone(), &place.namespace);
         watching.spawn(see(all, place.over.label(), sender));
-        Self {
+        Ok(Self {
+            pattern: Ours::new(place.over.kind(), place.section())?,
             client: place.client.clone(),
             namespace: place.namespace.clone(),
-            over: place.over,
             resource: place.over.resource(),
             pods,
             _watching: watching,
-        }
+        })
     }
 
     /// The name of a run that is yet to be made.
@@ -60,47 +63,27 @@ impl Bare {
         format!("bare-{}", uuid::Uuid::new_v4().simple())
     }
 
-    /// Makes an object, and before that a Secret for a variable, if it is to have one.
-    pub(super) async fn make(
-        &self,
-        name: &str,
-        command: &[&str],
-        value: Option<&str>,
-    ) -> Result<()> {
-        let mut container = json!({ "name": "main", "image": IMAGE, "command": command });
-        if let Some(value) = value {
-            let secret = json!({ "metadata": { "name": name }, "stringData": { "value": value } });
+    /// Makes an object of the pod that the executor gives a run, and before that a Secret for a variable, if it is to have one.
+    pub(super) async fn make(&self, name: &str, command: &[&str], has_value: bool) -> Result<()> {
+        let (spec, secrets) = given(command, has_value)?;
+        let objects = self.pattern.preview(&spec, &secrets).await?;
+        let [object, secret @ ..] = objects.as_slice() else {
+            bail!("a run without an object");
+        };
+        if let Some(secret) = secret.first() {
+            let keys = secret["data"].as_object().into_iter().flatten();
+            let data: Map<String, Value> =
+                keys.map(|(key, _)| (key.clone(), VALUE.into())).collect();
+            let secret = json!({ "metadata": { "name": name }, "stringData": data });
             let secret: Secret = serde_json::from_value(secret)?;
             let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
             secrets.create(&PostParams::default(), &secret).await?;
-            let source = json!({ "secretKeyRef": { "name": name, "key": "value" } });
-            container["env"] = json!([{ "name": "VALUE", "valueFrom": source }]);
         }
-        let object = json!({
-            "apiVersion": self.resource.api_version,
-            "kind": self.resource.kind,
-            "metadata": { "name": name },
-            "spec": self.spec(&container),
-        });
-        let object: DynamicObject = serde_json::from_value(object)?;
+        let object: DynamicObject = serde_json::from_value(of_nobody(object, name)?)?;
         self.objects()
             .create(&PostParams::default(), &object)
             .await?;
         Ok(())
-    }
-
-    fn spec(&self, container: &Value) -> Value {
-        match self.over {
-            Over::Jobs => json!({
-                "backoffLimit": 0,
-                "template": { "spec": { "restartPolicy": "Never", "containers": [container] } },
-            }),
-            Over::Workflows => json!({
-                "serviceAccountName": WORKLOAD,
-                "entrypoint": "main",
-                "templates": [{ "name": "main", "container": container }],
-            }),
-        }
     }
 
     fn objects(&self) -> Api<DynamicObject> {
@@ -140,9 +123,26 @@ impl Bare {
 
     pub(super) async fn whole(&self, command: &[&str]) -> Result<()> {
         let name = Self::name();
-        self.make(&name, command, None).await?;
+        self.make(&name, command, false).await?;
         self.end(&name, false).await
     }
+}
+
+/// The same object under another name: no runner knows it, and nothing holds it back.
+fn of_nobody(object: &Value, name: &str) -> Result<Value> {
+    let own = object["metadata"]["name"].as_str().context("a name")?;
+    // The pod refers to its Secret by it.
+    let mut object: Value = serde_json::from_str(&object.to_string().replace(own, name))?;
+    object["metadata"] = json!({ "name": name });
+    for path in ["/spec/template", "/spec/templates/0"] {
+        if let Some(template) = object.pointer_mut(path).and_then(Value::as_object_mut) {
+            template.remove("metadata");
+        }
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.remove("suspend");
+    }
+    Ok(object)
 }
 
 /// Keeps up what there is of pods, for ever.

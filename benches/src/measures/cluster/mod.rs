@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | a namespace |
-//! | `bare` | what anybody must ask: make, watch, logs, delete |
+//! | `bare` | what anybody must ask, for the same pods: make, watch, logs, delete |
 //! | `counting` | how often the API server is asked, and what |
 
 mod bare;
@@ -97,7 +97,7 @@ async fn in_place(tools: &Tools, place: &Place) -> Result<Vec<Row>> {
     let mut rows = vec![row, reattach(&ours, kind, &live[counts.live[0]..]).await?];
     place.clear().await?;
     // Only now: its watch has buffers of its own in this process.
-    let bare = Bare::new(place);
+    let bare = Bare::new(place)?;
     bare.whole(&COMMAND).await?;
     for has_value in [false, true] {
         rows.extend(starts(&bare, &ours, kind, counts.starts, has_value).await?);
@@ -119,8 +119,8 @@ async fn in_place(tools: &Tools, place: &Place) -> Result<Vec<Row>> {
 }
 
 /// What a run is given: nothing, or a value for a variable.
-fn given(has_value: bool) -> Result<(RunSpec, Secrets)> {
-    let mut spec = Ours::spec(&COMMAND)?;
+fn given(command: &[&str], has_value: bool) -> Result<(RunSpec, Secrets)> {
+    let mut spec = Ours::spec(command)?;
     let mut secrets = Secrets::none();
     if has_value {
         spec.env
@@ -144,8 +144,7 @@ async fn starts(
         in_step(looked).await;
         let name = Bare::name();
         let before = Instant::now();
-        bare.make(&name, &COMMAND, has_value.then_some(VALUE))
-            .await?;
+        bare.make(&name, &COMMAND, has_value).await?;
         let pod = bare.pod(&name, |pod| pod.running.is_some()).await?;
         let since = |instant: Instant| instant.duration_since(before).as_secs_f64() * 1e3;
         there[0].push(since(pod.there));
@@ -154,7 +153,7 @@ async fn starts(
         bare.end(&name, has_value).await?;
 
         in_step(looked).await;
-        let (spec, secrets) = given(has_value)?;
+        let (spec, secrets) = given(&COMMAND, has_value)?;
         let before = Instant::now();
         let run = ours.start_with(&spec, &secrets).await?;
         ours.running(&run).await?;
@@ -233,7 +232,7 @@ async fn requests(tools: &Tools, place: &Place, runs: usize) -> Result<Vec<Row>>
 }
 
 async fn counted(ours: &Ours, has_value: bool, has_limit: bool, reads: bool) -> Result<()> {
-    let (mut spec, secrets) = given(has_value)?;
+    let (mut spec, secrets) = given(&COMMAND, has_value)?;
     if has_limit {
         spec.limits.timeout = "10m".parse()?;
     }

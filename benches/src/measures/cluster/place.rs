@@ -12,9 +12,9 @@ use tokio::time::{Duration, sleep};
 
 /// An administrator's kubeconfig; `scripts/bench` starts a cluster.
 const KUBECONFIG: &str = "HYBRID_RUNNER_TEST_KUBECONFIG";
-pub(super) const IMAGE: &str = "hybrid-runner-test/busybox:1";
+const IMAGE: &str = "hybrid-runner-test/busybox:1";
 /// The account of Argo's pods in what we tell people to give.
-pub(super) const WORKLOAD: &str = "hybrid-runner-workload";
+const WORKLOAD: &str = "hybrid-runner-workload";
 
 /// What runs are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

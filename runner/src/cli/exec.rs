@@ -98,7 +98,8 @@ pub(crate) fn local_unless_configured(config: &mut Config) {
             config.runner.resolve = crate::config::Resolve::Runner;
         }
     }
-    if config.secrets.is_empty() {
+    // A workload that reads its secrets itself reads none of these.
+    if config.secrets.is_empty() && config.runner.resolve == crate::config::Resolve::Runner {
         let env: SectionName = "env".parse().expect("a section name");
         config.secrets.insert(env.clone(), Section::of_kind("env"));
         config.runner.secrets = Some(env);

@@ -172,19 +172,25 @@ const EXECUTOR_TYPES: &[(&str, &str)] = &[
 
 /// Reads `[K:V, K:V]`, with or without the brackets.
 ///
-/// A value may contain `:`, and `,` too as long as what follows it does not look like `NAME:`. No
-/// error holds a value.
+/// A value may contain `:`, and `,` too as long as what follows it does not look like `NAME:`, where a name with a `-` or `.` has a
+/// blank before it. No error holds a value.
 pub(crate) fn extra_envs(text: &str) -> Result<Vec<(String, SecretString)>> {
-    let inside = text.trim();
-    let inside = inside.strip_prefix('[').unwrap_or(inside);
-    let inside = inside.strip_suffix(']').unwrap_or(inside);
+    let text = text.trim();
+    let inside = match text.strip_prefix('[') {
+        Some(inside) => inside.strip_suffix(']').ok_or_else(|| {
+            Error::invalid(
+                "the closing `]` is missing; the whole is written `[NAME:VALUE, NAME:VALUE]`",
+            )
+        })?,
+        None => text.strip_suffix(']').unwrap_or(text),
+    };
     let mut pairs: Vec<(String, String)> = Vec::new();
     for (at, piece) in inside.split(',').enumerate() {
         let named = piece
             .split_once(':')
             .map(|(name, value)| (name.trim(), value));
         match (named, pairs.last_mut()) {
-            (Some((name, value)), _) if is_name(name) => {
+            (Some((name, value)), _) if is_name(name, at == 0 || piece.starts_with(' ')) => {
                 pairs.push((name.to_owned(), value.trim().to_owned()));
             }
             (_, Some((_, value))) => {
@@ -206,10 +212,14 @@ pub(crate) fn extra_envs(text: &str) -> Result<Vec<(String, SecretString)>> {
         .collect())
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether this names a variable: one of a shell, or where it stands apart one that Kubernetes takes, too.
+fn is_name(text: &str, stands_apart: bool) -> bool {
+    let more = if stands_apart { "_-." } else { "_" };
     !text.is_empty()
-        && !text.starts_with(|c: char| c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
 }
 
 #[cfg(test)]
@@ -236,6 +246,8 @@ mod tests {
             ("[ARN:arn:aws:x,B:]", &[("ARN", "arn:aws:x"), ("B", "")]),
             ("[HOSTS:a,b, C:d]", &[("HOSTS", "a,b"), ("C", "d")]),
             ("A:1,B:2", &[("A", "1"), ("B", "2")]),
+            ("[A:1, my-key:x.y]", &[("A", "1"), ("my-key", "x.y")]),
+            ("[A:h-1:9092,h-2:9092]", &[("A", "h-1:9092,h-2:9092")]),
         ] {
             let expected: Vec<_> = expected
                 .iter()
@@ -247,6 +259,7 @@ mod tests {
 
     #[test]
     fn a_wrong_entry_is_named_by_its_place_and_never_shown() {
+        assert!(extra_envs("[A:1, B:2").is_err());
         let error = extra_envs("[hunter2]").unwrap_err();
         assert!(error.message().contains("entry 1"), "{error}");
         assert!(!error.message().contains("hunter2"), "{error}");

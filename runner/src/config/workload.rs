@@ -41,11 +41,24 @@ pub(super) fn settings(
         }
     }
     if let Some((name, resources)) = automation.filter(|_| is_cluster(kind)) {
-        let main = json!({ "name": MAIN, "resources": resources });
-        let types = json!({ AUTOMATION: { "containers": [main] } });
+        let said = settings.iter().rev();
+        let mut said =
+            said.filter_map(|(_, setting)| setting["types"][AUTOMATION]["containers"].as_array());
+        let containers = with_resources(said.next().cloned().unwrap_or_default(), resources);
+        let types = json!({ AUTOMATION: { "containers": containers } });
         settings.push((name, json!({ "types": types })));
     }
     Ok(settings)
+}
+
+/// These containers, that of the work with these resources; where it says some itself, they are its own.
+fn with_resources(mut containers: Vec<Value>, resources: Value) -> Vec<Value> {
+    match containers.iter_mut().find(|one| one["name"] == MAIN) {
+        Some(main) if main["resources"].is_null() => main["resources"] = resources,
+        Some(_) => {}
+        None => containers.push(json!({ "name": MAIN, "resources": resources })),
+    }
+    containers
 }
 
 fn is_cluster(kind: &str) -> bool {
@@ -282,6 +295,21 @@ mod tests {
             error.contains(of_spec) && error.contains("/no/such"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn resources_of_automations_leave_what_else_is_said_of_their_container() {
+        let more =
+            r#"{"automation": {"containers": [{"name": "main", "env": []}, {"name": "side"}]}}"#;
+        let variables = [
+            ("ARGO_PIPELINE_TYPE_CONFIGS", more),
+            ("INGESTION_AUTOMATION_WORKFLOW_CPU_LIMIT", "500m"),
+        ];
+        let settings = of("argo", &variables).unwrap();
+        let containers = &settings.last().unwrap()["types"]["automation"]["containers"];
+        let main =
+            json!({ "name": "main", "env": [], "resources": { "limits": { "cpu": "500m" } } });
+        assert_eq!(*containers, json!([main, { "name": "side" }]));
     }
 
     #[test]

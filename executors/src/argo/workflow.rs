@@ -47,11 +47,7 @@ impl Kind for Workflow {
     }
 
     fn spec(&self, shell: &Shell<'_>) -> Value {
-        let ttl = seconds(shell.settings.ttl);
         let mut spec = json!({
-            "ttlStrategy": { "secondsAfterCompletion": ttl },
-            // The controller's own setting might take the pod, and its log, at once.
-            "podGC": { "strategy": "OnWorkflowCompletion", "deleteDelayDuration": format!("{ttl}s") },
             "archiveLogs": false,
             "templates": [{ "name": MAIN, "container": { "image": patch::image(shell.pod) } }],
         });
@@ -73,17 +69,22 @@ impl Kind for Workflow {
 
     fn keep(&self, shell: &Shell<'_>) -> Value {
         let text = patch::text(&patch::completed(shell.pod));
+        let ttl = seconds(shell.settings.ttl);
         let mut kept = json!({
             "spec": {
                 "entrypoint": MAIN,
                 "suspend": null,
                 "shutdown": null,
                 "workflowTemplateRef": null,
+                // Attempts are ours to make.
+                "retryStrategy": null,
+                // How it ended must be known for so long. The controller's own setting might take the pod, and its log, at once.
+                "ttlStrategy": { "secondsAfterCompletion": ttl, "secondsAfterFailure": null, "secondsAfterSuccess": null },
+                "podGC": { "strategy": "OnWorkflowCompletion", "deleteDelayDuration": format!("{ttl}s") },
                 "templates": [{
                     "name": MAIN,
                     "metadata": { "labels": shell.labels },
                     "podSpecPatch": text,
-                    // Attempts are ours to make.
                     "retryStrategy": null,
                 }],
             },
@@ -112,8 +113,17 @@ impl Kind for Workflow {
     }
 
     fn go(&self, settings: &Settings) -> Value {
+        let of_template = settings
+            .template
+            .pointer("/metadata/labels")
+            .map(|labels| &labels[INSTANCE]);
+        let instance = settings
+            .labels
+            .get(INSTANCE)
+            .map(|id| json!(id))
+            .or(of_template.cloned());
         json!({
-            "metadata": { "labels": { INSTANCE: settings.labels.get(INSTANCE) } },
+            "metadata": { "labels": { INSTANCE: instance } },
             "spec": { "suspend": null },
         })
     }

@@ -4,6 +4,9 @@ use hybrid_runner_core::run::{Failure, FailureClass, Outcome};
 
 use super::seen::{Container, Over, Phase, PodSeen};
 
+/// The node's word for a pod whose deadline is over.
+const DEADLINE: &str = "DeadlineExceeded";
+
 /// Why a pod has not begun.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Delay {
@@ -15,9 +18,9 @@ pub(crate) enum Delay {
 
 /// What a pod that has not begun waits for.
 pub(crate) fn delay(pod: &PodSeen) -> Delay {
-    if let Some(Container::Over(over)) = &pod.before {
+    if let Some((name, Container::Over(over))) = &pod.before {
         let message = format!(
-            "a container that comes before the work ended with exit code {}",
+            "the container `{name}`, which comes before the work, ended with exit code {}; `kubectl logs` has what it said, as long as the pod is there",
             over.exit_code
         );
         return Delay::Hopeless(said(
@@ -25,7 +28,8 @@ pub(crate) fn delay(pod: &PodSeen) -> Delay {
             over.message.as_deref(),
         ));
     }
-    let waiting = [pod.before.as_ref(), Some(&pod.main)];
+    let before = pod.before.as_ref().map(|(_, container)| container);
+    let waiting = [before, Some(&pod.main)];
     let waiting = waiting
         .into_iter()
         .flatten()
@@ -143,6 +147,19 @@ pub(crate) fn outcome(pod: &PodSeen, stopped: bool) -> Outcome {
     }
 }
 
+/// How the work ended by itself, where its node put the pod away for its deadline only after that. Times are in whole seconds: what
+/// ended within that very second may have been told to.
+pub(crate) fn in_time(pod: &PodSeen) -> Option<Outcome> {
+    let Container::Over(over) = &pod.main else {
+        return None;
+    };
+    if pod.reason.as_deref() != Some(DEADLINE) || over.never_began() {
+        return None;
+    }
+    let limit = pod.accepted?.as_second() + pod.deadline?;
+    (over.finished?.as_second() < limit).then(|| ended(over))
+}
+
 fn killed_or_stopped(stopped: bool) -> Outcome {
     if stopped {
         return Outcome::Stopped { by: None };
@@ -167,12 +184,12 @@ fn put_away(pod: &PodSeen, reason: &str, stopped: bool) -> Outcome {
     };
     match reason {
         // By way of the deadline a pod is stopped, too.
-        "DeadlineExceeded" if stopped => Outcome::Stopped { by: None },
-        "DeadlineExceeded" if pod.has_begun() => failed(
+        DEADLINE if stopped => Outcome::Stopped { by: None },
+        DEADLINE if pod.has_begun() => failed(
             FailureClass::Timeout,
             "the command ran longer than `timeout` and was ended",
         ),
-        "DeadlineExceeded" => failed(
+        DEADLINE => failed(
             FailureClass::Pending,
             "the pod did not begin the work within its deadline",
         ),

@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) pods: Vec<PodSeen>,
     /// The last that was seen of a pod whose work had begun, and which the cluster does not have any more.
     pub(crate) gone: Option<Box<PodSeen>>,
+    /// Whether there was a pod that the cluster does not have any more, whose work had not begun.
+    pub(crate) had_vain: bool,
 }
 
 impl Seen {
@@ -82,10 +84,12 @@ impl Seen {
     /// Takes a pod away. Of several that had begun the first counts.
     fn bury(&mut self, uid: &str) {
         let at = self.pods.iter().position(|pod| pod.uid == uid);
-        let pod = at.map(|at| self.pods.remove(at));
-        // One that never began ends in words of no meaning.
-        let pod = pod.filter(|pod| pod.began().is_some());
-        if let (None, Some(mut pod)) = (&self.gone, pod) {
+        let Some(at) = at else { return };
+        let mut pod = self.pods.remove(at);
+        if pod.began().is_none() {
+            // It ends in words of no meaning.
+            self.had_vain = true;
+        } else if self.gone.is_none() {
             pod.is_gone();
             self.gone = Some(Box::new(pod));
         }
@@ -194,6 +198,7 @@ impl Board {
             return;
         };
         seen.gone.clone_from(&known.gone);
+        seen.had_vain = known.had_vain;
         for pod in &mut seen.pods {
             if let Some(before) = known.pods.iter().find(|before| before.uid == pod.uid) {
                 pod.remember(before);

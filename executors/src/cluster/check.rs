@@ -3,7 +3,8 @@
 use hybrid_runner_core::Finding;
 use hybrid_runner_core::error::{Error, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
 use kube::api::ListParams;
 
 use super::board::list;
@@ -47,6 +48,8 @@ impl Shared {
             Ok(finding) => finding,
             Err(error) => return vec![Finding::of_error(&error)],
         }];
+        findings.extend(no_namespace(connected).await);
+        findings.extend(self.settings.unread().map(Finding::warning));
         if let Some(bringer) = self.kind.bringer() {
             match self.brought(connected, bringer).await {
                 Ok(found) => findings.extend(found),
@@ -154,6 +157,19 @@ impl Shared {
         let wanted = [self.kind.needed(), NEEDED].concat();
         missing(connected, &wanted).await
     }
+}
+
+/// A list of a namespace that is not there is empty, and everybody may make one.
+async fn no_namespace(connected: &Connected) -> Option<Finding> {
+    let all: Api<Namespace> = Api::all(connected.client().clone());
+    // Who may not look at namespaces has a Role in this one, so that it is there.
+    let found = all.get_opt(&connected.namespace).await.ok()?;
+    found.is_none().then(|| {
+        Finding::failed(format!(
+            "there is no namespace `{}`: create it, or correct `namespace`",
+            connected.namespace
+        ))
+    })
 }
 
 async fn version(connected: &Connected) -> Result<Finding> {

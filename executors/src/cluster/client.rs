@@ -118,10 +118,15 @@ impl Cluster {
     }
 
     async fn connect(&self) -> Result<Connected> {
-        let (mut config, identity) = self.load().await?;
+        let Loaded {
+            mut config,
+            identity,
+            proxy,
+        } = self.load().await?;
         let server = config.cluster_url.to_string();
         // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
-        config.proxy_url = proxy::to(&config.cluster_url, self.access.proxy.as_deref())?;
+        let proxy = self.access.proxy.clone().or(proxy);
+        config.proxy_url = proxy::to(&config.cluster_url, proxy.as_deref())?;
         config.connect_timeout = Some(CONNECT);
         config.reset_reader_on_write = true;
         config.default_retry = false;
@@ -151,7 +156,7 @@ impl Cluster {
     }
 
     /// The kubeconfig of the section, else what the platform has.
-    async fn load(&self) -> Result<(Config, String)> {
+    async fn load(&self) -> Result<Loaded> {
         let access = &self.access;
         let options = KubeConfigOptions {
             context: access.context.clone(),
@@ -165,16 +170,24 @@ impl Cluster {
                 Error::invalid(message).with_source(error)
             };
             let file = Kubeconfig::read_from(path).map_err(wrong)?;
+            let proxy = proxy_of(&file, access.context.as_deref());
             let config = Config::from_custom_kubeconfig(file, &options).await;
-            let identity = format!("the user of `{}`{named}", path.display());
-            return Ok((config.map_err(wrong)?, identity));
+            return Ok(Loaded {
+                config: config.map_err(wrong)?,
+                identity: format!("the user of `{}`{named}", path.display()),
+                proxy,
+            });
         }
         if access.context.is_some() {
             let config = Config::from_kubeconfig(&options).await;
             let config = config.map_err(|error| {
                 Error::invalid("the kubeconfig cannot be used").with_source(error)
             })?;
-            return Ok((config, format!("the user of the kubeconfig{named}")));
+            return Ok(Loaded {
+                config,
+                identity: format!("the user of the kubeconfig{named}"),
+                proxy: usual_proxy(access.context.as_deref()),
+            });
         }
         let mut config = Config::infer().await.map_err(|error| {
             Error::invalid(
@@ -194,9 +207,38 @@ impl Cluster {
                 token: Some(token.into()),
                 ..AuthInfo::default()
             };
-            return Ok((config, format!("the account of the token in `{name}`")));
+            return Ok(Loaded {
+                config,
+                identity: format!("the account of the token in `{name}`"),
+                proxy: None,
+            });
         }
-        let identity = "the user of the kubeconfig, or this pod's account".to_owned();
-        Ok((config, identity))
+        Ok(Loaded {
+            config,
+            identity: "the user of the kubeconfig, or this pod's account".to_owned(),
+            proxy: usual_proxy(None),
+        })
     }
+}
+
+/// What is known of a cluster before it is asked.
+struct Loaded {
+    config: Config,
+    /// Who we are to it, as it was configured, for messages.
+    identity: String,
+    /// The `proxy-url` of the kubeconfig.
+    proxy: Option<String>,
+}
+
+/// The same of the kubeconfig that is read where the section names none.
+fn usual_proxy(context: Option<&str>) -> Option<String> {
+    proxy_of(&Kubeconfig::read().ok()?, context)
+}
+
+fn proxy_of(file: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let context = context.or(file.current_context.as_deref())?;
+    let context = file.contexts.iter().find(|one| one.name == context)?;
+    let cluster = &context.context.as_ref()?.cluster;
+    let cluster = file.clusters.iter().find(|one| one.name == *cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone()
 }

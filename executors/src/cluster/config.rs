@@ -8,6 +8,7 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::Resources;
 use hybrid_runner_core::unit::Period;
+use k8s_openapi::api::core::v1::PodSpec;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 use super::access::Access;
 use super::names::PREFIX;
 use super::pod::PodSettings;
+use super::template;
 use crate::settings;
 
 /// The settings of an executor over a cluster, as they are written. All have defaults.
@@ -202,6 +204,21 @@ impl Settings {
                 ignore_pids: config.ignore.contains(&Ignorable::Pids),
                 ignore_stall: config.ignore.contains(&Ignorable::StallTimeout),
             },
+        })
+    }
+}
+
+impl Settings {
+    /// What of `pod` and `types` is none of a pod's: the API server says nothing of it in a Workflow.
+    pub(super) fn unread(&self) -> impl Iterator<Item = String> {
+        let types = self.types.iter();
+        let types = types.map(|(name, pod)| (format!("types.{name}"), pod));
+        let all = std::iter::once(("pod".to_owned(), &self.pod_template)).chain(types);
+        all.filter_map(|(key, pod)| {
+            let path = template::unread::<PodSpec>(pod)?;
+            Some(format!(
+                "`{key}.{path}` is nothing that a pod has, as far as is known: nodes will not read it"
+            ))
         })
     }
 }

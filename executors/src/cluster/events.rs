@@ -33,7 +33,9 @@ pub(crate) async fn last(connected: &Connected, uid: &str, wanted: Wanted) -> Op
         let last = event.last_timestamp.as_ref().map(|time| time.0);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0))
     };
-    let last = events.into_iter().max_by_key(time)?;
+    // A setting of the node, said of each pod: the reason of nothing.
+    let telling = |event: &Event| event.reason.as_deref() != Some("MissingClusterDNS");
+    let last = events.into_iter().filter(telling).max_by_key(time)?;
     let reason = last.reason.unwrap_or_default();
     let message = lines_of(&last.message.unwrap_or_default());
     Some(format!("{reason}: {message}"))

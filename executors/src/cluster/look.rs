@@ -43,7 +43,7 @@ impl Shared {
         let mut seen = Seen {
             object: Some(object),
             pods: pods.map(|(_, pod)| pod).collect(),
-            gone: None,
+            ..Seen::default()
         };
         self.board.remind(run, &mut seen);
         Ok(seen)

@@ -27,6 +27,8 @@ pub(super) const FAILED: &str = "hybrid-runner.io/failed";
 pub(super) const BEGUN: &str = "hybrid-runner.io/begun";
 /// Annotation: there is a Secret, without which the object must not be let go.
 pub(super) const SECRET: &str = "hybrid-runner.io/secret";
+/// Annotation: the object was let go, be it when it was made. One that is held back all the same was held back by somebody else.
+pub(super) const GOES: &str = "hybrid-runner.io/goes";
 /// Annotation: the time limit in milliseconds, counted from the beginning of the work.
 pub(super) const TIMEOUT: &str = "hybrid-runner.io/timeout-ms";
 
@@ -198,6 +200,10 @@ impl Resource for Object {
 
 /// What we want to know of an object: little, as it is kept for each live run.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "marks that are independent of each other"
+)]
 pub(crate) struct ObjectSeen {
     pub(super) uid: String,
     pub(super) version: String,
@@ -209,6 +215,8 @@ pub(crate) struct ObjectSeen {
     /// Whether it failed after its work had begun.
     pub(super) had_begun: bool,
     pub(super) has_secret: bool,
+    /// Whether it was ever let go.
+    pub(super) was_let_go: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) standing: Standing,
 }
@@ -246,6 +254,7 @@ impl ObjectSeen {
         let metadata = &object.metadata;
         let annotation = |name| metadata.annotations.as_ref()?.get(name);
         let timeout = annotation(TIMEOUT).and_then(|text| text.parse().ok());
+        let standing = kind.standing(object);
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
@@ -255,8 +264,9 @@ impl ObjectSeen {
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             had_begun: annotation(BEGUN).is_some(),
             has_secret: annotation(SECRET).is_some(),
+            was_let_go: annotation(GOES).is_some() || !standing.is_suspended,
             timeout: timeout.map(Duration::from_millis),
-            standing: kind.standing(object),
+            standing,
         }
     }
 
@@ -268,7 +278,7 @@ impl ObjectSeen {
 
     /// Whether its run has a log that is masked by its Secret: not before it is let go, and not if it never was.
     pub(super) fn is_to_be_masked(&self) -> bool {
-        self.has_secret && !self.standing.is_suspended
+        self.has_secret && self.was_let_go
     }
 
     /// Whether it ended, if it did, without ever having had a pod whose work began.
@@ -277,12 +287,17 @@ impl ObjectSeen {
         match (&self.failed, &standing.end) {
             (Some(_), _) => !self.had_begun,
             (None, Some(end)) => end.never_began,
-            (None, None) => standing.is_held,
+            (None, None) => standing.is_held && !self.is_taken_back(),
         }
     }
 
     /// Whether it may still be let go.
     pub(super) fn may_go(&self) -> bool {
-        self.standing.is_suspended && !self.is_stopped && self.failed.is_none()
+        !self.was_let_go && !self.is_stopped && self.failed.is_none()
+    }
+
+    /// Whether somebody else holds it back although it was let go.
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.standing.is_suspended && self.was_let_go && !self.is_stopped && self.failed.is_none()
     }
 }

@@ -139,7 +139,8 @@ fn stand(shared: &Shared, seen: &Seen) -> Stand {
         },
         (Level::Over(_), Some(_)) => Stand::Empty,
         (Level::Over(outcome), None) => {
-            let never_began = seen.object.as_ref().is_some_and(ObjectSeen::never_began);
+            let never_began =
+                seen.had_vain || seen.object.as_ref().is_some_and(ObjectSeen::never_began);
             tracing::trace!(%outcome, never_began, "no pod to read from");
             if never_began {
                 Stand::Empty

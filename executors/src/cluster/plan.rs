@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::delivery::Delivery;
 use super::names::WORKFLOW;
-use super::object::{SECRET, STOPPED, Shell, TIMEOUT};
+use super::object::{GOES, SECRET, STOPPED, Shell, TIMEOUT};
 use super::pod;
 use super::runs::Shared;
 use super::template::merge;
@@ -44,6 +44,8 @@ impl Plan {
         }
         if delivery.is_some() {
             annotations.insert(SECRET.to_owned(), name.clone().into());
+        } else {
+            annotations.insert(GOES.to_owned(), "true".into());
         }
         let shell = Shell {
             settings,

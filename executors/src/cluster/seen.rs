@@ -34,8 +34,8 @@ pub(crate) struct PodSeen {
     /// How many seconds its processes have after they were asked to end.
     pub(crate) grace: i64,
     pub(crate) main: Container,
-    /// Of a container that must be done before the work begins: what is wrong with it.
-    pub(crate) before: Option<Container>,
+    /// A container that must be done before the work begins, by its name, and what is wrong with it.
+    pub(crate) before: Option<(String, Container)>,
 }
 
 /// Where a pod stands.
@@ -84,6 +84,12 @@ impl PodSeen {
         let statuses = status.container_statuses.unwrap_or_default();
         let main = statuses.iter().find(|status| status.name == MAIN);
         let before = status.init_container_statuses.unwrap_or_default();
+        let declared = spec.and_then(|spec| spec.init_containers.as_deref());
+        // One that runs beside the work is begun again when it ends.
+        let is_beside = |name: &str| {
+            let mut all = declared.into_iter().flatten();
+            all.any(|one| one.name == name && one.restart_policy.as_deref() == Some("Always"))
+        };
         let conditions = status.conditions.unwrap_or_default();
         let condition = |kind: &str, is: &str| {
             let found = conditions
@@ -116,7 +122,11 @@ impl PodSeen {
                 .and_then(|spec| spec.termination_grace_period_seconds)
                 .unwrap_or(30),
             main: main.map_or(Container::Unknown, Container::of),
-            before: before.iter().map(Container::of).find(Container::is_wrong),
+            before: before.iter().find_map(|status| {
+                let container = Container::of(status);
+                let is_passing = matches!(container, Container::Over(_)) && is_beside(&status.name);
+                (container.is_wrong() && !is_passing).then(|| (status.name.clone(), container))
+            }),
         };
         Some((run, seen))
     }

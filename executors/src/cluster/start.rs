@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::delivery::Delivery;
 use super::error::{failed, is_status};
-use super::object::{Object, ObjectSeen};
+use super::object::{GOES, Object, ObjectSeen};
 use super::plan::Plan;
 use super::runs::Shared;
 
@@ -65,7 +65,7 @@ pub(super) async fn start(
         };
         fault::step("cluster.start.made");
         starting.refuse_stopped(&object)?;
-        if !object.standing.is_suspended {
+        if object.was_let_go {
             return Ok(starting.begun(progress));
         }
         if let Some(delivery) = &plan.delivery
@@ -113,7 +113,7 @@ impl Starting<'_> {
             return Err(error);
         };
         self.refuse_stopped(&object)?;
-        if object.standing.is_suspended {
+        if !object.was_let_go {
             return Err(error);
         }
         Ok(self.begun(progress))
@@ -148,14 +148,15 @@ impl Starting<'_> {
         let known = known.and_then(|seen| seen.object);
         known
             .filter(|known| known.uid == made.uid)
-            .filter(|known| !known.is_stopped && known.standing.is_suspended)
+            .filter(ObjectSeen::may_go)
             .unwrap_or(made)
     }
 
     /// Lets the object go; `false` if it has changed since it was seen.
     async fn let_go(&self, object: &ObjectSeen) -> Result<bool> {
         let shared = self.shared;
-        let patch = shared.kind.go(&shared.settings);
+        let mut patch = shared.kind.go(&shared.settings);
+        patch["metadata"]["annotations"][GOES] = "true".into();
         shared.change(self.spec.run, object, "let go", patch).await
     }
 }
@@ -164,9 +165,13 @@ impl Starting<'_> {
 pub(super) async fn create(shared: &Shared, object: &Value) -> Result<Option<ObjectSeen>> {
     let connected = shared.cluster.connected().await?;
     let path = Object::url_path(&shared.kind, Some(&connected.namespace));
-    let request = Request::new(path)
+    let unasked = || Error::internal("the object of the run cannot be asked for");
+    let mut request = Request::new(path)
         .create(&PostParams::default(), object.to_string().into_bytes())
-        .map_err(|_| Error::internal("the object of the run cannot be asked for"))?;
+        .map_err(|_| unasked())?;
+    // What a template misspells is refused by its name, instead of passed over.
+    let strict = format!("{}&fieldValidation=Strict", request.uri());
+    *request.uri_mut() = strict.parse().map_err(|_| unasked())?;
     match connected.client().request::<Object>(request).await {
         Ok(object) => Ok(Some(ObjectSeen::read(shared.kind, &object))),
         Err(error) if is_status(&error, 409) => Ok(None),

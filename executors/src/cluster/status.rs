@@ -48,6 +48,9 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     if object.standing.is_held && object.is_stopped {
         return Level::Over(Outcome::Stopped { by: None });
     }
+    if object.is_taken_back() && kind.puts_away() {
+        return Level::Over(Outcome::Failed(taken_back()));
+    }
     Level::Starting(object.standing.waits.clone())
 }
 
@@ -73,8 +76,20 @@ fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
     }
 }
 
+/// The cluster deletes the pod of what is held back, and makes another if it is let go again.
+fn taken_back() -> Failure {
+    let what = "somebody else suspended the run, so that the cluster put its pod away";
+    Failure::new(FailureClass::Killed, what)
+}
+
 /// How a pod ended. What somebody told the cluster to end does not say so itself.
 fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
+    // A stop sets the deadline to a moment in the past.
+    if !object.is_stopped
+        && let Some(outcome) = blame::in_time(pod)
+    {
+        return outcome;
+    }
     let outcome = blame::outcome(pod, object.is_stopped);
     if !object.standing.is_shut {
         return outcome;

@@ -1,27 +1,41 @@
 //! A partial object of the section, merged into the object that we make.
 //!
 //! As a JSON merge patch (RFC 7386): members are merged, `null` removes, anything else replaces. But lists of things that have
-//! a `name` (containers, volumes, variables) are merged by it, so that a template can add one without repeating ours.
+//! a `name` (containers, volumes) are merged by it, so that a template can add one without repeating ours; mounts by their path, since
+//! one volume may have several. A variable is replaced as a whole, be it a text or a reference.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Merges the template into the object.
 pub(crate) fn merge(object: &mut Value, template: &Value) {
+    merge_member("", object, template);
+}
+
+fn merge_member(member: &str, object: &mut Value, template: &Value) {
+    let key = match member {
+        "volumeMounts" => "mountPath",
+        "volumeDevices" => "devicePath",
+        _ => "name",
+    };
     match (object, template) {
         (Value::Object(into), Value::Object(members)) => {
             for (name, member) in members {
                 if member.is_null() {
                     into.remove(name);
                 } else {
-                    merge(into.entry(name.clone()).or_insert(Value::Null), member);
+                    let into = into.entry(name.clone()).or_insert(Value::Null);
+                    merge_member(name, into, member);
                 }
             }
         }
-        (Value::Array(into), Value::Array(items)) if are_named(into) && are_named(items) => {
+        (Value::Array(into), Value::Array(items)) if have(key, into) && have(key, items) => {
             for item in items {
-                let same = into.iter_mut().find(|have| have["name"] == item["name"]);
+                let same = into.iter_mut().find(|have| have[key] == item[key]);
                 match same {
-                    Some(have) => merge(have, item),
+                    Some(have) if member == "env" => *have = without_nulls(item),
+                    Some(have) => merge_member("", have, item),
                     None => into.push(without_nulls(item)),
                 }
             }
@@ -30,8 +44,37 @@ pub(crate) fn merge(object: &mut Value, template: &Value) {
     }
 }
 
-fn are_named(items: &[Value]) -> bool {
-    items.iter().all(|item| item["name"].is_string())
+/// The first member of a template that an object of this type does not have, if it can be read as one at all.
+pub(crate) fn unread<T: DeserializeOwned + Serialize>(template: &Value) -> Option<String> {
+    let template = without_nulls(template);
+    let read: T = serde_json::from_value(template.clone()).ok()?;
+    lost(&template, &serde_json::to_value(read).ok()?)
+}
+
+fn lost(written: &Value, read: &Value) -> Option<String> {
+    let below = |step: &str, written: &Value, read: &Value| {
+        let path = lost(written, read)?;
+        Some(format!("{step}.{path}"))
+    };
+    match (written, read) {
+        (Value::Object(written), Value::Object(read)) => {
+            written
+                .iter()
+                .find_map(|(name, written)| match read.get(name) {
+                    Some(read) => below(name, written, read),
+                    None => Some(name.clone()),
+                })
+        }
+        (Value::Array(written), Value::Array(read)) => {
+            let mut both = written.iter().zip(read).enumerate();
+            both.find_map(|(at, (written, read))| below(&at.to_string(), written, read))
+        }
+        _ => None,
+    }
+}
+
+fn have(key: &str, items: &[Value]) -> bool {
+    items.iter().all(|item| item[key].is_string())
 }
 
 /// There is nothing that a `null` could remove.
@@ -74,6 +117,46 @@ mod tests {
                 }
             })
         );
+    }
+
+    #[test]
+    fn mounts_of_one_volume_and_variables_of_another_kind_stay_apart() {
+        let mut object = json!({
+            "env": [{ "name": "A", "valueFrom": { "secretKeyRef": {} } }, { "name": "B", "value": "b" }],
+            "volumeMounts": [{ "name": "v", "mountPath": "/a", "subPath": "a" }],
+        });
+        let template = json!({
+            "env": [{ "name": "A", "value": "a" }],
+            "volumeMounts": [{ "name": "v", "mountPath": "/b" }, { "name": "w", "mountPath": "/a" }],
+        });
+        merge(&mut object, &template);
+        let expected = json!({
+            "env": [{ "name": "A", "value": "a" }, { "name": "B", "value": "b" }],
+            "volumeMounts": [{ "name": "w", "mountPath": "/a", "subPath": "a" }, { "name": "v", "mountPath": "/b" }],
+        });
+        assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn a_misspelt_member_is_found() {
+        use k8s_openapi::api::core::v1::PodSpec;
+
+        let good = json!({
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{ "name": "main", "env": null, "resources": { "limits": { "example.com/gpu": "1" } } }],
+            "nodeSelector": { "pool": "batch" },
+            "volumes": [{ "name": "a", "emptyDir": {} }],
+        });
+        assert_eq!(unread::<PodSpec>(&good), None);
+        for (wrong, path) in [
+            (json!({ "tolerationz": [] }), "tolerationz"),
+            (
+                json!({ "containers": [{ "name": "main", "comand": ["x"] }] }),
+                "containers.0.comand",
+            ),
+        ] {
+            assert_eq!(unread::<PodSpec>(&wrong).as_deref(), Some(path));
+        }
     }
 
     #[test]

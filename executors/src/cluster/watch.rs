@@ -21,7 +21,7 @@ use super::events::{self, Wanted};
 use super::object::{BEGUN, FAILED, ObjectSeen};
 use super::pod::seconds;
 use super::runs::Shared;
-use super::seen::{Container, PodSeen};
+use super::seen::PodSeen;
 use super::status::{self, Level};
 use super::stop::delete;
 use super::template::merge;
@@ -248,9 +248,10 @@ impl Shared {
     /// Why a run failed whose object has to be told so.
     fn unmarked<'a>(&self, level: &'a Level, seen: &Seen) -> Option<&'a Failure> {
         let is_marked = |object: &ObjectSeen| object.failed.is_some();
-        let may_come_back = self.kind.makes_others()
-            && seen.gone.is_some()
-            && !seen.object.as_ref().is_some_and(is_marked);
+        let is_taken_back = |object: &ObjectSeen| object.is_taken_back() && self.kind.puts_away();
+        let object = seen.object.as_ref();
+        let may_come_back = object.is_some_and(is_taken_back)
+            || (self.kind.makes_others() && seen.gone.is_some() && !object.is_some_and(is_marked));
         match level {
             Level::Hopeless(failure) => Some(failure),
             Level::Over(Outcome::Failed(failure)) if may_come_back => Some(failure),
@@ -266,7 +267,8 @@ impl Shared {
         let failure = self.with_events(failure, seen).await;
         let words = serde_json::to_string(&failure).unwrap_or_default();
         let mut patch = json!({ "metadata": { "annotations": { FAILED: words } } });
-        if seen.gone.is_some() {
+        // It may have begun before it was taken back.
+        if seen.gone.is_some() || object.is_taken_back() {
             patch["metadata"]["annotations"][BEGUN] = "true".into();
         }
         merge(&mut patch, &self.kind.hold());
@@ -312,12 +314,13 @@ impl Shared {
         let (Some(timeout), Some(deadline)) = (timeout, pod.deadline) else {
             return Ok(());
         };
-        let (Container::Running { since: Some(since) }, Some(accepted)) = (&pod.main, pod.accepted)
-        else {
+        // What runs beside the work and outlives it has no more time than it.
+        let (Some(since), Some(accepted)) = (pod.began(), pod.accepted) else {
             return Ok(());
         };
         let before = Duration::try_from(since.duration_since(accepted)).unwrap_or_default();
-        let wanted = i64::try_from(seconds(before + timeout).max(1)).unwrap_or(i64::MAX);
+        // Times are in whole seconds: with one more, what ended in time is told from what was ended.
+        let wanted = i64::try_from(seconds(before + timeout) + 1).unwrap_or(i64::MAX);
         if wanted >= deadline {
             return Ok(());
         }

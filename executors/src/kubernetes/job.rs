@@ -33,10 +33,7 @@ impl Kind for Job {
     }
 
     fn spec(&self, shell: &Shell<'_>) -> Value {
-        json!({
-            "ttlSecondsAfterFinished": seconds(shell.settings.ttl),
-            "template": { "spec": shell.pod },
-        })
+        json!({ "template": { "spec": shell.pod } })
     }
 
     fn keep(&self, shell: &Shell<'_>) -> Value {
@@ -45,8 +42,15 @@ impl Kind for Job {
                 "suspend": shell.is_held,
                 "parallelism": 1,
                 "completions": 1,
-                // Attempts are ours to make.
+                // How it ended must be known for so long.
+                "ttlSecondsAfterFinished": seconds(shell.settings.ttl),
+                // Attempts are ours to make: by any of these the cluster would.
                 "backoffLimit": 0,
+                "backoffLimitPerIndex": null,
+                "completionMode": null,
+                "maxFailedIndexes": null,
+                "podFailurePolicy": null,
+                "successPolicy": null,
                 "podReplacementPolicy": "Failed",
                 "template": {
                     "metadata": { "labels": shell.labels },

@@ -12,6 +12,7 @@
 //! | `deaths` | programs of the cluster are killed under a run |
 //! | `faults` | we are killed at each step |
 //! | `trouble` | the API server answers badly, late, not at all, or by half |
+//! | `template` | what a section says of pods and objects |
 //! | `argo` | what only Workflows could get wrong |
 //! | `over`, `place`, `bench` | Jobs or Workflows; a namespace; what most tests ask |
 //! | `fence` | what forbids pods in a namespace, or takes their place |
@@ -34,6 +35,7 @@ mod over;
 mod place;
 mod rights;
 mod secrets;
+mod template;
 mod trouble;
 mod tunnel;
 mod webhook;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use hybrid_runner_core::id::Owner;
 use hybrid_runner_core::kind::Context;
 
@@ -58,8 +56,6 @@ fn the_object_has_a_deadline_only_where_its_pod_has_one() {
             is_held: false,
         });
         assert_eq!(spec["activeDeadlineSeconds"], deadline);
-        let ttl = Duration::from_hours(8 * 24).as_secs();
-        assert_eq!(spec["ttlStrategy"]["secondsAfterCompletion"], ttl);
     }
 }
 
@@ -163,7 +159,10 @@ fn the_end_of_the_work_counts_while_the_workflow_waits_for_a_report() {
 
 #[test]
 fn no_tries_of_its_own_are_left_in_a_workflow() {
-    let template = json!({ "spec": { "templateDefaults": { "retryStrategy": { "limit": 3 }, "timeout": "1h" } } });
+    let template = json!({ "spec": {
+        "retryStrategy": { "limit": 3 },
+        "templateDefaults": { "retryStrategy": { "limit": 3 }, "timeout": "1h" },
+    } });
     let settings = settings(json!({ "template": template }));
     let kept = Workflow.keep(&Shell {
         settings: &settings,
@@ -173,8 +172,7 @@ fn no_tries_of_its_own_are_left_in_a_workflow() {
     });
     let mut object = template;
     crate::cluster::template::merge(&mut object, &kept);
-    assert_eq!(
-        object["spec"]["templateDefaults"],
-        json!({ "timeout": "1h" })
-    );
+    let spec = &object["spec"];
+    assert_eq!(spec["templateDefaults"], json!({ "timeout": "1h" }));
+    assert_eq!(spec["retryStrategy"], Value::Null);
 }

@@ -173,3 +173,19 @@ fn a_pod_with_which_its_node_is_done_was_deleted_before_it_was_ended_by_a_signal
     assert_eq!(class(&outcome(&known, false)), FailureClass::Killed);
     assert_eq!(outcome(&known, true), Outcome::Stopped { by: None });
 }
+
+#[test]
+fn what_ended_before_the_deadline_ended_by_itself() {
+    let mut pod = pod(Phase::Failed, over(0, "Completed", ""));
+    pod.reason = Some(DEADLINE.to_owned());
+    pod.accepted = Some("2026-01-01T00:00:00Z".parse().unwrap());
+    pod.deadline = Some(6);
+    for (ended, expected) in [(5, Some(Outcome::Succeeded)), (6, None), (7, None)] {
+        if let Container::Over(over) = &mut pod.main {
+            over.finished = Some(format!("2026-01-01T00:00:0{ended}Z").parse().unwrap());
+        }
+        assert_eq!(in_time(&pod), expected, "{ended}");
+    }
+    pod.reason = None;
+    assert_eq!(in_time(&pod), None);
+}

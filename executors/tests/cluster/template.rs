@@ -1,0 +1,203 @@
+//! What a section says of pods and objects does what it says, and cannot make a run more than one.
+
+use std::time::Duration;
+
+use hybrid_runner_core::Health;
+use hybrid_runner_core::error::ErrorKind;
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome};
+use hybrid_runner_core::secret::{SecretValue, Secrets};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, until};
+use crate::over::{Over, over_both};
+use crate::place::{BUSYBOX, kubeconfig};
+
+over_both!(
+    tries_and_haste_of_a_template_are_left_out,
+    what_ends_in_time_is_not_late_although_its_pod_is,
+    a_container_beside_the_work_that_fails_once_fails_nothing,
+    a_container_before_the_work_that_fails_is_named,
+    a_variable_of_the_template_takes_the_place_of_a_value,
+    a_misspelt_key_is_named,
+    a_namespace_that_is_not_there_is_found_out,
+);
+
+async fn tries_and_haste_of_a_template_are_left_out(over: Over) {
+    let ignored =
+        json!([{ "action": "Ignore", "onExitCodes": { "operator": "In", "values": [3] } }]);
+    let spec = match over {
+        Over::Jobs => json!({
+            "backoffLimit": 2,
+            "podFailurePolicy": { "rules": ignored },
+            "ttlSecondsAfterFinished": 1,
+        }),
+        Over::Workflows => json!({
+            "retryStrategy": { "limit": 2 },
+            "ttlStrategy": { "secondsAfterCompletion": 1, "secondsAfterFailure": 1 },
+        }),
+    };
+    let more = json!({ "template": { "spec": spec } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let run = bench.begin("exit 3").await;
+    let failure = bench.failure(&run).await;
+    assert_eq!(
+        (failure.class, failure.exit_code),
+        (FailureClass::Exit, Some(3))
+    );
+    let objects = bench.place.objects().await;
+    let object = objects.get(&bench.place.object(run.run)).await.unwrap();
+    let spec = &object.data["spec"];
+    let (tries, life) = match over {
+        Over::Jobs => (&spec["podFailurePolicy"], &spec["ttlSecondsAfterFinished"]),
+        Over::Workflows => (
+            &spec["retryStrategy"],
+            &spec["ttlStrategy"]["secondsAfterCompletion"],
+        ),
+    };
+    assert_eq!(*tries, Value::Null);
+    assert!(life.as_u64() >= Some(7 * 24 * 3600), "{life}");
+    assert_eq!(spec["ttlStrategy"]["secondsAfterFailure"], Value::Null);
+    bench.remove(&run).await;
+}
+
+async fn what_ends_in_time_is_not_late_although_its_pod_is(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    // The node looks once a second, and the pod's end takes it longer than the second that is left.
+    for (code, expected) in [
+        (0, Outcome::Succeeded),
+        (3, Outcome::Failed(Failure::exit(3))),
+    ] {
+        let mut spec = bench.spec(&format!("sleep 4; exit {code}"));
+        spec.limits.timeout = Duration::from_secs(5).into();
+        let run = bench.start(&spec).await;
+        assert_eq!(bench.end(&run).await, expected);
+        bench.remove(&run).await;
+    }
+}
+
+async fn a_container_beside_the_work_that_fails_once_fails_nothing(over: Over) {
+    let script =
+        "test -e /s/seen || { touch /s/seen; exit 1; }; trap 'exit 0' TERM; sleep 600 & wait";
+    let beside = json!({
+        "name": "beside",
+        "image": BUSYBOX,
+        "restartPolicy": "Always",
+        "command": ["/bin/sh", "-c", script],
+        "volumeMounts": [{ "name": "s", "mountPath": "/s" }],
+    });
+    let pod = json!({ "initContainers": [beside], "volumes": [{ "name": "s", "emptyDir": {} }] });
+    let Some(bench) = Bench::with(over, json!({ "pod": pod })).await else {
+        return;
+    };
+    let run = bench.begin("echo done").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "done\n");
+    bench.remove(&run).await;
+}
+
+async fn a_container_before_the_work_that_fails_is_named(over: Over) {
+    let before =
+        json!({ "name": "prepare", "image": BUSYBOX, "command": ["/bin/sh", "-c", "exit 7"] });
+    let more = json!({ "pod": { "initContainers": [before] } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let failure = bench.failure_of(&bench.spec("true")).await;
+    let words = "the container `prepare`, which comes before the work, ended with exit code 7";
+    assert!(failure.message.contains(words), "{failure:?}");
+}
+
+async fn a_variable_of_the_template_takes_the_place_of_a_value(over: Over) {
+    let main = json!({ "name": "main", "env": [{ "name": "REGION", "value": "of the template" }] });
+    let more = json!({ "pod": { "containers": [main] } });
+    let Some(bench) = Bench::with(over, more.clone()).await else {
+        return;
+    };
+    let given = vec![("REGION".to_owned(), SecretValue::new("of the runner"))];
+    let executor = bench.place.executor_with("one", &more, given);
+    let bench = Bench { executor, ..bench };
+    let run = bench.begin("echo $REGION").await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "of the template\n");
+    bench.remove(&run).await;
+}
+
+async fn a_misspelt_key_is_named(over: Over) {
+    let more = json!({ "pod": { "tollerations": [] } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let findings = bench.executor.examine().await;
+    let is_named = |finding: &hybrid_runner_core::Finding| {
+        finding.health == Health::Warning && finding.message.contains("`pod.tollerations`")
+    };
+    assert!(findings.iter().any(is_named), "{findings:?}");
+    if over == Over::Jobs {
+        // The API server does not look into the pod of a Workflow.
+        let error = bench.try_start(&bench.spec("true"), &Secrets::none()).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error.report().contains("tollerations"),
+            "{}",
+            error.report()
+        );
+    }
+}
+
+async fn a_namespace_that_is_not_there_is_found_out(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let as_administrator = json!({ "kubeconfig": kubeconfig(), "namespace": "nowhere" });
+    let executor = bench.place.executor_at("one", &as_administrator);
+    let findings = executor.examine().await;
+    let is_told = |finding: &hybrid_runner_core::Finding| {
+        finding.health == Health::Failed && finding.message.contains("no namespace `nowhere`")
+    };
+    assert!(findings.iter().any(is_told), "{findings:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
+    let Some(bench) = Bench::new(Over::Jobs).await else {
+        return;
+    };
+    let run = bench.begin("sleep 600").await;
+    bench.running(&run).await;
+    let Bench { place, executor } = bench;
+    drop(executor);
+    let (objects, name) = (place.objects().await, place.object(run.run));
+    let suspend = async |is: bool| {
+        let patch = Patch::Merge(json!({ "spec": { "suspend": is } }));
+        let patched = objects.patch(&name, &PatchParams::default(), &patch).await;
+        patched.unwrap();
+    };
+    suspend(true).await;
+    let pods: Api<Pod> = Api::namespaced(place.client().await, &place.namespace);
+    until("the end of the pod", async || {
+        let listed = pods.list(&ListParams::default()).await.unwrap();
+        listed.items.is_empty()
+    })
+    .await;
+    let bench = Bench::at(place).await;
+    let failure = bench.failure(&run).await;
+    assert_eq!(failure.class, FailureClass::Killed);
+    assert!(failure.message.contains("suspended"), "{failure:?}");
+    // That is for ever, and what somebody lets go again does not live.
+    suspend(false).await;
+    until("another pod", async || {
+        let listed = pods.list(&ListParams::default()).await.unwrap();
+        !listed.items.is_empty()
+    })
+    .await;
+    assert_eq!(bench.failure(&run).await, failure);
+    bench.remove(&run).await;
+}

@@ -35,7 +35,8 @@ pub struct ClusterConfig {
     pub token_env: Option<String>,
     /// A PEM file of the authority that signed the API server's certificate: `ca = "ca.pem"`. Absent: that of the kubeconfig.
     pub ca: Option<PathBuf>,
-    /// The way there: `proxy = "http://proxy:3128"`, or `"none"`. Absent: the usual variables.
+    /// The way there: `proxy = "http://proxy:3128"`, or `"none"`. Absent: the `proxy-url` of the kubeconfig, else the usual
+    /// variables.
     pub proxy: Option<String>,
     /// The image of workflows that name none: `image = "openmetadata/ingestion-base:1.13.3"`.
     pub image: Option<String>,

@@ -166,6 +166,21 @@ async fn a_namespace_that_is_not_there_is_found_out(over: Over) {
 }
 
 #[tokio::test]
+async fn what_runs_beside_the_work_of_a_job_has_no_more_time_than_it() {
+    let beside = json!({ "name": "beside", "image": BUSYBOX, "command": ["sleep", "600"] });
+    let more = json!({ "pod": { "containers": [beside] } });
+    let Some(bench) = Bench::with(Over::Jobs, more).await else {
+        return;
+    };
+    let mut spec = bench.spec("echo done");
+    spec.limits.timeout = Duration::from_secs(4).into();
+    let run = bench.start(&spec).await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "done\n");
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
 async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
     let Some(bench) = Bench::new(Over::Jobs).await else {
         return;

@@ -218,7 +218,7 @@ impl Settings {
         all.filter_map(|(key, pod)| {
             let path = template::unread::<PodSpec>(pod)?;
             Some(format!(
-                "`{key}.{path}` is nothing that a pod has, as far as is known: nodes will not read it"
+                "`{key}.{path}` is nothing that a pod has, or has like this, as far as is known: it will be refused, or not be read"
             ))
         })
     }

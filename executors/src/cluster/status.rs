@@ -91,6 +91,11 @@ fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
         return outcome;
     }
     let outcome = blame::outcome(pod, object.is_stopped);
+    let is_killed =
+        matches!(&outcome, Outcome::Failed(failure) if failure.class == FailureClass::Killed);
+    if is_killed && object.is_taken_back() {
+        return Outcome::Failed(taken_back());
+    }
     if !object.standing.is_shut {
         return outcome;
     }

@@ -2,11 +2,14 @@
 //!
 //! As a JSON merge patch (RFC 7386): members are merged, `null` removes, anything else replaces. But lists of things that have
 //! a `name` (containers, volumes) are merged by it, so that a template can add one without repeating ours; mounts by their path, since
-//! one volume may have several. A variable is replaced as a whole, be it a text or a reference.
+//! one volume may have several. A variable, a volume or a mount takes the place of the one before as a whole: each is of one of several kinds.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Lists whose things are not merged with the one of the same key, but take its place.
+const WHOLE: [&str; 4] = ["env", "volumeDevices", "volumeMounts", "volumes"];
 
 /// Merges the template into the object.
 pub(crate) fn merge(object: &mut Value, template: &Value) {
@@ -34,7 +37,7 @@ fn merge_member(member: &str, object: &mut Value, template: &Value) {
             for item in items {
                 let same = into.iter_mut().find(|have| have[key] == item[key]);
                 match same {
-                    Some(have) if member == "env" => *have = without_nulls(item),
+                    Some(have) if WHOLE.contains(&member) => *have = without_nulls(item),
                     Some(have) => merge_member("", have, item),
                     None => into.push(without_nulls(item)),
                 }
@@ -44,11 +47,16 @@ fn merge_member(member: &str, object: &mut Value, template: &Value) {
     }
 }
 
-/// The first member of a template that an object of this type does not have, if it can be read as one at all.
+/// The first member of a template that an object of this type does not have, or has as something else.
 pub(crate) fn unread<T: DeserializeOwned + Serialize>(template: &Value) -> Option<String> {
     let template = without_nulls(template);
-    let read: T = serde_json::from_value(template.clone()).ok()?;
-    lost(&template, &serde_json::to_value(read).ok()?)
+    template.as_object()?.iter().find_map(|(name, member)| {
+        let alone = json!({ name: member });
+        match serde_json::from_value::<T>(alone.clone()) {
+            Ok(read) => lost(&alone, &serde_json::to_value(read).ok()?),
+            Err(_) => Some(name.clone()),
+        }
+    })
 }
 
 fn lost(written: &Value, read: &Value) -> Option<String> {
@@ -93,7 +101,6 @@ fn without_nulls(template: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn members_are_merged_and_named_lists_by_name() {
@@ -132,7 +139,7 @@ mod tests {
         merge(&mut object, &template);
         let expected = json!({
             "env": [{ "name": "A", "value": "a" }, { "name": "B", "value": "b" }],
-            "volumeMounts": [{ "name": "w", "mountPath": "/a", "subPath": "a" }, { "name": "v", "mountPath": "/b" }],
+            "volumeMounts": [{ "name": "w", "mountPath": "/a" }, { "name": "v", "mountPath": "/b" }],
         });
         assert_eq!(object, expected);
     }
@@ -150,6 +157,10 @@ mod tests {
         assert_eq!(unread::<PodSpec>(&good), None);
         for (wrong, path) in [
             (json!({ "tolerationz": [] }), "tolerationz"),
+            (
+                json!({ "tolerations": { "operator": "Exists" } }),
+                "tolerations",
+            ),
             (
                 json!({ "containers": [{ "name": "main", "comand": ["x"] }] }),
                 "containers.0.comand",

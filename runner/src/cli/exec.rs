@@ -21,7 +21,7 @@ use super::runs;
 use super::scratch::Scratch;
 use super::{Done, Interrupt, offline};
 use crate::app::parts;
-use crate::config::{Built, Config, Inputs, Section};
+use crate::config::{Built, Config, Inputs, Resolve, Section};
 use crate::kinds::Kinds;
 use crate::supervisor::{Parts, Runner};
 use crate::workflow_file;
@@ -95,11 +95,11 @@ pub(crate) fn local_unless_configured(config: &mut Config) {
             .insert(local.clone(), Section::of_kind("local"));
         config.runner.executor = Some(local);
         if config.implied_executor {
-            config.runner.resolve = crate::config::Resolve::Runner;
+            config.runner.resolve = Resolve::Runner;
         }
     }
     // A workload that reads its secrets itself reads none of these.
-    if config.secrets.is_empty() && config.runner.resolve == crate::config::Resolve::Runner {
+    if config.secrets.is_empty() && config.runner.resolve == Resolve::Runner {
         let env: SectionName = "env".parse().expect("a section name");
         config.secrets.insert(env.clone(), Section::of_kind("env"));
         config.runner.secrets = Some(env);
@@ -109,10 +109,11 @@ pub(crate) fn local_unless_configured(config: &mut Config) {
 /// The secret of the built-in example.
 const DEMO_SECRET: (&str, &str) = ("demo_password", "correct horse battery staple");
 
-/// A store `demo` with the secret of the built-in example, unless one of that name is configured.
+/// A store `demo` with the secret of the built-in example, unless one of that name is configured, or workloads read their secrets
+/// themselves: they could not read this one.
 pub(crate) fn add_demo_store(config: &mut Config, dir: &Path) -> Result<(), Error> {
     let name: SectionName = "demo".parse().expect("a section name");
-    if config.secrets.contains_key(&name) {
+    if config.secrets.contains_key(&name) || config.runner.resolve == Resolve::Workload {
         return Ok(());
     }
     // The only store is the default one; it stays so beside another.

@@ -125,8 +125,13 @@ impl Cluster {
         } = self.load().await?;
         let server = config.cluster_url.to_string();
         // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
-        let proxy = self.access.proxy.clone().or(proxy);
-        config.proxy_url = proxy::to(&config.cluster_url, proxy.as_deref())?;
+        config.proxy_url = match (&self.access.proxy, proxy) {
+            (None, Some(proxy)) => proxy::to(&config.cluster_url, Some(&proxy)).map_err(|_| {
+                let what = "the `proxy-url` of the kubeconfig is not `http://[user:password@]host:port`; set `proxy` in the section";
+                Error::invalid(what)
+            })?,
+            (own, _) => proxy::to(&config.cluster_url, own.as_deref())?,
+        };
         config.connect_timeout = Some(CONNECT);
         config.reset_reader_on_write = true;
         config.default_retry = false;

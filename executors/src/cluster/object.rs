@@ -217,6 +217,8 @@ pub(crate) struct ObjectSeen {
     pub(super) has_secret: bool,
     /// Whether it was ever let go.
     pub(super) was_let_go: bool,
+    /// Whether somebody changed it after that: who has it wait from the beginning, as a queue does, does not.
+    was_changed: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) standing: Standing,
 }
@@ -255,6 +257,9 @@ impl ObjectSeen {
         let annotation = |name| metadata.annotations.as_ref()?.get(name);
         let timeout = annotation(TIMEOUT).and_then(|text| text.parse().ok());
         let standing = kind.standing(object);
+        let has_secret = annotation(SECRET).is_some();
+        // It is made, and if it has a Secret let go.
+        let changes = 1 + i64::from(has_secret);
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
@@ -263,7 +268,8 @@ impl ObjectSeen {
             stopped: annotation(STOPPED).and_then(|text| text.parse().ok()),
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             had_begun: annotation(BEGUN).is_some(),
-            has_secret: annotation(SECRET).is_some(),
+            has_secret,
+            was_changed: metadata.generation > Some(changes),
             was_let_go: annotation(GOES).is_some() || !standing.is_suspended,
             timeout: timeout.map(Duration::from_millis),
             standing,
@@ -296,8 +302,13 @@ impl ObjectSeen {
         !self.was_let_go && !self.is_stopped && self.failed.is_none()
     }
 
-    /// Whether somebody else holds it back although it was let go.
+    /// Whether somebody else held it back after it was let go.
     pub(super) fn is_taken_back(&self) -> bool {
-        self.standing.is_suspended && self.was_let_go && !self.is_stopped && self.failed.is_none()
+        self.is_held_by_others() && self.was_changed && !self.is_stopped && self.failed.is_none()
+    }
+
+    /// Whether it does not go although we let it go.
+    pub(super) fn is_held_by_others(&self) -> bool {
+        self.standing.is_suspended && self.was_let_go
     }
 }

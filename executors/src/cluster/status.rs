@@ -51,7 +51,11 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     if object.is_taken_back() && kind.puts_away() {
         return Level::Over(Outcome::Failed(taken_back()));
     }
-    Level::Starting(object.standing.waits.clone())
+    let held = || {
+        let what = "somebody else, as a queue, holds it back: it is suspended";
+        object.is_held_by_others().then(|| what.to_owned())
+    };
+    Level::Starting(object.standing.waits.clone().or_else(held))
 }
 
 fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use hybrid_runner_core::Health;
 use hybrid_runner_core::error::ErrorKind;
-use hybrid_runner_core::run::{Failure, FailureClass, Outcome};
+use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Status};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, until};
@@ -177,6 +177,40 @@ async fn what_runs_beside_the_work_of_a_job_has_no_more_time_than_it() {
     let run = bench.start(&spec).await;
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     assert_eq!(bench.log(&run, None).await.text(), "done\n");
+    bench.remove(&run).await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_queue_holds_back_from_the_beginning_waits() {
+    let Some(bench) = Bench::new(Over::Jobs).await else {
+        return;
+    };
+    // As a webhook of a queue would make it.
+    let spec = bench.spec("true");
+    let mut object = bench
+        .executor
+        .preview(&spec, &Secrets::none())
+        .await
+        .unwrap();
+    object[0]["spec"]["suspend"] = true.into();
+    let made = serde_json::from_value(object.swap_remove(0)).unwrap();
+    let objects = bench.place.objects().await;
+    objects.create(&PostParams::default(), &made).await.unwrap();
+    let run = bench.start(&spec).await;
+    let told = |status: &Status| {
+        status
+            .message
+            .as_ref()
+            .is_some_and(|it| it.contains("suspended"))
+    };
+    bench.status(&run, told).await;
+    let go = Patch::Merge(json!({ "spec": { "suspend": false } }));
+    let name = bench.place.object(run.run);
+    objects
+        .patch(&name, &PatchParams::default(), &go)
+        .await
+        .unwrap();
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     bench.remove(&run).await;
 }
 

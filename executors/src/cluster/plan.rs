@@ -42,16 +42,19 @@ impl Plan {
         if let Some(timeout) = pod::timeout_of(spec) {
             annotations.insert(TIMEOUT.to_owned(), timeout.into());
         }
-        if delivery.is_some() {
+        let is_held = delivery.is_some();
+        annotations.insert(
+            GOES.to_owned(),
+            if is_held { Value::Null } else { "true".into() },
+        );
+        if is_held {
             annotations.insert(SECRET.to_owned(), name.clone().into());
-        } else {
-            annotations.insert(GOES.to_owned(), "true".into());
         }
         let shell = Shell {
             settings,
             labels: &labels,
             pod: &pod,
-            is_held: delivery.is_some(),
+            is_held,
         };
         let mut object = head(shared, &name, &labels, &annotations);
         object["spec"] = shared.kind.spec(&shell);

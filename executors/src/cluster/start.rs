@@ -165,13 +165,9 @@ impl Starting<'_> {
 pub(super) async fn create(shared: &Shared, object: &Value) -> Result<Option<ObjectSeen>> {
     let connected = shared.cluster.connected().await?;
     let path = Object::url_path(&shared.kind, Some(&connected.namespace));
-    let unasked = || Error::internal("the object of the run cannot be asked for");
-    let mut request = Request::new(path)
+    let request = Request::new(path)
         .create(&PostParams::default(), object.to_string().into_bytes())
-        .map_err(|_| unasked())?;
-    // What a template misspells is refused by its name, instead of passed over.
-    let strict = format!("{}&fieldValidation=Strict", request.uri());
-    *request.uri_mut() = strict.parse().map_err(|_| unasked())?;
+        .map_err(|_| Error::internal("the object of the run cannot be asked for"))?;
     match connected.client().request::<Object>(request).await {
         Ok(object) => Ok(Some(ObjectSeen::read(shared.kind, &object))),
         Err(error) if is_status(&error, 409) => Ok(None),

@@ -247,11 +247,13 @@ fn is_by_somebody(level: &Level) -> bool {
 impl Shared {
     /// Why a run failed whose object has to be told so.
     fn unmarked<'a>(&self, level: &'a Level, seen: &Seen) -> Option<&'a Failure> {
-        let is_marked = |object: &ObjectSeen| object.failed.is_some();
+        let is_open = |object: &ObjectSeen| {
+            object.failed.is_none() && (self.kind.makes_others() || object.standing.end.is_none())
+        };
         let is_taken_back = |object: &ObjectSeen| object.is_taken_back() && self.kind.puts_away();
         let object = seen.object.as_ref();
         let may_come_back = object.is_some_and(is_taken_back)
-            || (self.kind.makes_others() && seen.gone.is_some() && !object.is_some_and(is_marked));
+            || (seen.gone.is_some() && object.is_some_and(is_open));
         match level {
             Level::Hopeless(failure) => Some(failure),
             Level::Over(Outcome::Failed(failure)) if may_come_back => Some(failure),
@@ -264,11 +266,16 @@ impl Shared {
         let Some(object) = &seen.object else {
             return Ok(());
         };
-        let failure = self.with_events(failure, seen).await;
+        let had_begun = seen.gone.is_some() || object.is_taken_back();
+        let failure = if had_begun {
+            // Whoever ended it says why in no event.
+            failure.clone()
+        } else {
+            self.with_events(failure, seen).await
+        };
         let words = serde_json::to_string(&failure).unwrap_or_default();
         let mut patch = json!({ "metadata": { "annotations": { FAILED: words } } });
-        // It may have begun before it was taken back.
-        if seen.gone.is_some() || object.is_taken_back() {
+        if had_begun {
             patch["metadata"]["annotations"][BEGUN] = "true".into();
         }
         merge(&mut patch, &self.kind.hold());

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use hybrid_runner_core::Health;
-use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Status};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use k8s_openapi::api::core::v1::Pod;
@@ -139,17 +138,6 @@ async fn a_misspelt_key_is_named(over: Over) {
         finding.health == Health::Warning && finding.message.contains("`pod.tollerations`")
     };
     assert!(findings.iter().any(is_named), "{findings:?}");
-    if over == Over::Jobs {
-        // The API server does not look into the pod of a Workflow.
-        let error = bench.try_start(&bench.spec("true"), &Secrets::none()).await;
-        let error = error.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(
-            error.report().contains("tollerations"),
-            "{}",
-            error.report()
-        );
-    }
 }
 
 async fn a_namespace_that_is_not_there_is_found_out(over: Over) {

@@ -162,7 +162,7 @@ impl Shared {
 /// A list of a namespace that is not there is empty, and everybody may make one.
 async fn no_namespace(connected: &Connected) -> Option<Finding> {
     let all: Api<Namespace> = Api::all(connected.client().clone());
-    // Who may not look at namespaces has a Role in this one, so that it is there.
+    // Who may not look at namespaces is told of rights: most often a Role is bound in this one, so that it is there.
     let found = all.get_opt(&connected.namespace).await.ok()?;
     found.is_none().then(|| {
         Finding::failed(format!(

@@ -269,7 +269,7 @@ impl ObjectSeen {
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             had_begun: annotation(BEGUN).is_some(),
             has_secret,
-            was_changed: metadata.generation > Some(changes),
+            was_changed: kind.puts_away() && metadata.generation > Some(changes),
             was_let_go: annotation(GOES).is_some() || !standing.is_suspended,
             timeout: timeout.map(Duration::from_millis),
             standing,
@@ -302,7 +302,7 @@ impl ObjectSeen {
         !self.was_let_go && !self.is_stopped && self.failed.is_none()
     }
 
-    /// Whether somebody else held it back after it was let go.
+    /// Whether somebody else held it back after it was let go, so that the cluster put its pod away.
     pub(super) fn is_taken_back(&self) -> bool {
         self.is_held_by_others() && self.was_changed && !self.is_stopped && self.failed.is_none()
     }

@@ -48,7 +48,7 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     if object.standing.is_held && object.is_stopped {
         return Level::Over(Outcome::Stopped { by: None });
     }
-    if object.is_taken_back() && kind.puts_away() {
+    if object.is_taken_back() {
         return Level::Over(Outcome::Failed(taken_back()));
     }
     let held = || {

@@ -250,9 +250,8 @@ impl Shared {
         let is_open = |object: &ObjectSeen| {
             object.failed.is_none() && (self.kind.makes_others() || object.standing.end.is_none())
         };
-        let is_taken_back = |object: &ObjectSeen| object.is_taken_back() && self.kind.puts_away();
         let object = seen.object.as_ref();
-        let may_come_back = object.is_some_and(is_taken_back)
+        let may_come_back = object.is_some_and(ObjectSeen::is_taken_back)
             || (seen.gone.is_some() && object.is_some_and(is_open));
         match level {
             Level::Hopeless(failure) => Some(failure),

@@ -76,7 +76,13 @@ async fn what_ends_in_time_is_not_late_although_its_pod_is(over: Over) {
         let mut spec = bench.spec(&format!("sleep 4; exit {code}"));
         spec.limits.timeout = Duration::from_secs(5).into();
         let run = bench.start(&spec).await;
-        assert_eq!(bench.end(&run).await, expected);
+        let last = bench.status(&run, Status::is_finished).await;
+        let ended = last.times.finished.unwrap();
+        let lived = ended.duration_since(last.times.running.unwrap());
+        // On a node that is busy the work itself may be late, as counted from the container's beginning.
+        if lived.as_secs() <= 5 {
+            assert_eq!(last.outcome(), Some(&expected));
+        }
         bench.remove(&run).await;
     }
 }

@@ -113,15 +113,9 @@ impl Kind for Workflow {
     }
 
     fn go(&self, settings: &Settings) -> Value {
-        let of_template = settings
-            .template
-            .pointer("/metadata/labels")
-            .map(|labels| &labels[INSTANCE]);
-        let instance = settings
-            .labels
-            .get(INSTANCE)
-            .map(|id| json!(id))
-            .or(of_template.cloned());
+        let of_template = &settings.template["metadata"]["labels"][INSTANCE];
+        let own = settings.labels.get(INSTANCE);
+        let instance = own.map_or_else(|| of_template.clone(), |id| json!(id));
         json!({
             "metadata": { "labels": { INSTANCE: instance } },
             "spec": { "suspend": null },

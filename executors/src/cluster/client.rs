@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hybrid_runner_core::error::{Error, Result};
-use k8s_openapi::api::core::v1::Pod;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
@@ -65,12 +64,7 @@ impl Connected {
         Api::namespaced(self.quick.clone(), &self.namespace)
     }
 
-    /// Pods, for their logs.
-    pub(crate) fn logs(&self) -> Api<Pod> {
-        Api::namespaced(self.patient.clone(), &self.namespace)
-    }
-
-    /// Objects of a kind, to be watched.
+    /// Objects of a kind, to be watched, or their logs followed.
     pub(crate) fn following<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,

@@ -25,6 +25,7 @@ use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{GapReason, LogChunk, LogItem, MAX_CHUNK, Stream};
 use hybrid_runner_core::{LogCursor, RunId};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -239,7 +240,7 @@ impl Follower {
             ..LogParams::default()
         };
         let connected = self.source.connected().await?;
-        let pods = connected.logs();
+        let pods = connected.following::<Pod>();
         // In a box: a follower reads, and hardly ever asks.
         let opened = pods.log_stream(&pod.name, &wanted).boxed().await;
         match opened {

@@ -86,22 +86,13 @@ async fn a_template_that_argo_refuses_is_said_to_be_wrong() {
 
 #[tokio::test]
 async fn who_is_told_by_argo_to_stop_was_killed_by_somebody_else() {
-    use kube::api::{Patch, PatchParams};
     let Some(bench) = Bench::new(Over::Workflows).await else {
         return;
     };
     let run = bench.begin("sleep 600").await;
     bench.running(&run).await;
-    let patch = Patch::Merge(json!({ "spec": { "shutdown": "Terminate" } }));
-    let objects = bench.place.objects().await;
-    objects
-        .patch(
-            &bench.place.object(run.run),
-            &PatchParams::default(),
-            &patch,
-        )
-        .await
-        .unwrap();
+    let shutdown = json!({ "spec": { "shutdown": "Terminate" } });
+    bench.place.patch(run.run, shutdown).await;
     let failure = bench.failure(&run).await;
     assert_eq!(failure.class, FailureClass::Killed, "{failure:?}");
     bench.remove(&Handle::of(run.run)).await;

@@ -13,7 +13,7 @@ use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, DynamicObject, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
@@ -274,6 +274,14 @@ impl Place {
     pub(crate) async fn objects(&self) -> Api<DynamicObject> {
         let client = self.client().await;
         Api::namespaced_with(client, &self.namespace, &self.over.resource())
+    }
+
+    /// Changes the object of a run, as somebody else.
+    pub(crate) async fn patch(&self, run: RunId, patch: Value) {
+        let objects = self.objects().await;
+        let (name, patch) = (self.object(run), Patch::Merge(patch));
+        let patched = objects.patch(&name, &PatchParams::default(), &patch).await;
+        patched.unwrap();
     }
 
     /// The name of the object of a run, and of its Secret.

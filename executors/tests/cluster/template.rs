@@ -7,7 +7,7 @@ use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Status};
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, until};
@@ -198,12 +198,8 @@ async fn a_job_that_a_queue_holds_back_from_the_beginning_waits() {
             .is_some_and(|it| it.contains("suspended"))
     };
     bench.status(&run, told).await;
-    let go = Patch::Merge(json!({ "spec": { "suspend": false } }));
-    let name = bench.place.object(run.run);
-    objects
-        .patch(&name, &PatchParams::default(), &go)
-        .await
-        .unwrap();
+    let go = json!({ "spec": { "suspend": false } });
+    bench.place.patch(run.run, go).await;
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     bench.remove(&run).await;
 }
@@ -217,13 +213,8 @@ async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
     bench.running(&run).await;
     let Bench { place, executor } = bench;
     drop(executor);
-    let (objects, name) = (place.objects().await, place.object(run.run));
-    let suspend = async |is: bool| {
-        let patch = Patch::Merge(json!({ "spec": { "suspend": is } }));
-        let patched = objects.patch(&name, &PatchParams::default(), &patch).await;
-        patched.unwrap();
-    };
-    suspend(true).await;
+    let suspend = |is: bool| json!({ "spec": { "suspend": is } });
+    place.patch(run.run, suspend(true)).await;
     let pods: Api<Pod> = Api::namespaced(place.client().await, &place.namespace);
     until("the end of the pod", async || {
         let listed = pods.list(&ListParams::default()).await.unwrap();
@@ -235,7 +226,7 @@ async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
     assert_eq!(failure.class, FailureClass::Killed);
     assert!(failure.message.contains("suspended"), "{failure:?}");
     // That is for ever, and what somebody lets go again does not live.
-    suspend(false).await;
+    bench.place.patch(run.run, suspend(false)).await;
     until("another pod", async || {
         let listed = pods.list(&ListParams::default()).await.unwrap();
         !listed.items.is_empty()

@@ -13,9 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::super::beside::Ours;
 use super::place::Place;
-use super::{VALUE, given};
+use super::{Ours, VALUE, given};
 
 /// What the watch saw of a pod, and when.
 #[derive(Debug, Clone)]

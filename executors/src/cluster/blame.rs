@@ -147,19 +147,6 @@ pub(crate) fn outcome(pod: &PodSeen, stopped: bool) -> Outcome {
     }
 }
 
-/// How the work ended by itself, where its node put the pod away for its deadline only after that. Times are in whole seconds: what
-/// ended within that very second may have been told to.
-pub(crate) fn in_time(pod: &PodSeen) -> Option<Outcome> {
-    let Container::Over(over) = &pod.main else {
-        return None;
-    };
-    if pod.reason.as_deref() != Some(DEADLINE) || over.never_began() {
-        return None;
-    }
-    let limit = pod.accepted?.as_second() + pod.deadline?;
-    (over.finished?.as_second() < limit).then(|| ended(over))
-}
-
 fn killed_or_stopped(stopped: bool) -> Outcome {
     if stopped {
         return Outcome::Stopped { by: None };
@@ -185,10 +172,12 @@ fn put_away(pod: &PodSeen, reason: &str, stopped: bool) -> Outcome {
     match reason {
         // By way of the deadline a pod is stopped, too.
         DEADLINE if stopped => Outcome::Stopped { by: None },
-        DEADLINE if pod.has_begun() => failed(
-            FailureClass::Timeout,
-            "the command ran longer than `timeout` and was ended",
-        ),
+        DEADLINE if pod.has_begun() => in_time(pod).unwrap_or_else(|| {
+            failed(
+                FailureClass::Timeout,
+                "the command ran longer than `timeout` and was ended",
+            )
+        }),
         DEADLINE => failed(
             FailureClass::Pending,
             "the pod did not begin the work within its deadline",
@@ -210,6 +199,17 @@ fn put_away(pod: &PodSeen, reason: &str, stopped: bool) -> Outcome {
         ),
         _ => failed(FailureClass::Backend, "the node ended the pod"),
     }
+}
+
+/// How the work ended by itself, where its node put the pod away for its deadline
+/// only after that. Times are in whole seconds: what
+/// ended within that very second may have been told to.
+fn in_time(pod: &PodSeen) -> Option<Outcome> {
+    let Container::Over(over) = &pod.main else {
+        return None;
+    };
+    let limit = pod.accepted?.as_second() + pod.deadline?;
+    (over.finished?.as_second() < limit).then(|| ended(over))
 }
 
 /// The cluster ended the pod.

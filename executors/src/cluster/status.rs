@@ -88,12 +88,6 @@ fn taken_back() -> Failure {
 
 /// How a pod ended. What somebody told the cluster to end does not say so itself.
 fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
-    // A stop sets the deadline to a moment in the past.
-    if !object.is_stopped
-        && let Some(outcome) = blame::in_time(pod)
-    {
-        return outcome;
-    }
     let outcome = blame::outcome(pod, object.is_stopped);
     let is_killed =
         matches!(&outcome, Outcome::Failed(failure) if failure.class == FailureClass::Killed);

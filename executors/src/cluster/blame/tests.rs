@@ -180,12 +180,18 @@ fn what_ended_before_the_deadline_ended_by_itself() {
     pod.reason = Some(DEADLINE.to_owned());
     pod.accepted = Some("2026-01-01T00:00:00Z".parse().unwrap());
     pod.deadline = Some(6);
-    for (ended, expected) in [(5, Some(Outcome::Succeeded)), (6, None), (7, None)] {
+    let ended_at = |second: u32| {
+        let mut pod = pod.clone();
         if let Container::Over(over) = &mut pod.main {
-            over.finished = Some(format!("2026-01-01T00:00:0{ended}Z").parse().unwrap());
+            over.finished = Some(format!("2026-01-01T00:00:0{second}Z").parse().unwrap());
         }
-        assert_eq!(in_time(&pod), expected, "{ended}");
+        pod
+    };
+    assert_eq!(outcome(&ended_at(5), false), Outcome::Succeeded);
+    for late in [6, 7] {
+        let outcome = outcome(&ended_at(late), false);
+        assert_eq!(class(&outcome), FailureClass::Timeout, "{late}");
     }
-    pod.reason = None;
-    assert_eq!(in_time(&pod), None);
+    // A stop sets the deadline to a moment in the past.
+    assert_eq!(outcome(&ended_at(7), true), Outcome::Stopped { by: None });
 }

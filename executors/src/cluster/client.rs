@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use hybrid_runner_core::error::{Error, Result};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -126,6 +128,9 @@ impl Cluster {
             })?,
             (own, _) => proxy::to(&config.cluster_url, own.as_deref())?,
         };
+        // By it the API server tells apart who changed what.
+        let agent = HeaderValue::from_static(concat!("hybrid-runner/", env!("CARGO_PKG_VERSION")));
+        config.headers.push((USER_AGENT, agent));
         config.connect_timeout = Some(CONNECT);
         config.reset_reader_on_write = true;
         config.default_retry = false;
@@ -161,31 +166,33 @@ impl Cluster {
             context: access.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let named = access.context.as_ref();
-        let named = named.map_or_else(String::new, |name| format!(", context `{name}`"));
-        if let Some(path) = &access.kubeconfig {
+        if access.kubeconfig.is_some() || access.context.is_some() {
+            let of = access.kubeconfig.as_ref();
+            let of = of.map_or_else(String::new, |path| format!(" `{}`", path.display()));
             let wrong = |error| {
-                let message = format!("the kubeconfig `{}` cannot be used", path.display());
+                let message = format!("the kubeconfig{of} cannot be used");
                 Error::invalid(message).with_source(error)
             };
-            let file = Kubeconfig::read_from(path).map_err(wrong)?;
+            let file = match &access.kubeconfig {
+                Some(path) => Kubeconfig::read_from(path),
+                None => Kubeconfig::read(),
+            };
+            let file = file.map_err(wrong)?;
+            if let Some(name) = &access.context {
+                has_context(&file, name).map_err(|known| {
+                    Error::invalid(format!(
+                        "the kubeconfig{of} has no context `{name}`; it has {known}"
+                    ))
+                })?;
+            }
+            let named = access.context.as_ref();
+            let named = named.map_or_else(String::new, |name| format!(", context `{name}`"));
             let proxy = proxy_of(&file, access.context.as_deref());
             let config = Config::from_custom_kubeconfig(file, &options).await;
             return Ok(Loaded {
                 config: config.map_err(wrong)?,
-                identity: format!("the user of `{}`{named}", path.display()),
+                identity: format!("the user of the kubeconfig{of}{named}"),
                 proxy,
-            });
-        }
-        if access.context.is_some() {
-            let config = Config::from_kubeconfig(&options).await;
-            let config = config.map_err(|error| {
-                Error::invalid("the kubeconfig cannot be used").with_source(error)
-            })?;
-            return Ok(Loaded {
-                config,
-                identity: format!("the user of the kubeconfig{named}"),
-                proxy: usual_proxy(access.context.as_deref()),
             });
         }
         let mut config = Config::infer().await.map_err(|error| {
@@ -215,7 +222,9 @@ impl Cluster {
         Ok(Loaded {
             config,
             identity: "the user of the kubeconfig, or this pod's account".to_owned(),
-            proxy: usual_proxy(None),
+            proxy: Kubeconfig::read()
+                .ok()
+                .and_then(|file| proxy_of(&file, None)),
         })
     }
 }
@@ -229,9 +238,19 @@ struct Loaded {
     proxy: Option<String>,
 }
 
-/// The same of the kubeconfig that is read where the section names none.
-fn usual_proxy(context: Option<&str>) -> Option<String> {
-    proxy_of(&Kubeconfig::read().ok()?, context)
+/// Whether there is a context of this name; if not, those there are, for messages.
+fn has_context(file: &Kubeconfig, name: &str) -> std::result::Result<(), String> {
+    let mut known = file.contexts.iter().map(|context| context.name.as_str());
+    if known.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    let first = known.by_ref().take(10).map(|name| format!("`{name}`"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    Err(match (first.is_empty(), known.next()) {
+        (true, _) => "none".to_owned(),
+        (false, None) => first,
+        (false, Some(_)) => format!("{first}, and more"),
+    })
 }
 
 fn proxy_of(file: &Kubeconfig, context: Option<&str>) -> Option<String> {
@@ -240,4 +259,24 @@ fn proxy_of(file: &Kubeconfig, context: Option<&str>) -> Option<String> {
     let cluster = &context.context.as_ref()?.cluster;
     let cluster = file.clusters.iter().find(|one| one.name == *cluster)?;
     cluster.cluster.as_ref()?.proxy_url.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_not_there_is_answered_with_those_that_are() {
+        let named = |names: &[&str]| {
+            let contexts = names.iter().map(|name| serde_json::json!({ "name": name }));
+            let file = serde_json::json!({ "contexts": contexts.collect::<Vec<_>>() });
+            serde_json::from_value::<Kubeconfig>(file).unwrap()
+        };
+        assert_eq!(has_context(&named(&["a", "b"]), "b"), Ok(()));
+        let known = has_context(&named(&["a", "b"]), "c");
+        assert_eq!(known, Err("`a`, `b`".to_owned()));
+        assert_eq!(has_context(&named(&[]), "c"), Err("none".to_owned()));
+        let many = has_context(&named(&["a"; 11]), "c").unwrap_err();
+        assert!(many.ends_with("`a`, and more"), "{many}");
+    }
 }

@@ -161,6 +161,7 @@ impl Kind for Workflow {
             waits: waits(workflow),
             untaken: (!is_suspended && !is_taken).then_some(UNTAKEN),
             end: end(workflow),
+            ..Standing::default()
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) const BEGUN: &str = "hybrid-runner.io/begun";
 pub(super) const SECRET: &str = "hybrid-runner.io/secret";
 /// Annotation: the object was let go, be it when it was made. One that is held back all the same was held back by somebody else.
 pub(super) const GOES: &str = "hybrid-runner.io/goes";
+/// Annotation: somebody else held the object back after it was let go, so that its pod is gone or going.
+pub(super) const TAKEN: &str = "hybrid-runner.io/taken-back";
 /// Annotation: the time limit in milliseconds, counted from the beginning of the work.
 pub(super) const TIMEOUT: &str = "hybrid-runner.io/timeout-ms";
 
@@ -55,7 +57,7 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// The change that lets an object go which was made held back.
     fn go(&self, settings: &Settings) -> Value;
 
-    /// The change after which no pod is made for an object.
+    /// The change after which no pod is ever made for an object.
     fn hold(&self) -> Value;
 
     /// Whether the cluster at once deletes the pod of an object that is held.
@@ -131,6 +133,8 @@ pub(crate) struct Object {
 #[serde(default)]
 pub(crate) struct ObjectSpec {
     pub(crate) suspend: Option<bool>,
+    /// Of a Job.
+    pub(crate) parallelism: Option<i32>,
     /// Of a Workflow.
     pub(crate) shutdown: Option<String>,
 }
@@ -217,8 +221,9 @@ pub(crate) struct ObjectSeen {
     pub(super) has_secret: bool,
     /// Whether it was ever let go.
     pub(super) was_let_go: bool,
-    /// Whether somebody changed it after that: who has it wait from the beginning, as a queue does, does not.
-    was_changed: bool,
+    /// Whether somebody else held it back after that, be it that it was let go again: who has it wait from the beginning, as a queue
+    /// does, did not.
+    was_taken_back: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) standing: Standing,
 }
@@ -230,6 +235,10 @@ pub(crate) struct Standing {
     pub(crate) is_suspended: bool,
     /// No pod is made for it (any more), be it for want of the word to go or by a stop.
     pub(crate) is_held: bool,
+    /// The same for ever, by a word of ours.
+    pub(crate) is_closed: bool,
+    /// Whether somebody else let it go.
+    pub(crate) was_resumed: bool,
     /// Whether somebody told the cluster to end it: of a kind that can be told so.
     pub(crate) is_shut: bool,
     /// What it waits for, as long as it has no pod.
@@ -258,8 +267,14 @@ impl ObjectSeen {
         let timeout = annotation(TIMEOUT).and_then(|text| text.parse().ok());
         let standing = kind.standing(object);
         let has_secret = annotation(SECRET).is_some();
-        // It is made, and if it has a Secret let go.
+        let was_let_go = annotation(GOES).is_some() || !standing.is_suspended;
+        // It is made, and if it has a Secret let go. One that is let go again was changed twice more.
         let changes = 1 + i64::from(has_secret);
+        let more = metadata.generation.unwrap_or_default() - changes;
+        let is_held_again = standing.is_suspended && was_let_go && more >= 1;
+        let goes_again = !standing.is_suspended && standing.was_resumed && more >= 2;
+        let was_taken_back = annotation(TAKEN).is_some()
+            || (kind.puts_away() && !standing.is_closed && (is_held_again || goes_again));
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
@@ -269,8 +284,8 @@ impl ObjectSeen {
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             had_begun: annotation(BEGUN).is_some(),
             has_secret,
-            was_changed: kind.puts_away() && metadata.generation > Some(changes),
-            was_let_go: annotation(GOES).is_some() || !standing.is_suspended,
+            was_let_go,
+            was_taken_back,
             timeout: timeout.map(Duration::from_millis),
             standing,
         }
@@ -304,7 +319,12 @@ impl ObjectSeen {
 
     /// Whether somebody else held it back after it was let go, so that the cluster put its pod away.
     pub(super) fn is_taken_back(&self) -> bool {
-        self.is_held_by_others() && self.was_changed && !self.is_stopped && self.failed.is_none()
+        self.was_taken_back && !self.is_stopped && self.failed.is_none()
+    }
+
+    /// Whether it was let go again after that, so that the cluster makes another pod.
+    pub(super) fn goes_again(&self) -> bool {
+        self.is_taken_back() && !self.standing.is_held
     }
 
     /// Whether it does not go although we let it go.

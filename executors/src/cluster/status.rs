@@ -37,6 +37,10 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
         return Level::Over(end_of(object, gone));
     }
     if let Some(pod) = seen.pod() {
+        // The first pod is gone, or would be going.
+        if object.goes_again() && pod.going.is_none() && !pod.is_over() {
+            return Level::Over(Outcome::Failed(taken_back()));
+        }
         return of_pod(object, pod);
     }
     if let Some(failure) = &object.failed {

@@ -10,7 +10,8 @@
 //! | shorter, more than a few seconds | the deadline, and a deletion with exactly that grace |
 //! | next to nothing | the deadline; what does not end by itself within seconds is deleted |
 //!
-//! A pod that no node has is deleted at once, one that has not begun if its node does not end it within seconds.
+//! A pod that no node has is deleted at once: by the cluster, where it does so for what is held back. One that has not begun is if its
+//! node does not end it within seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,7 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
         return Ok(true);
     }
     // Where that deletes the pod, it would take log and end with it.
-    let holds = !shared.kind.puts_away() || seen.living().next().is_none();
+    let holds = !shared.kind.puts_away() || seen.living().all(|pod| pod.accepted.is_none());
     if !object.is_stopped || (holds && !object.standing.is_held) {
         mark(shared, run, object, holds).await?;
         fault::step("cluster.stop.marked");
@@ -96,6 +97,11 @@ async fn mark(shared: &Shared, run: RunId, object: &ObjectSeen, holds: bool) -> 
 }
 
 async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -> Result<()> {
+    let is_put_away = shared.kind.puts_away() && pod.accepted.is_none() && pod.going.is_none();
+    if is_put_away && has_ended(shared, run, HEARD).await? {
+        // By the cluster, at once; one that is deleted by others it keeps until it collects them.
+        return Ok(());
+    }
     if pod.accepted.is_none() || pod.going.is_some() {
         // No node has it, or it is on its way out: then only a shorter grace changes anything.
         return delete(shared, pod, grace).await;

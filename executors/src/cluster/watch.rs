@@ -18,7 +18,7 @@ use super::blame;
 use super::board::{Ear, Seen};
 use super::error::{failed, found};
 use super::events::{self, Wanted};
-use super::object::{BEGUN, FAILED, ObjectSeen};
+use super::object::{BEGUN, FAILED, ObjectSeen, TAKEN};
 use super::pod::seconds;
 use super::runs::Shared;
 use super::seen::PodSeen;
@@ -247,12 +247,12 @@ fn is_by_somebody(level: &Level) -> bool {
 impl Shared {
     /// Why a run failed whose object has to be told so.
     fn unmarked<'a>(&self, level: &'a Level, seen: &Seen) -> Option<&'a Failure> {
-        let is_open = |object: &ObjectSeen| {
+        let is_open = |object: &&ObjectSeen| {
             object.failed.is_none() && (self.kind.makes_others() || object.standing.end.is_none())
         };
-        let object = seen.object.as_ref();
-        let may_come_back = object.is_some_and(ObjectSeen::is_taken_back)
-            || (seen.gone.is_some() && object.is_some_and(is_open));
+        let object = seen.object.as_ref().filter(is_open);
+        let is_taken_back = object.is_some_and(ObjectSeen::is_taken_back);
+        let may_come_back = is_taken_back || (object.is_some() && seen.gone.is_some());
         match level {
             Level::Hopeless(failure) => Some(failure),
             Level::Over(Outcome::Failed(failure)) if may_come_back => Some(failure),
@@ -265,7 +265,8 @@ impl Shared {
         let Some(object) = &seen.object else {
             return Ok(());
         };
-        let had_begun = seen.gone.is_some() || object.is_taken_back();
+        let was_vain = seen.had_vain && seen.pods.is_empty();
+        let had_begun = seen.gone.is_some() || (object.is_taken_back() && !was_vain);
         let failure = if had_begun {
             // Whoever ended it says why in no event.
             failure.clone()
@@ -302,15 +303,20 @@ impl Shared {
         }
     }
 
-    /// Sees to it that no other pod is made for one that somebody deletes: Argo makes one for a pod that is gone before it was seen to run.
+    /// Sees to it that no other pod is made for one that somebody deletes: Argo makes one for a pod that is gone before it was seen to
+    /// run, and the cluster one for a Job that was suspended and is let go again.
     async fn keep_single(&self, run: RunId, seen: &Seen, pod: &PodSeen) -> Result<()> {
-        let object = seen.object.as_ref();
-        let is_due = |object: &&ObjectSeen| pod.going.is_some() && !object.standing.is_held;
-        let Some(object) = object.filter(is_due).filter(|_| self.kind.makes_others()) else {
+        let Some(object) = &seen.object else {
             return Ok(());
         };
+        let mut patch = self.kind.hold();
+        if object.is_taken_back() && !object.standing.is_closed {
+            patch["metadata"]["annotations"][TAKEN] = "true".into();
+        } else if !self.kind.makes_others() || pod.going.is_none() || object.standing.is_held {
+            return Ok(());
+        }
         // One that has changed meanwhile rings, and is looked at again.
-        let held = self.change(run, object, "hold", self.kind.hold());
+        let held = self.change(run, object, "hold", patch);
         held.await.map(drop)
     }
 

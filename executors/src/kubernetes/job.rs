@@ -1,11 +1,12 @@
 //! How a Job looks, stands and ends.
 
 use hybrid_runner_core::run::{Failure, FailureClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::{Value, json};
 
 use crate::cluster::config::Settings;
 use crate::cluster::deleted;
-use crate::cluster::object::{Bringer, End, Kind, KindNames, Object, Shell, Standing};
+use crate::cluster::object::{Bringer, Condition, End, Kind, KindNames, Object, Shell, Standing};
 use crate::cluster::pod::{MAIN, seconds};
 use crate::cluster::rights::Rights;
 
@@ -64,6 +65,7 @@ impl Kind for Job {
         json!({
             "spec": {
                 "suspend": true,
+                "parallelism": 0,
                 "backoffLimit": 0,
                 "template": {
                     "metadata": { "labels": labels },
@@ -80,8 +82,9 @@ impl Kind for Job {
         json!({ "spec": { "suspend": false } })
     }
 
+    /// Also if somebody lets it go again: then there is room for no pod.
     fn hold(&self) -> Value {
-        json!({ "spec": { "suspend": true } })
+        json!({ "spec": { "suspend": true, "parallelism": 0 } })
     }
 
     fn puts_away(&self) -> bool {
@@ -102,9 +105,12 @@ impl Kind for Job {
 
     fn standing(&self, job: &Object) -> Standing {
         let is_suspended = job.spec.suspend == Some(true);
+        let is_closed = job.spec.parallelism == Some(0);
         Standing {
             is_suspended,
-            is_held: is_suspended,
+            is_held: is_suspended || is_closed,
+            is_closed,
+            was_resumed: was_resumed(job),
             end: end(job),
             ..Standing::default()
         }
@@ -119,6 +125,22 @@ impl Kind for Job {
             _ => deleted(),
         }
     }
+}
+
+/// Whether the cluster let it go after it had been suspended, and the last word of that was not of who made it.
+fn was_resumed(job: &Object) -> bool {
+    let mut conditions = job.status.conditions.iter();
+    let resumed = |it: &Condition| it.kind == "Suspended" && it.status == "False";
+    let managers = job.metadata.managed_fields.iter().flatten();
+    let manager_of = |field: &str| {
+        let mut managers = managers.clone();
+        let has = |it: &&ManagedFieldsEntry| {
+            let fields = it.fields_v1.as_ref();
+            fields.is_some_and(|fields| fields.0["f:spec"].get(field).is_some())
+        };
+        managers.find(has)?.manager.as_deref()
+    };
+    conditions.any(resumed) && manager_of("f:suspend") != manager_of("f:completions")
 }
 
 fn end(job: &Object) -> Option<End> {

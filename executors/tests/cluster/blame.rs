@@ -167,6 +167,7 @@ async fn what_no_node_can_give_is_named_while_it_waits(over: Over) {
         .stop(&run, Duration::from_secs(30))
         .await
         .unwrap();
+    assert_eq!(bench.place.pods().await, [], "the stop was carried out");
     assert_eq!(bench.end(&run).await, Outcome::Stopped { by: None });
     bench.remove(&run).await;
 }

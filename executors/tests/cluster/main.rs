@@ -35,6 +35,7 @@ mod over;
 mod place;
 mod rights;
 mod secrets;
+mod suspended;
 mod template;
 mod trouble;
 mod tunnel;

@@ -12,8 +12,8 @@ use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
@@ -274,6 +274,12 @@ impl Place {
     pub(crate) async fn objects(&self) -> Api<DynamicObject> {
         let client = self.client().await;
         Api::namespaced_with(client, &self.namespace, &self.over.resource())
+    }
+
+    /// The pods of all its runs.
+    pub(crate) async fn pods(&self) -> Vec<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client().await, &self.namespace);
+        pods.list(&ListParams::default()).await.unwrap().items
     }
 
     /// Changes the object of a run, as somebody else.

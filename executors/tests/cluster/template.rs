@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use hybrid_runner_core::Health;
 use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Status};
-use hybrid_runner_core::secret::{SecretValue, Secrets};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{ListParams, PostParams};
+use hybrid_runner_core::secret::SecretValue;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, until};
+use crate::bench::Bench;
 use crate::over::{Over, over_both};
 use crate::place::{BUSYBOX, kubeconfig};
 
@@ -171,67 +168,5 @@ async fn what_runs_beside_the_work_of_a_job_has_no_more_time_than_it() {
     let run = bench.start(&spec).await;
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     assert_eq!(bench.log(&run, None).await.text(), "done\n");
-    bench.remove(&run).await;
-}
-
-#[tokio::test]
-async fn a_job_that_a_queue_holds_back_from_the_beginning_waits() {
-    let Some(bench) = Bench::new(Over::Jobs).await else {
-        return;
-    };
-    // As a webhook of a queue would make it.
-    let spec = bench.spec("true");
-    let mut object = bench
-        .executor
-        .preview(&spec, &Secrets::none())
-        .await
-        .unwrap();
-    object[0]["spec"]["suspend"] = true.into();
-    let made = serde_json::from_value(object.swap_remove(0)).unwrap();
-    let objects = bench.place.objects().await;
-    objects.create(&PostParams::default(), &made).await.unwrap();
-    let run = bench.start(&spec).await;
-    let told = |status: &Status| {
-        status
-            .message
-            .as_ref()
-            .is_some_and(|it| it.contains("suspended"))
-    };
-    bench.status(&run, told).await;
-    let go = json!({ "spec": { "suspend": false } });
-    bench.place.patch(run.run, go).await;
-    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
-    bench.remove(&run).await;
-}
-
-#[tokio::test]
-async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
-    let Some(bench) = Bench::new(Over::Jobs).await else {
-        return;
-    };
-    let run = bench.begin("sleep 600").await;
-    bench.running(&run).await;
-    let Bench { place, executor } = bench;
-    drop(executor);
-    let suspend = |is: bool| json!({ "spec": { "suspend": is } });
-    place.patch(run.run, suspend(true)).await;
-    let pods: Api<Pod> = Api::namespaced(place.client().await, &place.namespace);
-    until("the end of the pod", async || {
-        let listed = pods.list(&ListParams::default()).await.unwrap();
-        listed.items.is_empty()
-    })
-    .await;
-    let bench = Bench::at(place).await;
-    let failure = bench.failure(&run).await;
-    assert_eq!(failure.class, FailureClass::Killed);
-    assert!(failure.message.contains("suspended"), "{failure:?}");
-    // That is for ever, and what somebody lets go again does not live.
-    bench.place.patch(run.run, suspend(false)).await;
-    until("another pod", async || {
-        let listed = pods.list(&ListParams::default()).await.unwrap();
-        !listed.items.is_empty()
-    })
-    .await;
-    assert_eq!(bench.failure(&run).await, failure);
     bench.remove(&run).await;
 }

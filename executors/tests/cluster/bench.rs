@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::Error;
 use hybrid_runner_core::executor::{Executor, Handle, Progress};
 use hybrid_runner_core::log::{LogChunk, LogCursor, LogItem};
 use hybrid_runner_core::run::{Failure, Outcome, RunSpec, Status};
 use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::{Finding, Health, RunId};
 use serde_json::{Value, json};
 
 use crate::over::Over;
@@ -138,6 +138,14 @@ impl Bench {
             .await
             .unwrap();
     }
+}
+
+/// What the doctor finds: one thing of this health, in words that have these.
+pub(crate) async fn finds(executor: &dyn Executor, health: Health, words: &str) {
+    let findings = executor.examine().await;
+    let is_it = |it: &&Finding| it.health == health && it.message.contains(words);
+    let found = findings.iter().filter(is_it).count();
+    assert_eq!(found, 1, "{words}: {findings:?}");
 }
 
 /// A log that was read.

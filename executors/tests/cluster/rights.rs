@@ -9,7 +9,7 @@ use hybrid_runner_core::run::Outcome;
 use hybrid_runner_core::secret::Secrets;
 use serde_json::json;
 
-use crate::bench::{Bench, within};
+use crate::bench::{Bench, finds, within};
 use crate::over::{Over, over_both};
 use crate::place::{Place, kubeconfig};
 
@@ -106,11 +106,7 @@ async fn each_missing_right_is_named_by_the_doctor(over: Over) {
         };
         let rule =
             format!("apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verb}]");
-        let findings = bench.executor.examine().await;
-        let found = findings
-            .iter()
-            .any(|finding| finding.health == Health::Failed && finding.message.contains(&rule));
-        assert!(found, "{resource}: {verb}: {findings:?}");
+        finds(&*bench.executor, Health::Failed, &rule).await;
         let error = bench.executor.check().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{resource}: {verb}");
     }
@@ -121,11 +117,8 @@ async fn without_the_right_to_see_events_the_doctor_warns_and_runs_go_on(over: O
         return;
     };
     bench.executor.check().await.unwrap();
-    let findings = bench.executor.examine().await;
-    let warns = |finding: &&hybrid_runner_core::Finding| {
-        finding.health == Health::Warning && finding.message.contains("resources: [\"events\"]")
-    };
-    assert_eq!(findings.iter().filter(warns).count(), 1, "{findings:?}");
+    let rule = "resources: [\"events\"]";
+    finds(&*bench.executor, Health::Warning, rule).await;
     let run = bench.begin("true").await;
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     bench.remove(&run).await;

@@ -7,7 +7,7 @@ use hybrid_runner_core::run::{Failure, FailureClass, Outcome, Status};
 use hybrid_runner_core::secret::SecretValue;
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, finds};
 use crate::over::{Over, over_both};
 use crate::place::{BUSYBOX, kubeconfig};
 
@@ -136,11 +136,7 @@ async fn a_misspelt_key_is_named(over: Over) {
     let Some(bench) = Bench::with(over, more).await else {
         return;
     };
-    let findings = bench.executor.examine().await;
-    let is_named = |finding: &hybrid_runner_core::Finding| {
-        finding.health == Health::Warning && finding.message.contains("`pod.tollerations`")
-    };
-    assert!(findings.iter().any(is_named), "{findings:?}");
+    finds(&*bench.executor, Health::Warning, "`pod.tollerations`").await;
 }
 
 async fn a_namespace_that_is_not_there_is_found_out(over: Over) {
@@ -149,11 +145,7 @@ async fn a_namespace_that_is_not_there_is_found_out(over: Over) {
     };
     let as_administrator = json!({ "kubeconfig": kubeconfig(), "namespace": "nowhere" });
     let executor = bench.place.executor_at("one", &as_administrator);
-    let findings = executor.examine().await;
-    let is_told = |finding: &hybrid_runner_core::Finding| {
-        finding.health == Health::Failed && finding.message.contains("no namespace `nowhere`")
-    };
-    assert!(findings.iter().any(is_told), "{findings:?}");
+    finds(&*executor, Health::Failed, "no namespace `nowhere`").await;
 }
 
 #[tokio::test]

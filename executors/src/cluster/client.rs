@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::access::Access;
+use super::error::told;
 use super::lean::{self, Patience};
 use super::object::{Kind, Object};
 use super::proxy;
@@ -141,9 +142,16 @@ impl Cluster {
         }
         let namespace = self.access.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let program = config.auth_info.exec.as_ref();
+        let program = program.and_then(|exec| exec.command.clone());
         let unusable = |error| {
-            Error::invalid(format!("the configuration for `{server}` cannot be used"))
-                .with_source(error)
+            let what = match (&error, &program) {
+                (kube::Error::Auth(_), Some(program)) => format!(
+                    "the program `{program}`, with which the kubeconfig logs in to `{server}`, failed here; it must be installed where the runner is"
+                ),
+                _ => format!("the configuration for `{server}` cannot be used"),
+            };
+            Error::invalid(what).with_source(told(&error))
         };
         let patience = Patience {
             connect: CONNECT,

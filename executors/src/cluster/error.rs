@@ -2,6 +2,7 @@
 
 use hybrid_runner_core::error::{Error, ErrorKind, causes};
 use hybrid_runner_core::run::FailureClass;
+use kube::client::AuthError;
 use kube::core::Status;
 
 use super::client::Connected;
@@ -15,16 +16,45 @@ pub(crate) fn failed(connected: &Connected, what: &str, error: &kube::Error) -> 
             "{what}: there are no credentials for {}",
             connected.identity
         ))
-        .with_source(causes(error)),
+        .with_source(told(error)),
         kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
             Error::internal(format!("{what}: the answer is not understood"))
         }
         kube::Error::BuildRequest(_) => Error::invalid(what).with_source(causes(error)),
         _ => {
             connected.is_away();
-            Error::unavailable(format!("{what} at `{}`", connected.server))
-                .with_source(causes(error))
+            let words = causes(error);
+            let advice = advice(&words);
+            Error::unavailable(format!("{what} at `{}`{advice}", connected.server))
+                .with_source(words)
         }
+    }
+}
+
+/// What to do about a connection that is not made.
+fn advice(words: &str) -> &'static str {
+    if words.contains("UnknownIssuer") {
+        return ", whose certificate is of an authority that is not known; set `ca` in the section to the file of that";
+    }
+    if words.contains("tunnel error") {
+        return ": its proxy gives no way there; see `proxy` in the section, `proxy-url` in the kubeconfig and `HTTPS_PROXY`";
+    }
+    ""
+}
+
+/// What an error says, without what a program printed that logs in: that may be a token.
+pub(super) fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => {
+            let words = String::from_utf8_lossy(&out.stderr);
+            let mut lines = words.lines().rev().map(str::trim);
+            let last = lines.find(|line| !line.is_empty()).unwrap_or_default();
+            format!("{}: {last}", out.status)
+        }
+        kube::Error::Auth(AuthError::AuthExecParse(_)) => {
+            "what it printed is no ExecCredential".to_owned()
+        }
+        _ => causes(error),
     }
 }
 
@@ -146,7 +176,23 @@ pub(crate) fn found<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{ExitStatus, Output};
+
     use super::*;
+
+    #[test]
+    fn what_a_program_printed_that_logs_in_is_not_told() {
+        let error = kube::Error::Auth(AuthError::AuthExecRun {
+            cmd: "log in".to_owned(),
+            out: Box::new(Output {
+                status: ExitStatus::from_raw(256),
+                stdout: b"a token".to_vec(),
+                stderr: b"first\nno session\n\n".to_vec(),
+            }),
+        });
+        assert_eq!(told(&error), "exit status: 1: no session");
+    }
 
     #[test]
     fn the_missing_rule_is_read_from_the_words_of_the_api_server() {

@@ -126,6 +126,10 @@ impl Kind for Workflow {
         json!({ "spec": { "shutdown": "Terminate" } })
     }
 
+    fn queue(&self) -> Option<&'static str> {
+        None
+    }
+
     fn puts_away(&self) -> bool {
         // The controller does, after ten seconds, if it runs.
         false

@@ -60,6 +60,9 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// The change after which no pod is ever made for an object.
     fn hold(&self) -> Value;
 
+    /// A label by which a queue is known that lets an object go in its turn, and holds back what anybody else lets go.
+    fn queue(&self) -> Option<&'static str>;
+
     /// Whether the cluster at once deletes the pod of an object that is held.
     fn puts_away(&self) -> bool;
 
@@ -219,7 +222,9 @@ pub(crate) struct ObjectSeen {
     /// Whether it failed after its work had begun.
     pub(super) had_begun: bool,
     pub(super) has_secret: bool,
-    /// Whether it was ever let go.
+    /// Whether a queue lets it go.
+    pub(super) is_queued: bool,
+    /// Whether it was ever let go, as far as that is ours to do.
     pub(super) was_let_go: bool,
     /// Whether somebody else held it back after that, be it that it was let go again: who has it wait from the beginning, as a queue
     /// does, did not.
@@ -267,9 +272,13 @@ impl ObjectSeen {
         let timeout = annotation(TIMEOUT).and_then(|text| text.parse().ok());
         let standing = kind.standing(object);
         let has_secret = annotation(SECRET).is_some();
-        let was_let_go = annotation(GOES).is_some() || !standing.is_suspended;
+        let labels = metadata.labels.as_ref();
+        let is_queued = kind
+            .queue()
+            .is_some_and(|label| labels.is_some_and(|labels| labels.contains_key(label)));
+        let was_let_go = annotation(GOES).is_some() || !(standing.is_suspended || is_queued);
         // It is made, and if it has a Secret let go. One that is let go again was changed twice more.
-        let changes = 1 + i64::from(has_secret);
+        let changes = 1 + i64::from(has_secret && !is_queued);
         let more = metadata.generation.unwrap_or_default() - changes;
         let is_held_again = standing.is_suspended && was_let_go && more >= 1;
         let goes_again = !standing.is_suspended && standing.was_resumed && more >= 2;
@@ -284,6 +293,7 @@ impl ObjectSeen {
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),
             had_begun: annotation(BEGUN).is_some(),
             has_secret,
+            is_queued,
             was_let_go,
             was_taken_back,
             timeout: timeout.map(Duration::from_millis),

@@ -155,7 +155,11 @@ impl Starting<'_> {
     /// Lets the object go; `false` if it has changed since it was seen.
     async fn let_go(&self, object: &ObjectSeen) -> Result<bool> {
         let shared = self.shared;
-        let mut patch = shared.kind.go(&shared.settings);
+        let mut patch = if object.is_queued {
+            json!({})
+        } else {
+            shared.kind.go(&shared.settings)
+        };
         patch["metadata"]["annotations"][GOES] = "true".into();
         shared.change(self.spec.run, object, "let go", patch).await
     }

@@ -87,6 +87,10 @@ impl Kind for Job {
         json!({ "spec": { "suspend": true, "parallelism": 0 } })
     }
 
+    fn queue(&self) -> Option<&'static str> {
+        Some("kueue.x-k8s.io/queue-name")
+    }
+
     fn puts_away(&self) -> bool {
         true
     }

@@ -42,6 +42,32 @@ async fn a_job_that_a_queue_holds_back_from_the_beginning_waits() {
     bench.remove(&run).await;
 }
 
+/// Where it is a queue's to let a Job go, handing values over does not pass it.
+#[tokio::test]
+async fn a_job_of_a_queue_waits_with_its_values_until_the_queue_lets_it_go() {
+    let labels = json!({ "kueue.x-k8s.io/queue-name": "users" });
+    let more = json!({ "template": { "metadata": { "labels": labels } } });
+    let Some(bench) = Bench::with(Over::Jobs, more).await else {
+        return;
+    };
+    let run = begin_with_value(&bench, "echo of $TOKEN").await;
+    let told = |status: &Status| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("a queue, holds it back")
+    };
+    bench.status(&run, told).await;
+    // As Kueue does it, with where it is to run.
+    let admitted = json!({ "spec": {
+        "suspend": false,
+        "template": { "spec": { "nodeSelector": { "kubernetes.io/os": "linux" } } },
+    } });
+    bench.place.patch(run.run, admitted).await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "of ***\n");
+    assert_eq!(pods_made(&bench.place).await, 1);
+    bench.remove(&run).await;
+}
+
 #[tokio::test]
 async fn a_job_that_somebody_suspended_while_nobody_looked_was_killed() {
     let Some(bench) = Bench::new(Over::Jobs).await else {

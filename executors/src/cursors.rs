@@ -2,7 +2,8 @@
 
 use hybrid_runner_core::RunId;
 
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+/// The hash of nothing.
+pub(crate) const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// What tells the cursors of one run from those of another.
 pub(crate) fn tag(run: RunId) -> u64 {

@@ -6,6 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `workflow` | how a Workflow looks, stands and ends |
+//! | `archive` | where Argo archived a log, and what reads it from there |
 //! | `patch` | the pod of a run as the `podSpecPatch` of its Workflow, in which Argo replaces nothing |
 //!
 //! # What a run gets
@@ -14,6 +15,7 @@
 //! and runs the work as its child, an init container brings that, and a container `wait` reports to the controller. The token for that
 //! report is mounted there alone.
 
+mod archive;
 mod patch;
 mod workflow;
 

@@ -55,6 +55,41 @@ pub(super) fn completed(pod: &Value) -> Value {
     pod
 }
 
+/// The pod of a run, with another command and nothing of what its work was given.
+pub(super) fn only_work(pod: &Value, command: &[String]) -> Value {
+    const OF_MAIN: [&str; 5] = [
+        "name",
+        "image",
+        "imagePullPolicy",
+        "securityContext",
+        "resources",
+    ];
+    let mut pod = pod.clone();
+    let kept = |name: &Value| {
+        let own = OWN.iter().any(|(_, own)| name == own);
+        own || name == MAIN || name == TOKEN
+    };
+    for list in ["initContainers", "containers", "volumes"] {
+        if let Some(list) = pod[list].as_array_mut() {
+            list.retain(|it| kept(&it["name"]));
+        }
+    }
+    let containers = pod["containers"].as_array_mut();
+    if let Some(main) = containers
+        .into_iter()
+        .flatten()
+        .find(|it| it["name"] == MAIN)
+        && let Some(members) = main.as_object_mut()
+    {
+        members.retain(|name, _| OF_MAIN.contains(&name.as_str()));
+        main["command"] = json!(command);
+    }
+    if let Some(members) = pod.as_object_mut() {
+        members.remove("activeDeadlineSeconds");
+    }
+    pod
+}
+
 /// What Argo's own containers lack for the profile that the pod keeps.
 fn security(pod: &Value) -> Option<Value> {
     let of_pod = &pod["securityContext"];

@@ -6,15 +6,17 @@
 use hybrid_runner_core::run::{Failure, FailureClass};
 use serde_json::{Value, json};
 
-use super::patch;
+use super::{archive, patch};
 use crate::cluster::config::Settings;
 use crate::cluster::deleted;
-use crate::cluster::object::{Bringer, End, Kind, KindNames, Node, Object, Shell, Standing};
+use crate::cluster::object::{
+    Archive, Bringer, End, Kind, KindNames, Node, Object, Shell, Standing,
+};
 use crate::cluster::pod::{MAIN, seconds};
 use crate::cluster::rights::Rights;
 
 /// Label: which controller looks at it. Without it, the one that has no id.
-const INSTANCE: &str = "workflows.argoproj.io/controller-instanceid";
+pub(super) const INSTANCE: &str = "workflows.argoproj.io/controller-instanceid";
 /// Of a controller that does not exist.
 const NOBODY: &str = "hybrid-runner-held";
 
@@ -144,9 +146,12 @@ impl Kind for Workflow {
         true
     }
 
+    fn archive(&self, object: &Value, name: &str, from: u64) -> Archive {
+        archive::of(object, name, from)
+    }
+
     fn warning(&self, settings: &Settings) -> Option<&'static str> {
-        let archives = settings.template.pointer("/spec/archiveLogs");
-        (archives == Some(&Value::Bool(true))).then_some(ARCHIVES)
+        archive::is_asked_for(&settings.template).then_some(ARCHIVES)
     }
 
     fn standing(&self, workflow: &Object) -> Standing {
@@ -184,7 +189,7 @@ impl Kind for Workflow {
     }
 }
 
-const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the artifact repository of the namespace, which must be there: as the work wrote it, without masks, and the runner does not read it";
+const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the artifact repository of the namespace, which must be there: as the work wrote it, without masks; the runner reads it only where the pod is gone";
 
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 

@@ -8,7 +8,7 @@
 //! | the connection, the API server or the kubelet dies | read on from the anchor; nothing twice, nothing lost |
 //! | the log is rotated while it is followed | nothing: the kubelet goes on in the new file |
 //! | it is rotated while nobody reads | the API gives the newest file alone: one gap, then what is later |
-//! | the pod is deleted | what was not read by then is one gap |
+//! | the pod is deleted | what was not read by then comes from the archive if the cluster has one (see [`archive`](super::archive)), else it is one gap |
 //!
 //! A log that was rotated before it was read for the first time begins later and says nothing: the API does not tell.
 
@@ -29,6 +29,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::archive::{Archived, Part};
 use super::client::Connected;
 use super::error::{failed, is_status};
 use super::place::{Anchor, Counter, Place, pod_tag};
@@ -73,6 +74,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Waits until it may stand otherwise.
     async fn changed(&mut self);
     async fn connected(&self) -> Result<&Connected>;
+    /// The log of a pod that is gone behind its first `from` bytes, if it was archived.
+    async fn archived(&self, from: u64) -> Result<Option<Archived>>;
     /// Whether the first process of a container writes lines of its own into its log.
     fn has_first_process(&self) -> bool;
 }
@@ -89,6 +92,7 @@ pub(crate) fn follow(
         from,
         place: Place::Start,
         reading: None,
+        archived: None,
         queue: VecDeque::new(),
         failures: 0,
         has_gap: false,
@@ -124,6 +128,8 @@ struct Follower {
     from: Option<LogCursor>,
     place: Place,
     reading: Option<Box<Reading>>,
+    /// What comes of the archive, once there is nothing else to read from.
+    archived: Option<Box<Archived>>,
     queue: VecDeque<LogChunk>,
     /// In a row.
     failures: u32,
@@ -196,9 +202,13 @@ impl Follower {
             if self.is_done || self.place == Place::End {
                 return Ok(None);
             }
-            match self.reading.take() {
-                None => self.begin(Back::Far).await?,
-                Some(reading) => self.step(reading).await?,
+            match (self.archived.take(), self.reading.take()) {
+                (Some(archived), _) => self.unpack(archived).await?,
+                (None, Some(reading)) => self.step(reading).await?,
+                (None, None) if matches!(self.place, Place::Archived { .. }) => {
+                    self.open_archive().boxed().await?;
+                }
+                (None, None) => self.begin(Back::Far).await?,
             }
         }
     }
@@ -214,7 +224,7 @@ impl Follower {
             }
             Stand::Waiting => self.source.changed().await,
             Stand::Empty => self.is_done = true,
-            Stand::Gone => self.finish_without_a_log(),
+            Stand::Gone => self.open_archive().boxed().await?,
             Stand::Begun { pod, is_over } => self.open(&pod, is_over, back).await?,
         }
         Ok(())
@@ -253,7 +263,7 @@ impl Follower {
                     seeking: match self.place {
                         Place::Behind { anchor, .. } => Seeking::Behind(anchor),
                         Place::Later { time, .. } => Seeking::Later(time),
-                        Place::Start | Place::End => Seeking::Found,
+                        Place::Start | Place::Archived { .. } | Place::End => Seeking::Found,
                     },
                     follows: wanted.follow,
                     is_last: is_over,
@@ -289,6 +299,69 @@ impl Follower {
             return Err(told);
         }
         sleep(PAUSE * self.failures).await;
+        Ok(())
+    }
+
+    /// The pod is gone: goes on in the archive, if that has what was not read.
+    async fn open_archive(&mut self) -> Result<()> {
+        let from = match self.place {
+            _ if self.has_ended_well => None,
+            Place::Start => Some(0),
+            Place::Archived { offset } => Some(offset),
+            Place::Behind { anchor, .. } => self.find(anchor).await?,
+            Place::Later { .. } | Place::End => None,
+        };
+        let archived = match from {
+            Some(from) => self.source.archived(from).await?,
+            None => None,
+        };
+        let (Some(offset), Some(archived)) = (from, archived) else {
+            self.finish_without_a_log();
+            return Ok(());
+        };
+        self.place = Place::Archived { offset };
+        self.archived = Some(Box::new(archived));
+        Ok(())
+    }
+
+    /// How many bytes of the archived log are before this, if that is certain.
+    async fn find(&mut self, anchor: Anchor) -> Result<Option<u64>> {
+        let Some(mut archived) = self.source.archived(0).await? else {
+            return Ok(None);
+        };
+        let mut finder = anchor.finder();
+        while let Some(part) = archived.next().await {
+            match part? {
+                Part::Bytes(bytes) => finder.push(&bytes),
+                Part::Lost => return Ok(None),
+            }
+        }
+        Ok(finder.found())
+    }
+
+    /// Takes what comes next of the archive.
+    async fn unpack(&mut self, mut archived: Box<Archived>) -> Result<()> {
+        let Place::Archived { offset } = self.place else {
+            return Ok(());
+        };
+        match archived.next().await.transpose()? {
+            None => self.finish(),
+            Some(Part::Lost) => self.finish_without_a_log(),
+            Some(Part::Bytes(bytes)) => {
+                let offset = offset + bytes.len() as u64;
+                self.place = Place::Archived { offset };
+                self.has_gap = false;
+                let next = self.place.cursor(self.run);
+                let (stream, time) = (Stream::Both, None);
+                let item = LogItem::Data {
+                    stream,
+                    time,
+                    bytes,
+                };
+                self.queue.push_back(LogChunk { item, next });
+                self.archived = Some(archived);
+            }
+        }
         Ok(())
     }
 

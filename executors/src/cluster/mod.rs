@@ -17,9 +17,11 @@
 //! | `seen`, `board`, `look` | what we want to know of a pod; one watch for each kind, shared by all runs; how a run stands |
 //! | `watch`, `status`, `blame`, `events` | the levels; the words of the contract; whose fault it is, by the pod's own words, and by the cluster's of an object |
 //! | `records`, `remarks`, `place`, `logs`, `output` | lines of a container's log; those of its first process; a place in it; following it; masked |
+//! | `archive` | the log of a pod that is gone, if the cluster archived it |
 //! | `stop` | stop and remove |
 
 mod access;
+mod archive;
 mod blame;
 mod board;
 mod check;
@@ -31,7 +33,7 @@ mod events;
 mod lean;
 mod logs;
 mod look;
-mod names;
+pub(crate) mod names;
 pub(crate) mod object;
 mod output;
 mod place;

@@ -16,6 +16,8 @@ pub(crate) const PREFIX: &str = "hybrid-runner.io/";
 pub(crate) const OWNER: &str = "hybrid-runner.io/owner";
 /// The attempt.
 pub(crate) const RUN: &str = "hybrid-runner.io/run";
+/// Of a pod that reads an archived log, and belongs to no run: the name of its object.
+pub(crate) const READS: &str = "hybrid-runner.io/reads";
 /// The runner, for people.
 pub(crate) const RUNNER: &str = "hybrid-runner.io/runner";
 /// The workflow's name: as a label shortened if need be, whole as an annotation.

@@ -72,6 +72,10 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// Whether the first process of a container is a program of the cluster, which writes lines of its own into the log.
     fn has_first_process(&self) -> bool;
 
+    /// Where the log of a run is whose pod is gone, by its whole object. What reads it gets this name; `from`: so many
+    /// bytes of it are known.
+    fn archive(&self, object: &Value, name: &str, from: u64) -> Archive;
+
     /// What the doctor has to say of what a section asks for.
     fn warning(&self, settings: &Settings) -> Option<&'static str>;
 
@@ -91,6 +95,18 @@ pub(crate) struct Bringer {
     pub(crate) container: &'static str,
     /// The versions with which it was tried.
     pub(crate) tried: &'static [&'static str],
+}
+
+/// Where the log of a pod is that is gone.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Archive {
+    /// Nobody archived it.
+    Nowhere,
+    /// It is being archived.
+    Later,
+    /// It can be had by this object: the log of its pod, which has the label [`READS`](names::READS), is the size of the whole in a line, and
+    /// then in base64 what is not known yet.
+    At(Box<Value>),
 }
 
 /// Names of a kind.
@@ -235,6 +251,10 @@ pub(crate) struct ObjectSeen {
 
 /// How an object stands, by its own kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what an object says, each for itself"
+)]
 pub(crate) struct Standing {
     /// Not let go yet.
     pub(crate) is_suspended: bool,

@@ -9,6 +9,7 @@ use hybrid_runner_core::error::Result;
 use hybrid_runner_core::masked::{is_ours, masked};
 use hybrid_runner_core::{LogChunk, LogCursor, RunId};
 
+use super::archive::{self, Archived};
 use super::board::{Ear, Seen};
 use super::client::Connected;
 use super::delivery::patterns;
@@ -119,6 +120,10 @@ impl Source for Follower {
 
     async fn connected(&self) -> Result<&Connected> {
         self.shared.cluster.connected().await
+    }
+
+    async fn archived(&self, from: u64) -> Result<Option<Archived>> {
+        archive::open(&self.shared, self.run, from).await
     }
 
     fn has_first_process(&self) -> bool {

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `k1.<run>.<pod>.a.<time>.<count>.<length>.<hash>` | behind that piece of a line |
 //! | `k1.<run>.<pod>.l.<time>` | the log was rotated: behind all that is not later than this |
+//! | `k1.<run>.0.f.<offset>` | behind so many bytes of the log as it was archived |
 //! | `k1.<run>.<pod>.e` | at the end |
 //!
 //! All numbers are hexadecimal; `<run>` and `<pod>` are hashes.
@@ -16,6 +17,7 @@
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::{LogCursor, RunId};
 
+use super::archive::Finder;
 use super::records::Piece;
 use crate::cursors::{hash, hash_on, tag};
 
@@ -40,6 +42,7 @@ pub(crate) enum Place {
     Start,
     Behind { pod: u64, anchor: Anchor },
     Later { pod: u64, time: i64 },
+    Archived { offset: u64 },
     End,
 }
 
@@ -78,6 +81,9 @@ impl Place {
                 pod,
                 time: time(at)?,
             }),
+            ["f", offset] => Some(Self::Archived {
+                offset: number(offset)?,
+            }),
             ["e"] => Some(Self::End),
             _ => None,
         }
@@ -89,6 +95,7 @@ impl Place {
             // There is no chunk before it, and so no cursor.
             Self::Start | Self::End => format!("{VERSION}.{run:x}.0.e"),
             Self::Later { pod, time } => format!("{VERSION}.{run:x}.{pod:x}.l.{time:x}"),
+            Self::Archived { offset } => format!("{VERSION}.{run:x}.0.f.{offset:x}"),
             Self::Behind { pod, anchor } => format!(
                 "{VERSION}.{run:x}.{pod:x}.a.{:x}.{:x}.{:x}.{:x}",
                 anchor.time, anchor.count, anchor.length, anchor.hash
@@ -101,7 +108,7 @@ impl Place {
     pub(crate) fn pod(self) -> Option<u64> {
         match self {
             Self::Behind { pod, .. } | Self::Later { pod, .. } => Some(pod),
-            Self::Start | Self::End => None,
+            Self::Start | Self::Archived { .. } | Self::End => None,
         }
     }
 
@@ -110,8 +117,15 @@ impl Place {
         match self {
             Self::Behind { anchor, .. } => Some(anchor.time),
             Self::Later { time, .. } => Some(time),
-            Self::Start | Self::End => None,
+            Self::Start | Self::Archived { .. } | Self::End => None,
         }
+    }
+}
+
+impl Anchor {
+    /// What finds it in a log that has no times.
+    pub(crate) fn finder(self) -> Finder {
+        Finder::of(self.length, self.hash)
     }
 }
 
@@ -234,6 +248,7 @@ mod tests {
                 anchor,
             },
             Place::Later { pod: 1, time: 0 },
+            Place::Archived { offset: 3 },
             Place::End,
         ] {
             let cursor = place.cursor(run);

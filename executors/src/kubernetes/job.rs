@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::cluster::config::Settings;
 use crate::cluster::deleted;
-use crate::cluster::object::{Bringer, Condition, End, Kind, KindNames, Object, Shell, Standing};
+use crate::cluster::object::{
+    Archive, Bringer, Condition, End, Kind, KindNames, Object, Shell, Standing,
+};
 use crate::cluster::pod::{MAIN, seconds};
 use crate::cluster::rights::Rights;
 
@@ -101,6 +103,10 @@ impl Kind for Job {
 
     fn has_first_process(&self) -> bool {
         false
+    }
+
+    fn archive(&self, _object: &Value, _name: &str, _from: u64) -> Archive {
+        Archive::Nowhere
     }
 
     fn warning(&self, _settings: &Settings) -> Option<&'static str> {

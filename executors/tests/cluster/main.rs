@@ -21,6 +21,7 @@
 #![cfg(all(feature = "kubernetes", feature = "argo"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod archive;
 mod argo;
 mod bench;
 mod blame;

@@ -1,0 +1,460 @@
+//! The log of a run whose pod is gone, from where the cluster archived it.
+//!
+//! What reads it is an object of the same kind, owned by that of the run: it goes with that if we die before we remove it. Its pod
+//! prints the log from a position on, in base64, so that each byte of it arrives as it is, and before that the size of the whole,
+//! so that its end is known from a connection's.
+//!
+//! | in the log of that pod | means |
+//! |---|---|
+//! | a number, a newline | the size of the whole log |
+//! | base64 | what is behind the position |
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::io::{AsyncBufRead, AsyncBufReadExt as _};
+use futures::stream::{self, BoxStream};
+use hybrid_runner_core::RunId;
+use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::log::MAX_CHUNK;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, GetParams, LogParams, PostParams};
+use kube::core::Request;
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::board::list;
+use super::client::Connected;
+use super::error::{failed, found, is_status};
+use super::names::READS;
+use super::object::{Archive, Object};
+use super::pod::MAIN;
+use super::records::Lines;
+use super::runs::Shared;
+use crate::cursors::{SEED, hash, hash_on};
+
+/// What is being archived is there within this, or never.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// What reads it has begun within this.
+const START: Duration = Duration::from_mins(3);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A size has no more digits.
+const DIGITS: usize = 20;
+
+/// What comes of an archived log.
+pub(crate) type Archived = BoxStream<'static, Result<Part>>;
+
+/// A part of an archived log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Bytes(Bytes),
+    /// It cannot be had: the last part.
+    Lost,
+}
+
+/// The archived log of a run behind its first `from` bytes; `None` if there is none.
+pub(super) async fn open(shared: &Arc<Shared>, run: RunId, from: u64) -> Result<Option<Archived>> {
+    let Some(Found {
+        mut object,
+        name,
+        uid,
+    }) = find(shared, run, from).await?
+    else {
+        return Ok(None);
+    };
+    let connected = shared.cluster.connected().await?;
+    let names = shared.kind.names();
+    object["apiVersion"] = names.api_version().into();
+    object["kind"] = names.kind.into();
+    object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "hybrid-runner".into();
+    object["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": names.api_version(),
+        "kind": names.kind,
+        "name": shared.names.object(run),
+        "uid": uid,
+    }]);
+    let path = Object::url_path(&shared.kind, Some(&connected.namespace));
+    let request = Request::new(path)
+        .create(&PostParams::default(), object.to_string().into_bytes())
+        .map_err(|_| Error::internal("what reads an archived log cannot be asked for"))?;
+    match connected.client().request::<Value>(request).await {
+        Ok(_) => {}
+        // By whoever read before us, and died.
+        Err(error) if is_status(&error, 409) => {}
+        Err(error) => {
+            return Err(failed(
+                connected,
+                "read the archived log of the run",
+                &error,
+            ));
+        }
+    }
+    let reading = Reading {
+        shared: Arc::clone(shared),
+        run,
+        name,
+        from,
+        reader: None,
+        lines: Lines::new(shared.kind.has_first_process()),
+        decoder: Decoder::default(),
+        is_over: false,
+    };
+    Ok(Some(
+        stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.next().await?.map(|part| (part, reading)))
+        })
+        .boxed(),
+    ))
+}
+
+/// What reads an archived log.
+struct Found {
+    object: Value,
+    name: String,
+    /// Of the run's object.
+    uid: String,
+}
+
+async fn find(shared: &Shared, run: RunId, from: u64) -> Result<Option<Found>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Some(object) = whole(shared, &shared.names.object(run)).await? else {
+            return Ok(None);
+        };
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+        // The same for whoever reads from there.
+        let name = format!("hr-log-{:016x}", hash(format!("{uid} {from}").as_bytes()));
+        match shared.kind.archive(&object, &name, from) {
+            Archive::At(reader) => {
+                return Ok(Some(Found {
+                    object: *reader,
+                    uid: uid.to_owned(),
+                    name,
+                }));
+            }
+            Archive::Later if Instant::now() < deadline => sleep(PAUSE).await,
+            Archive::Later | Archive::Nowhere => return Ok(None),
+        }
+    }
+}
+
+/// An object with all that it has.
+async fn whole(shared: &Shared, name: &str) -> Result<Option<Value>> {
+    let connected = shared.cluster.connected().await?;
+    let path = Object::url_path(&shared.kind, Some(&connected.namespace));
+    let request = Request::new(path)
+        .get(name, &GetParams::default())
+        .map_err(|_| Error::internal("an object cannot be asked for"))?;
+    let object = found(connected.client().request(request).await);
+    object.map_err(|error| failed(connected, &shared.on_object("look at"), &error))
+}
+
+struct Reading {
+    shared: Arc<Shared>,
+    run: RunId,
+    /// Of what reads.
+    name: String,
+    from: u64,
+    reader: Option<Pin<Box<dyn AsyncBufRead + Send>>>,
+    lines: Lines,
+    decoder: Decoder,
+    is_over: bool,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<Part>> {
+        let part = self.part().await;
+        if !matches!(part, Ok(Some(Part::Bytes(_)))) {
+            self.is_over = true;
+            self.remove().await;
+        }
+        part
+    }
+
+    async fn part(&mut self) -> Result<Option<Part>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let shared = Arc::clone(&self.shared);
+        let connected = shared.cluster.connected().await?;
+        loop {
+            let Some(reader) = &mut self.reader else {
+                match self.begin(connected).await? {
+                    Some(reader) => self.reader = Some(reader),
+                    None => return Ok(Some(Part::Lost)),
+                }
+                continue;
+            };
+            let broken = |_| Error::unavailable("the archived log of the run broke off");
+            let bytes = reader.fill_buf().await.map_err(broken)?;
+            let bytes = Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_CHUNK)]);
+            reader.consume_unpin(bytes.len());
+            let is_end = bytes.is_empty();
+            let mut pieces = Vec::new();
+            if is_end {
+                self.lines.finish(&mut pieces);
+            } else {
+                self.lines.push(bytes, &mut pieces);
+            }
+            let mut decoded = BytesMut::new();
+            for piece in pieces.iter().filter(|piece| !piece.is_remark) {
+                if !self.decoder.push(&piece.bytes, &mut decoded) {
+                    tracing::warn!(run = %self.run, "what reads the archived log says something else: {:?}", piece.bytes);
+                    return Ok(Some(Part::Lost));
+                }
+            }
+            if !decoded.is_empty() {
+                return Ok(Some(Part::Bytes(decoded.freeze())));
+            }
+            if is_end {
+                return self.end();
+            }
+        }
+    }
+
+    /// Whether all has come.
+    fn end(&self) -> Result<Option<Part>> {
+        let Some(size) = self.decoder.size else {
+            tracing::warn!(run = %self.run, "the archived log of the run cannot be read: the image needs `sh`, `wc`, `tail` and `base64`");
+            return Ok(Some(Part::Lost));
+        };
+        let wanted = size.checked_sub(self.from);
+        if wanted == Some(self.decoder.count) {
+            return Ok(None);
+        }
+        if wanted.is_none() {
+            tracing::warn!(run = %self.run, size, from = self.from, "the archived log of the run is shorter than it was");
+            return Ok(Some(Part::Lost));
+        }
+        Err(Error::unavailable("the archived log of the run broke off"))
+    }
+
+    /// The log of what reads, once it has begun; `None` if it does not.
+    async fn begin(
+        &mut self,
+        connected: &Connected,
+    ) -> Result<Option<Pin<Box<dyn AsyncBufRead + Send>>>> {
+        let selector = format!("{READS}={}", self.name);
+        let deadline = Instant::now() + START;
+        loop {
+            let (pods, _) = list::<Pod>(&connected.api(), &selector)
+                .await
+                .map_err(|error| {
+                    failed(connected, "look at what reads the archived log", &error)
+                })?;
+            if let Some(pod) = pods.iter().find(|pod| has_begun(pod)) {
+                let wanted = LogParams {
+                    container: Some(MAIN.to_owned()),
+                    follow: true,
+                    timestamps: true,
+                    ..LogParams::default()
+                };
+                let opened = connected
+                    .following::<Pod>()
+                    .log_stream(&pod.name_any(), &wanted)
+                    .await;
+                let reader = opened.map_err(|error| {
+                    failed(connected, "read the archived log of the run", &error)
+                })?;
+                return Ok(Some(Box::pin(reader)));
+            }
+            let object = whole(&self.shared, &self.name).await?;
+            let status = object
+                .as_ref()
+                .map_or(&Value::Null, |object| &object["status"]);
+            let is_over = matches!(status["phase"].as_str(), Some("Failed" | "Error"));
+            if is_over || Instant::now() >= deadline {
+                let message = status["message"]
+                    .as_str()
+                    .unwrap_or("it did not begin in time");
+                tracing::warn!(run = %self.run, "the archived log of the run cannot be read: {message}");
+                return Ok(None);
+            }
+            if object.is_none() {
+                return Err(Error::unavailable("what reads the archived log is gone"));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// If that fails it goes with the object of the run.
+    async fn remove(&mut self) {
+        let Ok(connected) = self.shared.cluster.connected().await else {
+            return;
+        };
+        let objects = connected.objects(self.shared.kind);
+        let removed = objects
+            .delete(&self.name, &DeleteParams::background())
+            .await;
+        if let Err(error) = found(removed) {
+            tracing::debug!(run = %self.run, %error, "what read the archived log could not be removed");
+        }
+    }
+}
+
+fn has_begun(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let mut containers = status
+        .into_iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let state = containers.find(|it| it.name == MAIN);
+    let state = state.and_then(|it| it.state.as_ref());
+    state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+}
+
+/// Takes what the pod prints apart.
+#[derive(Debug, Default)]
+struct Decoder {
+    /// What is not taken apart yet.
+    rest: Vec<u8>,
+    /// Of the whole log.
+    size: Option<u64>,
+    /// How many bytes came out.
+    count: u64,
+}
+
+impl Decoder {
+    /// `false` if it is nothing that it should be.
+    fn push(&mut self, bytes: &[u8], out: &mut BytesMut) -> bool {
+        self.rest.extend_from_slice(bytes);
+        if self.size.is_none() {
+            let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') else {
+                return self.rest.len() <= DIGITS;
+            };
+            let line = self.rest.drain(..=end).collect::<Vec<_>>();
+            let text = String::from_utf8(line).unwrap_or_default();
+            self.size = text.trim().parse().ok();
+            if self.size.is_none() {
+                return false;
+            }
+        }
+        self.rest.retain(|byte| *byte != b'\n');
+        let whole = self.rest.len() / 4 * 4;
+        let taken = self.rest.drain(..whole).collect::<Vec<_>>();
+        let Ok(decoded) = STANDARD.decode(taken) else {
+            return false;
+        };
+        self.count += decoded.len() as u64;
+        out.extend_from_slice(&decoded);
+        true
+    }
+}
+
+/// Finds a place in a log by the beginning of the line before it, if it is there once.
+///
+/// The container runtime drops a carriage return before a newline; an archived log has it.
+pub(crate) struct Finder {
+    length: u64,
+    hash: u64,
+    /// Of the line that is being read.
+    line: (u64, u64),
+    has_return: bool,
+    offset: u64,
+    found: Option<u64>,
+    is_there_twice: bool,
+}
+
+impl Finder {
+    /// Of a line that begins with so many bytes of this hash.
+    pub(crate) fn of(length: u64, hash: u64) -> Self {
+        Self {
+            length,
+            hash,
+            line: BEGINNING,
+            has_return: false,
+            offset: 0,
+            found: None,
+            is_there_twice: false,
+        }
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let has_return = std::mem::replace(&mut self.has_return, *byte == b'\r');
+            if has_return && *byte != b'\n' {
+                self.take(b'\r');
+            }
+            self.offset += 1;
+            if !self.has_return {
+                self.take(*byte);
+            }
+        }
+    }
+
+    fn take(&mut self, byte: u8) {
+        let (length, before) = self.line;
+        self.line = (length + 1, hash_on(before, &[byte]));
+        if self.line == (self.length, self.hash) {
+            self.is_there_twice = self.found.replace(self.offset).is_some();
+        }
+        if byte == b'\n' {
+            self.line = BEGINNING;
+        }
+    }
+
+    /// How many bytes are before the place.
+    pub(crate) fn found(&self) -> Option<u64> {
+        self.found.filter(|_| !self.is_there_twice)
+    }
+}
+
+const BEGINNING: (u64, u64) = (0, SEED);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_comes_out_however_it_is_cut() {
+        let log = b"a line\r\nand one without an end";
+        let printed = format!("{}\n{}", log.len() + 3, STANDARD.encode(log));
+        for size in 1..printed.len() {
+            let (mut decoder, mut out) = (Decoder::default(), BytesMut::new());
+            for part in printed.as_bytes().chunks(size) {
+                assert!(decoder.push(part, &mut out));
+            }
+            assert_eq!(out, &log[..]);
+            assert_eq!(decoder.size, Some(log.len() as u64 + 3));
+            assert_eq!(decoder.count, log.len() as u64);
+        }
+        for other in ["sh: not found\n", "123456789012345678901", "5\n????"] {
+            let mut decoder = Decoder::default();
+            assert!(
+                !decoder.push(other.as_bytes(), &mut BytesMut::new()),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_is_found_by_its_line_if_there_is_no_other() {
+        let log = b"one\nand\r\nand\ntwo \rand\r\n\nlast";
+        let found = |line: &[u8]| {
+            let whole = {
+                let mut finder = Finder::of(line.len() as u64, hash(line));
+                finder.push(log);
+                finder.found()
+            };
+            let mut finder = Finder::of(line.len() as u64, hash(line));
+            for byte in log {
+                finder.push(&[*byte]);
+            }
+            assert_eq!(finder.found(), whole);
+            whole
+        };
+        assert_eq!(found(b"one\n"), Some(4));
+        assert_eq!(found(b"on"), Some(2));
+        assert_eq!(found(b"and\n"), None, "it is there twice");
+        assert_eq!(found(b"two \rand\n"), Some(23));
+        assert_eq!(found(b"two "), Some(17));
+        assert_eq!(found(b"la"), Some(26));
+        assert_eq!(found(b"other"), None);
+    }
+}

@@ -30,7 +30,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::board::list;
-use super::client::Connected;
 use super::error::{failed, found, is_status};
 use super::names::READS;
 use super::object::{Archive, Object};
@@ -44,7 +43,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// What reads it has begun within this.
 const START: Duration = Duration::from_mins(3);
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
+/// What is done, for messages.
+const READ: &str = "read the archived log of the run";
+const BROKEN: &str = "the archived log of the run broke off";
 /// A size has no more digits.
 const DIGITS: usize = 20;
 
@@ -54,95 +56,28 @@ pub(crate) type Archived = BoxStream<'static, Result<Part>>;
 /// A part of an archived log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
+    /// More may come.
+    Waits,
     Bytes(Bytes),
-    /// It cannot be had: the last part.
+    /// It cannot be had, or there is none: the last part.
     Lost,
 }
 
-/// The archived log of a run behind its first `from` bytes; `None` if there is none.
-pub(super) async fn open(shared: &Arc<Shared>, run: RunId, from: u64) -> Result<Option<Archived>> {
-    let Some(Found {
-        mut object,
-        name,
-        uid,
-    }) = find(shared, run, from).await?
-    else {
-        return Ok(None);
-    };
-    let connected = shared.cluster.connected().await?;
-    let names = shared.kind.names();
-    object["apiVersion"] = names.api_version().into();
-    object["kind"] = names.kind.into();
-    object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "hybrid-runner".into();
-    object["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": names.api_version(),
-        "kind": names.kind,
-        "name": shared.names.object(run),
-        "uid": uid,
-    }]);
-    let path = Object::url_path(&shared.kind, Some(&connected.namespace));
-    let request = Request::new(path)
-        .create(&PostParams::default(), object.to_string().into_bytes())
-        .map_err(|_| Error::internal("what reads an archived log cannot be asked for"))?;
-    match connected.client().request::<Value>(request).await {
-        Ok(_) => {}
-        // By whoever read before us, and died.
-        Err(error) if is_status(&error, 409) => {}
-        Err(error) => {
-            return Err(failed(
-                connected,
-                "read the archived log of the run",
-                &error,
-            ));
-        }
-    }
+/// The archived log of a run behind its first `from` bytes.
+pub(super) fn read(shared: &Arc<Shared>, run: RunId, from: u64) -> Archived {
     let reading = Reading {
         shared: Arc::clone(shared),
         run,
-        name,
         from,
-        reader: None,
+        name: String::new(),
+        stage: Stage::Looking(Instant::now() + PATIENCE),
         lines: Lines::new(shared.kind.has_first_process()),
         decoder: Decoder::default(),
-        is_over: false,
     };
-    Ok(Some(
-        stream::try_unfold(reading, |mut reading| async move {
-            Ok(reading.next().await?.map(|part| (part, reading)))
-        })
-        .boxed(),
-    ))
-}
-
-/// What reads an archived log.
-struct Found {
-    object: Value,
-    name: String,
-    /// Of the run's object.
-    uid: String,
-}
-
-async fn find(shared: &Shared, run: RunId, from: u64) -> Result<Option<Found>> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let Some(object) = whole(shared, &shared.names.object(run)).await? else {
-            return Ok(None);
-        };
-        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-        // The same for whoever reads from there.
-        let name = format!("hr-log-{:016x}", hash(format!("{uid} {from}").as_bytes()));
-        match shared.kind.archive(&object, &name, from) {
-            Archive::At(reader) => {
-                return Ok(Some(Found {
-                    object: *reader,
-                    uid: uid.to_owned(),
-                    name,
-                }));
-            }
-            Archive::Later if Instant::now() < deadline => sleep(PAUSE).await,
-            Archive::Later | Archive::Nowhere => return Ok(None),
-        }
-    }
+    stream::try_unfold(reading, |mut reading| async move {
+        Ok(reading.next().await?.map(|part| (part, reading)))
+    })
+    .boxed()
 }
 
 /// An object with all that it has.
@@ -159,63 +94,151 @@ async fn whole(shared: &Shared, name: &str) -> Result<Option<Value>> {
 struct Reading {
     shared: Arc<Shared>,
     run: RunId,
+    from: u64,
     /// Of what reads.
     name: String,
-    from: u64,
-    reader: Option<Pin<Box<dyn AsyncBufRead + Send>>>,
+    stage: Stage,
     lines: Lines,
     decoder: Decoder,
-    is_over: bool,
+}
+
+enum Stage {
+    /// Whether there is one, until then.
+    Looking(Instant),
+    /// For what reads it, until then.
+    Waiting(Instant),
+    Following(Pin<Box<dyn AsyncBufRead + Send>>),
+    Over,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Part>> {
-        let part = self.part().await;
-        if !matches!(part, Ok(Some(Part::Bytes(_)))) {
-            self.is_over = true;
+        let part = match &mut self.stage {
+            Stage::Looking(deadline) => {
+                let deadline = *deadline;
+                self.look(deadline).await
+            }
+            Stage::Waiting(deadline) => {
+                let deadline = *deadline;
+                self.wait(deadline).await
+            }
+            Stage::Following(_) => self.follow().await,
+            Stage::Over => return Ok(None),
+        };
+        if !matches!(part, Ok(Some(Part::Bytes(_) | Part::Waits))) {
+            self.stage = Stage::Over;
             self.remove().await;
         }
         part
     }
 
-    async fn part(&mut self) -> Result<Option<Part>> {
-        if self.is_over {
-            return Ok(None);
+    /// Makes what reads the log, if that is archived.
+    async fn look(&mut self, deadline: Instant) -> Result<Option<Part>> {
+        let own = self.shared.names.object(self.run);
+        let Some(object) = whole(&self.shared, &own).await? else {
+            return Ok(Some(Part::Lost));
+        };
+        let uid = &object["metadata"]["uid"];
+        // The same for whoever reads from there.
+        let name = format!(
+            "hr-log-{:016x}",
+            hash(format!("{uid} {}", self.from).as_bytes())
+        );
+        let mut reader = match self.shared.kind.archive(&object, &name, self.from) {
+            Archive::At(reader) => reader,
+            Archive::Later if Instant::now() < deadline => {
+                sleep(PAUSE).await;
+                return Ok(Some(Part::Waits));
+            }
+            Archive::Later | Archive::Nowhere => return Ok(Some(Part::Lost)),
+        };
+        let names = self.shared.kind.names();
+        reader["apiVersion"] = names.api_version().into();
+        reader["kind"] = names.kind.into();
+        reader["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "hybrid-runner".into();
+        reader["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": names.api_version(),
+            "kind": names.kind,
+            "name": own,
+            "uid": uid,
+        }]);
+        let connected = self.shared.cluster.connected().await?;
+        let path = Object::url_path(&self.shared.kind, Some(&connected.namespace));
+        let request = Request::new(path)
+            .create(&PostParams::default(), reader.to_string().into_bytes())
+            .map_err(|_| Error::internal("what reads an archived log cannot be asked for"))?;
+        match connected.client().request::<Value>(request).await {
+            Ok(_) => {}
+            // By whoever read before us, and died.
+            Err(error) if is_status(&error, 409) => {}
+            Err(error) => return Err(failed(connected, READ, &error)),
         }
-        let shared = Arc::clone(&self.shared);
-        let connected = shared.cluster.connected().await?;
-        loop {
-            let Some(reader) = &mut self.reader else {
-                match self.begin(connected).await? {
-                    Some(reader) => self.reader = Some(reader),
-                    None => return Ok(Some(Part::Lost)),
-                }
-                continue;
+        self.name = name;
+        self.stage = Stage::Waiting(Instant::now() + START);
+        Ok(Some(Part::Waits))
+    }
+
+    /// Opens the log of what reads, once it has begun.
+    async fn wait(&mut self, deadline: Instant) -> Result<Option<Part>> {
+        let connected = self.shared.cluster.connected().await?;
+        let selector = format!("{READS}={}", self.name);
+        let listed = list::<Pod>(&connected.api(), &selector).await;
+        let (pods, _) = listed.map_err(|error| failed(connected, READ, &error))?;
+        if let Some(pod) = pods.iter().find(|pod| has_begun(pod)) {
+            let wanted = LogParams {
+                container: Some(MAIN.to_owned()),
+                follow: true,
+                timestamps: true,
+                ..LogParams::default()
             };
-            let broken = |_| Error::unavailable("the archived log of the run broke off");
-            let bytes = reader.fill_buf().await.map_err(broken)?;
-            let bytes = Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_CHUNK)]);
-            reader.consume_unpin(bytes.len());
-            let is_end = bytes.is_empty();
-            let mut pieces = Vec::new();
-            if is_end {
-                self.lines.finish(&mut pieces);
-            } else {
-                self.lines.push(bytes, &mut pieces);
+            let pods = connected.following::<Pod>();
+            let opened = pods.log_stream(&pod.name_any(), &wanted).await;
+            let reader = opened.map_err(|error| failed(connected, READ, &error))?;
+            self.stage = Stage::Following(Box::pin(reader));
+            return Ok(Some(Part::Waits));
+        }
+        let object = whole(&self.shared, &self.name).await?;
+        let Some(object) = object else {
+            return Err(Error::unavailable("what reads the archived log is gone"));
+        };
+        let status = &object["status"];
+        let is_over = matches!(status["phase"].as_str(), Some("Failed" | "Error"));
+        if is_over || Instant::now() >= deadline {
+            let message = status["message"].as_str();
+            let message = message.unwrap_or("what reads it did not begin in time");
+            tracing::warn!(run = %self.run, "the archived log of the run cannot be read: {message}");
+            return Ok(Some(Part::Lost));
+        }
+        sleep(PAUSE).await;
+        Ok(Some(Part::Waits))
+    }
+
+    async fn follow(&mut self) -> Result<Option<Part>> {
+        let Stage::Following(reader) = &mut self.stage else {
+            return Ok(None);
+        };
+        let broken = |_| Error::unavailable(BROKEN);
+        let bytes = reader.fill_buf().await.map_err(broken)?;
+        let bytes = Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_CHUNK)]);
+        reader.consume_unpin(bytes.len());
+        let is_end = bytes.is_empty();
+        let mut pieces = Vec::new();
+        if is_end {
+            self.lines.finish(&mut pieces);
+        } else {
+            self.lines.push(bytes, &mut pieces);
+        }
+        let mut decoded = BytesMut::new();
+        for piece in pieces.iter().filter(|piece| !piece.is_remark) {
+            if !self.decoder.push(&piece.bytes, &mut decoded) {
+                tracing::warn!(run = %self.run, "what reads the archived log of the run does not print what it should");
+                return Ok(Some(Part::Lost));
             }
-            let mut decoded = BytesMut::new();
-            for piece in pieces.iter().filter(|piece| !piece.is_remark) {
-                if !self.decoder.push(&piece.bytes, &mut decoded) {
-                    tracing::warn!(run = %self.run, "what reads the archived log says something else: {:?}", piece.bytes);
-                    return Ok(Some(Part::Lost));
-                }
-            }
-            if !decoded.is_empty() {
-                return Ok(Some(Part::Bytes(decoded.freeze())));
-            }
-            if is_end {
-                return self.end();
-            }
+        }
+        match (decoded.is_empty(), is_end) {
+            (false, _) => Ok(Some(Part::Bytes(decoded.freeze()))),
+            (true, false) => Ok(Some(Part::Waits)),
+            (true, true) => self.end(),
         }
     }
 
@@ -225,67 +248,21 @@ impl Reading {
             tracing::warn!(run = %self.run, "the archived log of the run cannot be read: the image needs `sh`, `wc`, `tail` and `base64`");
             return Ok(Some(Part::Lost));
         };
-        let wanted = size.checked_sub(self.from);
-        if wanted == Some(self.decoder.count) {
-            return Ok(None);
-        }
-        if wanted.is_none() {
-            tracing::warn!(run = %self.run, size, from = self.from, "the archived log of the run is shorter than it was");
-            return Ok(Some(Part::Lost));
-        }
-        Err(Error::unavailable("the archived log of the run broke off"))
-    }
-
-    /// The log of what reads, once it has begun; `None` if it does not.
-    async fn begin(
-        &mut self,
-        connected: &Connected,
-    ) -> Result<Option<Pin<Box<dyn AsyncBufRead + Send>>>> {
-        let selector = format!("{READS}={}", self.name);
-        let deadline = Instant::now() + START;
-        loop {
-            let (pods, _) = list::<Pod>(&connected.api(), &selector)
-                .await
-                .map_err(|error| {
-                    failed(connected, "look at what reads the archived log", &error)
-                })?;
-            if let Some(pod) = pods.iter().find(|pod| has_begun(pod)) {
-                let wanted = LogParams {
-                    container: Some(MAIN.to_owned()),
-                    follow: true,
-                    timestamps: true,
-                    ..LogParams::default()
-                };
-                let opened = connected
-                    .following::<Pod>()
-                    .log_stream(&pod.name_any(), &wanted)
-                    .await;
-                let reader = opened.map_err(|error| {
-                    failed(connected, "read the archived log of the run", &error)
-                })?;
-                return Ok(Some(Box::pin(reader)));
+        match size.checked_sub(self.from) {
+            Some(wanted) if wanted == self.decoder.count => Ok(None),
+            Some(_) => Err(Error::unavailable(BROKEN)),
+            None => {
+                tracing::warn!(run = %self.run, size, from = self.from, "the archived log of the run is shorter than it was");
+                Ok(Some(Part::Lost))
             }
-            let object = whole(&self.shared, &self.name).await?;
-            let status = object
-                .as_ref()
-                .map_or(&Value::Null, |object| &object["status"]);
-            let is_over = matches!(status["phase"].as_str(), Some("Failed" | "Error"));
-            if is_over || Instant::now() >= deadline {
-                let message = status["message"]
-                    .as_str()
-                    .unwrap_or("it did not begin in time");
-                tracing::warn!(run = %self.run, "the archived log of the run cannot be read: {message}");
-                return Ok(None);
-            }
-            if object.is_none() {
-                return Err(Error::unavailable("what reads the archived log is gone"));
-            }
-            sleep(PAUSE).await;
         }
     }
 
     /// If that fails it goes with the object of the run.
     async fn remove(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
         let Ok(connected) = self.shared.cluster.connected().await else {
             return;
         };

@@ -29,7 +29,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::archive::{Archived, Part};
+use super::archive::{Archived, Finder, Part};
 use super::client::Connected;
 use super::error::{failed, is_status};
 use super::place::{Anchor, Counter, Place, pod_tag};
@@ -75,7 +75,7 @@ pub(crate) trait Source: Send + Sync + 'static {
     async fn changed(&mut self);
     async fn connected(&self) -> Result<&Connected>;
     /// The log of a pod that is gone behind its first `from` bytes, if it was archived.
-    async fn archived(&self, from: u64) -> Result<Option<Archived>>;
+    fn archived(&self, from: u64) -> Archived;
     /// Whether the first process of a container writes lines of its own into its log.
     fn has_first_process(&self) -> bool;
 }
@@ -128,8 +128,8 @@ struct Follower {
     from: Option<LogCursor>,
     place: Place,
     reading: Option<Box<Reading>>,
-    /// What comes of the archive, once there is nothing else to read from.
-    archived: Option<Box<Archived>>,
+    /// The archive, once there is nothing else to read from.
+    archived: Option<Box<Unpacking>>,
     queue: VecDeque<LogChunk>,
     /// In a row.
     failures: u32,
@@ -138,6 +138,13 @@ struct Follower {
     /// Whether the last pass followed to an end of its own, as it does behind the last word of a container.
     has_ended_well: bool,
     is_done: bool,
+}
+
+/// One pass over an archived log.
+struct Unpacking {
+    parts: Archived,
+    /// Seeks the place to go on from, and delivers nothing.
+    finder: Option<Finder>,
 }
 
 /// One pass over a log.
@@ -203,11 +210,9 @@ impl Follower {
                 return Ok(None);
             }
             match (self.archived.take(), self.reading.take()) {
-                (Some(archived), _) => self.unpack(archived).await?,
+                (Some(archive), _) => self.unpack(archive).await?,
                 (None, Some(reading)) => self.step(reading).await?,
-                (None, None) if matches!(self.place, Place::Archived { .. }) => {
-                    self.open_archive().boxed().await?;
-                }
+                (None, None) if matches!(self.place, Place::Archived { .. }) => self.open_archive(),
                 (None, None) => self.begin(Back::Far).await?,
             }
         }
@@ -224,7 +229,7 @@ impl Follower {
             }
             Stand::Waiting => self.source.changed().await,
             Stand::Empty => self.is_done = true,
-            Stand::Gone => self.open_archive().boxed().await?,
+            Stand::Gone => self.open_archive(),
             Stand::Begun { pod, is_over } => self.open(&pod, is_over, back).await?,
         }
         Ok(())
@@ -303,65 +308,62 @@ impl Follower {
     }
 
     /// The pod is gone: goes on in the archive, if that has what was not read.
-    async fn open_archive(&mut self) -> Result<()> {
-        let from = match self.place {
-            _ if self.has_ended_well => None,
-            Place::Start => Some(0),
-            Place::Archived { offset } => Some(offset),
-            Place::Behind { anchor, .. } => self.find(anchor).await?,
-            Place::Later { .. } | Place::End => None,
+    fn open_archive(&mut self) {
+        let (from, finder) = match self.place {
+            _ if self.has_ended_well => return self.finish(),
+            Place::Start => (0, None),
+            Place::Archived { offset } => (offset, None),
+            Place::Behind { anchor, .. } => (0, Some(anchor.finder())),
+            Place::Later { .. } | Place::End => return self.finish_without_a_log(),
         };
-        let archived = match from {
-            Some(from) => self.source.archived(from).await?,
-            None => None,
-        };
-        let (Some(offset), Some(archived)) = (from, archived) else {
-            self.finish_without_a_log();
-            return Ok(());
-        };
-        self.place = Place::Archived { offset };
-        self.archived = Some(Box::new(archived));
-        Ok(())
-    }
-
-    /// How many bytes of the archived log are before this, if that is certain.
-    async fn find(&mut self, anchor: Anchor) -> Result<Option<u64>> {
-        let Some(mut archived) = self.source.archived(0).await? else {
-            return Ok(None);
-        };
-        let mut finder = anchor.finder();
-        while let Some(part) = archived.next().await {
-            match part? {
-                Part::Bytes(bytes) => finder.push(&bytes),
-                Part::Lost => return Ok(None),
-            }
+        if finder.is_none() {
+            self.place = Place::Archived { offset: from };
         }
-        Ok(finder.found())
+        let parts = self.source.archived(from);
+        self.archived = Some(Box::new(Unpacking { parts, finder }));
     }
 
     /// Takes what comes next of the archive.
-    async fn unpack(&mut self, mut archived: Box<Archived>) -> Result<()> {
-        let Place::Archived { offset } = self.place else {
-            return Ok(());
-        };
-        match archived.next().await.transpose()? {
-            None => self.finish(),
-            Some(Part::Lost) => self.finish_without_a_log(),
-            Some(Part::Bytes(bytes)) => {
-                let offset = offset + bytes.len() as u64;
-                self.place = Place::Archived { offset };
-                self.has_gap = false;
-                let next = self.place.cursor(self.run);
-                let (stream, time) = (Stream::Both, None);
-                let item = LogItem::Data {
-                    stream,
-                    time,
-                    bytes,
-                };
-                self.queue.push_back(LogChunk { item, next });
-                self.archived = Some(archived);
+    async fn unpack(&mut self, mut archive: Box<Unpacking>) -> Result<()> {
+        let bytes = match (archive.parts.next().await.transpose()?, &mut archive.finder) {
+            (None, None) => {
+                self.finish();
+                return Ok(());
             }
+            (None, Some(finder)) => {
+                match finder.found() {
+                    Some(offset) => self.place = Place::Archived { offset },
+                    None => self.finish_without_a_log(),
+                }
+                return Ok(());
+            }
+            (Some(Part::Lost), _) => {
+                self.finish_without_a_log();
+                return Ok(());
+            }
+            (Some(Part::Waits), _) => Bytes::new(),
+            (Some(Part::Bytes(bytes)), Some(finder)) => {
+                finder.push(&bytes);
+                Bytes::new()
+            }
+            (Some(Part::Bytes(bytes)), None) => bytes,
+        };
+        self.archived = Some(archive);
+        if let Place::Archived { offset } = &mut self.place {
+            *offset += bytes.len() as u64;
         }
+        if !bytes.is_empty() {
+            self.has_gap = false;
+        }
+        // Without bytes it says that the log is being read.
+        let next = self.place.cursor(self.run);
+        let (stream, time) = (Stream::Both, None);
+        let item = LogItem::Data {
+            stream,
+            time,
+            bytes,
+        };
+        self.queue.push_back(LogChunk { item, next });
         Ok(())
     }
 

@@ -122,8 +122,8 @@ impl Source for Follower {
         self.shared.cluster.connected().await
     }
 
-    async fn archived(&self, from: u64) -> Result<Option<Archived>> {
-        archive::open(&self.shared, self.run, from).await
+    fn archived(&self, from: u64) -> Archived {
+        archive::read(&self.shared, self.run, from)
     }
 
     fn has_first_process(&self) -> bool {

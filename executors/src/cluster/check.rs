@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use super::board::list;
 use super::client::Connected;
 use super::error::{failed, found};
+use super::names::OF_ANY;
 use super::object::{Bringer, ObjectSeen};
 use super::rights::{self, Rights, missing};
 use super::runs::Shared;
@@ -73,9 +74,18 @@ impl Shared {
             )));
         }
         findings.extend(self.kind.warning(&self.settings).map(Finding::warning));
-        findings.push(match self.list().await {
-            Ok(runs) => Finding::ok(format!("{} runs of ours are there", runs.len())),
-            Err(error) => Finding::of_error(&error),
+        // Whoever examines need not be the runner: what it has is not told from what others have.
+        findings.push(match list(&connected.objects(self.kind), OF_ANY).await {
+            Ok((runs, _)) => Finding::ok(format!(
+                "{} {} of runners are there",
+                runs.len(),
+                self.kind.names().plural
+            )),
+            Err(error) => Finding::of_error(&failed(
+                connected,
+                "list what the cluster has of runners",
+                &error,
+            )),
         });
         if self.settings.pod.restricted && self.settings.pod.user.is_none() {
             findings.push(Finding::warning(
@@ -104,39 +114,14 @@ impl Shared {
                 by.install
             )));
         }
-        let mut findings = vec![self.version_of(connected, by).await];
+        let mut findings = vec![version_of(connected, by).await];
         findings.extend(self.neglected(connected).await);
         Ok(findings)
     }
 
-    /// Its own image in one of our pods tells its version.
-    async fn version_of(&self, connected: &Connected, by: &Bringer) -> Finding {
-        let wanted = ListParams::default()
-            .labels(&self.names.selector())
-            .limit(1);
-        let pods = connected.api::<Pod>().list(&wanted).await;
-        let pods = pods.map(|pods| pods.items).unwrap_or_default();
-        let containers = pods.iter().filter_map(|pod| pod.spec.as_ref());
-        let mut containers = containers.flat_map(|spec| &spec.containers);
-        let own = containers.find(|container| container.name == by.container);
-        let image = own.and_then(|own| own.image.as_deref());
-        let Some((_, version)) = image.and_then(|image| image.rsplit_once(':')) else {
-            return Finding::ok(format!(
-                "{} is installed; its version is told while a pod of ours is there",
-                by.name
-            ));
-        };
-        let found = format!("{} {version}", by.name);
-        if by.tried.iter().any(|tried| version.starts_with(tried)) {
-            return Finding::ok(found);
-        }
-        let tried = by.tried.join("x and ");
-        Finding::warning(format!("{found}: it was tried with {tried}x alone"))
-    }
-
-    /// An object of ours that nobody looks after.
+    /// An object of a runner that nobody looks after.
     async fn neglected(&self, connected: &Connected) -> Option<Finding> {
-        let objects = list(&connected.objects(self.kind), &self.names.selector()).await;
+        let objects = list(&connected.objects(self.kind), OF_ANY).await;
         let (objects, _) = objects.ok()?;
         let now = Timestamp::now();
         let old = |created: Timestamp| now.duration_since(created) >= NEGLECTED;
@@ -157,6 +142,29 @@ impl Shared {
         let wanted = [self.kind.needed(), NEEDED].concat();
         missing(connected, &wanted).await
     }
+}
+
+/// Its own image in the pod of a run tells its version.
+async fn version_of(connected: &Connected, by: &Bringer) -> Finding {
+    let wanted = ListParams::default().labels(OF_ANY).limit(50);
+    let pods = connected.api::<Pod>().list(&wanted).await;
+    let pods = pods.map(|pods| pods.items).unwrap_or_default();
+    let containers = pods.iter().filter_map(|pod| pod.spec.as_ref());
+    let mut containers = containers.flat_map(|spec| &spec.containers);
+    let own = containers.find(|container| container.name == by.container);
+    let image = own.and_then(|own| own.image.as_deref());
+    let Some((_, version)) = image.and_then(|image| image.rsplit_once(':')) else {
+        return Finding::ok(format!(
+            "{} is installed; its version is told while the pod of a run is there",
+            by.name
+        ));
+    };
+    let found = format!("{} {version}", by.name);
+    if by.tried.iter().any(|tried| version.starts_with(tried)) {
+        return Finding::ok(found);
+    }
+    let tried = by.tried.join("x and ");
+    Finding::warning(format!("{found}: it was tried with {tried}x alone"))
 }
 
 /// A list of a namespace that is not there is empty, and everybody may make one.

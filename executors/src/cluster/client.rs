@@ -137,6 +137,11 @@ impl Cluster {
         config.default_retry = false;
         config.read_timeout = Some(PATIENCE);
         if let Some(path) = &self.access.ca {
+            // The client would not say which file it was.
+            std::fs::read(path).map_err(|error| {
+                let what = format!("failed to read `{}`, which `ca` names", path.display());
+                Error::invalid(what).with_source(error)
+            })?;
             config.root_cert_file = Some(path.clone());
             config.root_cert = None;
         }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Access;
-use super::names::PREFIX;
+use super::names::{PREFIX, is_label_value, is_qualified_name};
 use super::pod::PodSettings;
 use super::template;
 use crate::settings;
@@ -155,6 +155,14 @@ impl Settings {
             if let Some(name) = names.keys().find(|name| name.starts_with(PREFIX)) {
                 return Err(wrong(key, format!("`{name}` is set by the runner")));
             }
+            if let Some(name) = names.keys().find(|name| !is_qualified_name(name)) {
+                let what = "is no name that Kubernetes takes: letters, digits, `-`, `_` and `.`, and before that perhaps a DNS name and `/`";
+                return Err(wrong(key, format!("`{name}` {what}")));
+            }
+        }
+        if let Some((name, value)) = config.labels.iter().find(|(_, it)| !is_label_value(it)) {
+            let what = "is no value of a label: at most 63 letters, digits, `-`, `_` and `.`";
+            return Err(wrong("labels", format!("`{value}` of `{name}` {what}")));
         }
         let ttl = config.ttl.map_or(TTL, Period::get);
         if ttl < LEAST_TTL {

@@ -24,6 +24,8 @@ pub(crate) const RUNNER: &str = "hybrid-runner.io/runner";
 pub(crate) const WORKFLOW: &str = "hybrid-runner.io/workflow";
 /// The labels of the workflow.
 const LABEL_PREFIX: &str = "label.hybrid-runner.io/";
+/// The selector that shows what is of any runner.
+pub(crate) const OF_ANY: &str = "app.kubernetes.io/managed-by=hybrid-runner,hybrid-runner.io/run";
 /// A label's value is at most this long.
 const LONGEST: usize = 63;
 
@@ -100,7 +102,25 @@ pub(crate) fn is_label_name(name: &str) -> bool {
     !name.is_empty() && is_label_value(name)
 }
 
-fn is_label_value(text: &str) -> bool {
+/// Whether this can be the name of a label or an annotation: `example.com/team`, or without what stands before the `/`.
+pub(crate) fn is_qualified_name(name: &str) -> bool {
+    const LONGEST_PREFIX: usize = 253;
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_part = |part: &str| {
+        let fits = |c: char| is_plain(c) || c == '-';
+        part.starts_with(is_plain) && part.ends_with(is_plain) && part.chars().all(fits)
+    };
+    match name.split_once('/') {
+        None => is_label_name(name),
+        Some((prefix, name)) => {
+            let is_prefix = prefix.len() <= LONGEST_PREFIX && prefix.split('.').all(is_part);
+            is_prefix && is_label_name(name)
+        }
+    }
+}
+
+/// Whether this can be the value of a label.
+pub(crate) fn is_label_value(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric();
     let fits = |c: char| is_plain(c) || matches!(c, '-' | '_' | '.');
     text.len() <= LONGEST
@@ -159,6 +179,18 @@ mod tests {
             );
         }
         assert_ne!(label_value("a b"), label_value("a  b"));
+    }
+
+    #[test]
+    fn names_of_labels_are_told_from_others() {
+        for name in ["team", "a.b/c_d", "example.com/Team", "0-1.x/y"] {
+            assert!(is_qualified_name(name), "{name}");
+        }
+        for other in [
+            "", "/", "a/", "/a", "A.b/c", "a b", "a/b/c", "-a/b", "a..b/c", "ü",
+        ] {
+            assert!(!is_qualified_name(other), "{other}");
+        }
     }
 
     #[test]

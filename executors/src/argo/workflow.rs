@@ -194,7 +194,7 @@ const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the 
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 10] = [
+const CAUSES: [(&str, FailureClass, &str); 13] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -211,6 +211,16 @@ const CAUSES: [(&str, FailureClass, &str); 10] = [
         "a quota of the namespace is used up",
     ),
     (
+        "failed quota: ",
+        FailureClass::Quota,
+        "a quota of the namespace asks for what the pod does not say; set `resources`",
+    ),
+    (
+        "no PriorityClass with name",
+        FailureClass::Spec,
+        "there is no such class in the cluster; correct `priority_class`",
+    ),
+    (
         "violates PodSecurity",
         FailureClass::Policy,
         "an admission policy of the namespace forbids the pod",
@@ -224,6 +234,11 @@ const CAUSES: [(&str, FailureClass, &str); 10] = [
         " denied request: ",
         FailureClass::Policy,
         "an admission policy of the cluster forbids the pod",
+    ),
+    (
+        "configmaps is forbidden",
+        FailureClass::Spec,
+        "command and arguments are longer than Argo takes unless its controller may make ConfigMaps; hand over a file instead",
     ),
     (
         " is forbidden: ",

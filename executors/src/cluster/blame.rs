@@ -20,7 +20,7 @@ pub(crate) enum Delay {
 pub(crate) fn delay(pod: &PodSeen) -> Delay {
     if let Some((name, Container::Over(over))) = &pod.before {
         let message = format!(
-            "the container `{name}`, which comes before the work, ended with exit code {}; `kubectl logs` has what it said, as long as the pod is there",
+            "the container `{name}`, which comes before the work, ended with exit code {}; what it said goes with the pod, and is in no log of the run",
             over.exit_code
         );
         return Delay::Hopeless(said(

@@ -34,14 +34,14 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     }
     if let Some(gone) = seen.gone.as_ref().filter(|_| object.failed.is_none()) {
         // Its end is that of the run, whatever pod the cluster makes in its place.
-        return Level::Over(end_of(object, gone));
+        return Level::Over(end_of(kind, object, gone));
     }
     if let Some(pod) = seen.pod() {
         // The first pod is gone, or would be going.
         if object.goes_again() && pod.going.is_none() && !pod.is_over() {
             return Level::Over(Outcome::Failed(taken_back()));
         }
-        return of_pod(object, pod);
+        return of_pod(kind, object, pod);
     }
     if let Some(failure) = &object.failed {
         return Level::Over(Outcome::Failed(failure.clone()));
@@ -62,7 +62,7 @@ pub(super) fn level(kind: &dyn Kind, seen: &Seen) -> Level {
     Level::Starting(object.standing.waits.clone().or_else(held))
 }
 
-fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
+fn of_pod(kind: &dyn Kind, object: &ObjectSeen, pod: &PodSeen) -> Level {
     match &object.failed {
         // Said when no pod is left that could still begin.
         Some(failure) if pod.is_over() => {
@@ -72,7 +72,7 @@ fn of_pod(object: &ObjectSeen, pod: &PodSeen) -> Level {
         _ => {}
     }
     if pod.is_over() {
-        return Level::Over(end_of(object, pod));
+        return Level::Over(end_of(kind, object, pod));
     }
     if pod.has_begun() {
         return Level::Running;
@@ -91,12 +91,15 @@ fn taken_back() -> Failure {
 }
 
 /// How a pod ended. What somebody told the cluster to end does not say so itself.
-fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
+fn end_of(kind: &dyn Kind, object: &ObjectSeen, pod: &PodSeen) -> Outcome {
     let outcome = blame::outcome(pod, object.is_stopped);
     let is_killed =
         matches!(&outcome, Outcome::Failed(failure) if failure.class == FailureClass::Killed);
     if is_killed && object.is_taken_back() {
         return Outcome::Failed(taken_back());
+    }
+    if is_killed && let Some(failure) = late(kind, object) {
+        return Outcome::Failed(failure);
     }
     if !object.standing.is_shut {
         return outcome;
@@ -125,6 +128,17 @@ fn end_of(object: &ObjectSeen, pod: &PodSeen) -> Outcome {
     }
 }
 
+/// What the cluster says where it deleted the pod itself, since time was up for the object.
+fn late(kind: &dyn Kind, object: &ObjectSeen) -> Option<Failure> {
+    let end = object.standing.end.as_ref()?;
+    let failure = kind.blame(end);
+    (failure.class == FailureClass::Timeout).then(|| failure.with_source(words(end)))
+}
+
+fn words(end: &End) -> String {
+    format!("{}: {}", end.reason, end.message)
+}
+
 /// The object is over, and its pod is gone.
 fn without_pod(kind: &dyn Kind, object: &ObjectSeen, end: &End) -> Outcome {
     if end.is_complete {
@@ -133,8 +147,7 @@ fn without_pod(kind: &dyn Kind, object: &ObjectSeen, end: &End) -> Outcome {
     if object.is_stopped {
         return Outcome::Stopped { by: None };
     }
-    let words = format!("{}: {}", end.reason, end.message);
-    Outcome::Failed(kind.blame(end).with_source(words))
+    Outcome::Failed(kind.blame(end).with_source(words(end)))
 }
 
 const UNKNOWN: &str =

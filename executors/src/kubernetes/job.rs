@@ -154,9 +154,12 @@ fn was_resumed(job: &Object) -> bool {
 }
 
 fn end(job: &Object) -> Option<End> {
-    let last = job.status.conditions.iter().find(|condition| {
-        matches!(condition.kind.as_str(), "Complete" | "Failed") && condition.status == "True"
-    })?;
+    // It will fail, once its pod is gone; or it has ended.
+    const KINDS: [&str; 3] = ["FailureTarget", "Complete", "Failed"];
+    let last =
+        job.status.conditions.iter().find(|condition| {
+            KINDS.contains(&condition.kind.as_str()) && condition.status == "True"
+        })?;
     Some(End {
         is_complete: last.kind == "Complete",
         never_began: false,

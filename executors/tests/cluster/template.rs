@@ -15,6 +15,7 @@ over_both!(
     tries_and_haste_of_a_template_are_left_out,
     what_ends_in_time_is_not_late_although_its_pod_is,
     a_container_beside_the_work_that_fails_once_fails_nothing,
+    a_time_limit_of_the_template_is_no_deletion_by_somebody,
     a_container_before_the_work_that_fails_is_named,
     a_variable_of_the_template_takes_the_place_of_a_value,
     a_misspelt_key_is_named,
@@ -102,6 +103,15 @@ async fn a_container_beside_the_work_that_fails_once_fails_nothing(over: Over) {
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     assert_eq!(bench.log(&run, None).await.text(), "done\n");
     bench.remove(&run).await;
+}
+
+async fn a_time_limit_of_the_template_is_no_deletion_by_somebody(over: Over) {
+    let more = json!({ "template": { "spec": { "activeDeadlineSeconds": 15 } } });
+    let Some(bench) = Bench::with(over, more).await else {
+        return;
+    };
+    let failure = bench.failure_of(&bench.spec("sleep 600")).await;
+    assert_eq!(failure.class, FailureClass::Timeout, "{failure:?}");
 }
 
 async fn a_container_before_the_work_that_fails_is_named(over: Over) {

@@ -117,6 +117,21 @@ fn what_argo_says_of_an_end_is_put_into_words() {
         ),
         (
             json!({}),
+            "pods \"a\" is forbidden: failed quota: b: must specify requests.memory for: main",
+            FailureClass::Quota,
+        ),
+        (
+            json!({}),
+            "pods \"a\" is forbidden: no PriorityClass with name b was found",
+            FailureClass::Spec,
+        ),
+        (
+            json!({}),
+            "configmaps is forbidden: User \"system:serviceaccount:argo:argo\" cannot create resource",
+            FailureClass::Spec,
+        ),
+        (
+            json!({}),
             "invalid spec: templates.main",
             FailureClass::Spec,
         ),

@@ -83,6 +83,8 @@ pub enum GapReason {
     DiskFull,
     /// The values that the run was given are not known any more, so that they could not be masked in it.
     HeldBack,
+    /// The backend did not let it be read.
+    Refused,
     /// The engine, node or helper that held it died or was killed.
     Crashed,
     /// The stored log was damaged, or a reason that a later version has.
@@ -99,6 +101,9 @@ impl GapReason {
             Self::DiskFull => "the disk was full",
             Self::HeldBack => {
                 "it is held back: the values that the run was given cannot be had again to mask them"
+            }
+            Self::Refused => {
+                "the backend did not let it be read; the logs of runner and control plane say why"
             }
             Self::Crashed => "what held it died or was killed; its last words may be among it",
             Self::Damaged => "the stored log cannot be read",
@@ -306,6 +311,7 @@ mod tests {
     fn a_reason_that_a_later_version_has_is_a_gap_too() {
         for (why, read) in [
             ("held_back", GapReason::HeldBack),
+            ("refused", GapReason::Refused),
             ("of_a_later_version", GapReason::Damaged),
         ] {
             let json = format!(r#"{{"next":"1","gap":{{"why":"{why}"}}}}"#);

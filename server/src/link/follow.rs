@@ -30,6 +30,8 @@ use crate::store::runs::{self, Run};
 
 /// After an outcome the rest of the log may pause for this long; then it is stored without.
 const LOG_END: Duration = Duration::from_secs(30);
+/// So long if the backend does not let the runner read it: somebody may see to that.
+const LOG_REFUSED: Duration = Duration::from_mins(10);
 
 /// What a living link has under way arrives within this.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -59,6 +61,8 @@ pub(super) struct Follower<'a> {
     log_ended: bool,
     /// The runner has no log of the run. Of one that was stopped before it began, nothing is missing then.
     log_unknown: bool,
+    /// The backend does not let the runner read the log, as it says.
+    refused: Option<String>,
     /// Resolves when the log has paused for too long after the outcome.
     overdue: Option<BoxFuture<'static, ()>>,
     /// A runner that may not know the run would call it lost: nothing is asked before it has written the stop down.
@@ -102,6 +106,7 @@ impl<'a> Follower<'a> {
             outcome: None,
             log_ended: false,
             log_unknown: false,
+            refused: None,
             overdue: None,
             stop_first: false,
             writing: None,
@@ -149,8 +154,9 @@ impl<'a> Follower<'a> {
                 }
                 Ok(()) = self.stop.changed() => {}
                 () = passed(self.overdue.as_mut()), if self.waits_for_log() => {
-                    warn!(run = %self.run.id, "its log did not end in time after its outcome");
-                    self.end_log_with_gap(GapReason::Crashed);
+                    warn!(run = %self.run.id, refused = self.refused, "its log did not end in time after its outcome");
+                    let is_refused = self.refused.is_some();
+                    self.end_log_with_gap(if is_refused { GapReason::Refused } else { GapReason::Crashed });
                 }
                 () = until(self.hold), if self.hold.is_some() => self.hold = None,
                 () = self.context.seat.session.closed() => return Followed::Gone,
@@ -205,14 +211,21 @@ impl<'a> Follower<'a> {
             self.expect_log();
             self.outcome = Some(status);
         } else {
-            self.level = Some(status);
+            self.level = Some(self.with_refusal(status));
         }
     }
 
     fn on_chunk(&mut self, event: Event<LogChunk>) {
         match event {
-            Event::Item(chunk) => self.take(&chunk),
+            Event::Item(chunk) => {
+                self.tell_refused(None);
+                self.take(&chunk);
+            }
             Event::Ended => self.log_ended = true,
+            // That may change while the run goes on, or soon after.
+            Event::Failed(error) if error.kind() == ErrorKind::Denied => {
+                self.tell_refused(Some(error.report()));
+            }
             Event::Failed(error)
                 if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) =>
             {
@@ -231,6 +244,34 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// Notes, and shows with the run, that its log cannot be read, or can again.
+    fn tell_refused(&mut self, why: Option<String>) {
+        if self.refused == why {
+            return;
+        }
+        if let Some(why) = &why {
+            warn!(run = %self.run.id, error = why, "its log cannot be read; it is asked for again");
+        }
+        let is_other = self.refused.is_some() != why.is_some();
+        self.refused = why;
+        let being_written = self.writing.as_ref().and_then(|it| it.level.as_ref());
+        let known = self.level.as_ref().or(being_written);
+        let mut level = known.unwrap_or(&self.run.status).clone();
+        level.message = None;
+        self.level = Some(self.with_refusal(level));
+        if is_other && self.overdue.is_some() {
+            self.expect_log();
+        }
+    }
+
+    fn with_refusal(&self, mut level: Status) -> Status {
+        if let Some(why) = &self.refused {
+            level.message = Some(format!("the log cannot be read: {why}"));
+            level.cut();
+        }
+        level
+    }
+
     fn was_stopped(&self) -> bool {
         let state = self.outcome.as_ref().map(|status| &status.state);
         matches!(state, Some(State::Finished(Outcome::Stopped { .. })))
@@ -243,7 +284,12 @@ impl<'a> Follower<'a> {
     /// From now on the log may pause for a while, and no longer.
     fn expect_log(&mut self) {
         let session = self.context.seat.session.clone();
-        self.overdue = Some(overdue(session, Instant::now() + LOG_END).boxed());
+        let pause = if self.refused.is_some() {
+            LOG_REFUSED
+        } else {
+            LOG_END
+        };
+        self.overdue = Some(overdue(session, Instant::now() + pause).boxed());
     }
 
     /// Whether only the runner can bring the log on: what it sent is stored, and the disk takes more.
@@ -281,7 +327,7 @@ impl<'a> Follower<'a> {
     fn write(&mut self) {
         let ends = self.outcome.is_some() && self.log_ended;
         if ends && self.log_unknown && !self.was_stopped() {
-            self.end_log_with_gap(GapReason::Damaged);
+            self.end_log_with_gap(GapReason::Rotated);
         }
         let nothing = self.batch.is_empty() && self.level.is_none() && !ends;
         if nothing || self.writing.is_some() || self.hold.is_some() {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -281,6 +282,79 @@ impl Executor for Busy {
     async fn list(&self) -> Result<Vec<Handle>> {
         self.0.list().await
     }
+}
+
+/// A runner whose backend does not let it read logs, for now.
+#[derive(Debug)]
+struct Shut(Arc<dyn Executor>, AtomicBool);
+
+#[async_trait]
+impl Executor for Shut {
+    async fn capabilities(&self) -> Result<Capabilities> {
+        self.0.capabilities().await
+    }
+    async fn check(&self) -> Result<()> {
+        self.0.check().await
+    }
+    async fn start(&self, spec: &RunSpec, values: &Secrets, told: &Progress) -> Result<Handle> {
+        self.0.start(spec, values, told).await
+    }
+    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
+        self.0.watch(run)
+    }
+    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
+        if self.1.load(Ordering::Relaxed) {
+            let error = Error::denied("add this rule");
+            return futures::stream::once(async { Err(error) }).boxed();
+        }
+        self.0.logs(run, from)
+    }
+    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        self.0.stop(run, grace).await
+    }
+    async fn remove(&self, run: &Handle) -> Result<()> {
+        self.0.remove(run).await
+    }
+    async fn list(&self) -> Result<Vec<Handle>> {
+        self.0.list().await
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_may_not_be_read_says_why_and_comes_once_it_may() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let backend = FakeBackend::new();
+        let shut = Arc::new(Shut(backend.executor(), AtomicBool::new(true)));
+        let runner = Arc::clone(&shut);
+        let (app, client, _session) = connected(dir.path(), runner, &mut tasks).await;
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        submit(&router, &client, run).await;
+        let control = backend.control(run);
+        control.begun().await;
+        control.emit("one\n");
+        let path = format!("/api/v1/runs/{run}");
+        let look = async |more: &str| {
+            let path = format!("{path}{more}");
+            ask(&router, &client, "GET", &path, None).await.1
+        };
+        while !look("").await.contains("add this rule") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        control.finish(Outcome::Succeeded);
+        let shown = look("?state=finished&wait=1s").await;
+        assert!(!shown.contains("succeeded"), "the outcome waits: {shown}");
+        shut.1.store(false, Ordering::Relaxed);
+        let shown = look("?wait=20s").await;
+        assert!(shown.contains("succeeded"), "{shown}");
+        assert!(!shown.contains("add this rule"), "{shown}");
+        assert_eq!(look("/logs").await, "one\n");
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -121,6 +121,7 @@ fn reason_code(reason: GapReason) -> u8 {
         GapReason::DiskFull => 3,
         GapReason::Crashed => 4,
         GapReason::HeldBack => 6,
+        GapReason::Refused => 7,
         _ => 5,
     }
 }
@@ -133,6 +134,7 @@ fn reason(code: u8) -> Result<GapReason, Damaged> {
         4 => Ok(GapReason::Crashed),
         5 => Ok(GapReason::Damaged),
         6 => Ok(GapReason::HeldBack),
+        7 => Ok(GapReason::Refused),
         _ => Err(Damaged),
     }
 }

@@ -80,6 +80,10 @@ impl Client {
         {
             builder = builder.no_proxy();
         }
+        if base.scheme() == "http" {
+            // So that an image without certificates will do.
+            builder = builder.tls_certs_only([]);
+        }
         if let Some(path) = ca {
             let unreadable = || {
                 Error::invalid(format!(
@@ -94,9 +98,11 @@ impl Client {
                 .into_iter()
                 .fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
-        let http = builder
-            .build()
-            .map_err(|error| Error::internal("failed to set up HTTP").with_source(error))?;
+        let http = builder.build().map_err(|error| {
+            let advice =
+                "are there certificates of authorities on this machine (`ca-certificates`)?";
+            Error::internal(format!("failed to set up HTTPS; {advice}")).with_source(error)
+        })?;
         Ok(Self { http, base, token })
     }
 

@@ -1,6 +1,7 @@
 //! Following a run: its log to stdout, its states to stderr.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -43,8 +44,15 @@ impl Place {
     fn called(&self, run: RunId, attempt: u32) -> String {
         let attempt = run.attempt(attempt.max(1));
         let (section, owner) = (&self.section, &self.owner);
-        if self.kind == "docker" {
-            return format!("container `hr-{owner}-{attempt}` of executor `{section}`");
+        let object = match self.kind.as_str() {
+            "docker" => return format!("container `hr-{owner}-{attempt}` of executor `{section}`"),
+            "kubernetes" => Some("Job"),
+            "argo" => Some("Workflow"),
+            _ => None,
+        };
+        if let Some(object) = object {
+            let (uuid, number) = (attempt.uuid().simple(), attempt.attempt_number());
+            return format!("{object} `hr-{owner}-{uuid}-{number}` of executor `{section}`");
         }
         format!("attempt `{attempt}` of executor `{section}`, owner `{owner}`")
     }
@@ -52,7 +60,7 @@ impl Place {
     /// What a second signal leaves.
     fn left(&self, run: RunId, attempt: u32) -> String {
         let called = self.called(run, attempt);
-        format!("left the run: {called} goes on if it was begun, and nobody will remove it")
+        format!("left the run: {called} may go on, and nobody will remove it")
     }
 
     /// What a second signal leaves of a run that has ended.
@@ -69,7 +77,7 @@ impl Place {
             .map(|attempt| self.called(run, attempt))
             .collect();
         format!(
-            "the run has ended, and what is left of it could not be removed: look for {}; nobody will remove it",
+            "the run has ended, and what there may be of it could not be removed: look for {}; nobody will remove it",
             called.join(", ")
         )
     }
@@ -85,8 +93,8 @@ pub(crate) async fn local(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let attempt = AtomicU32::new(1);
-    let (moved, has_ended) = (Notify::new(), AtomicBool::new(false));
-    let log = print_log(runner, run, output, &moved, &has_ended);
+    let reading = Reading::default();
+    let log = print_log(runner, run, output, &reading);
     tokio::pin!(log);
     let mut log_done = None;
     let status = {
@@ -121,15 +129,15 @@ pub(crate) async fn local(
             }
         }
     };
-    has_ended.store(true, Ordering::Relaxed);
+    reading.has_ended.store(true, Ordering::Relaxed);
     interrupt.would_leave(Some(place.left_ended(spec.run, status.attempt)));
     let done = match log_done {
         Some(done) => done,
         None => loop {
             tokio::select! {
                 done = &mut log => break done,
-                pause = timeout(LOG_AFTER_END, moved.notified()) => if pause.is_err() {
-                    break Err(Unread::Silent);
+                pause = timeout(LOG_AFTER_END, reading.moved.notified()) => if pause.is_err() {
+                    break Err(Unread::Silent(reading.trouble()));
                 },
             }
         },
@@ -158,10 +166,36 @@ async fn silence(runner: &Runner, section: &SectionName) -> String {
     }
 }
 
+/// What is known of a log that is being printed.
+#[derive(Default)]
+struct Reading {
+    /// Hears of all that comes.
+    moved: Notify,
+    /// The run has.
+    has_ended: AtomicBool,
+    /// Why nothing came the last time.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Reading {
+    fn came(&self) {
+        self.moved.notify_one();
+        *self.held() = None;
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.held().clone()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Why a log was not printed to its end.
 enum Unread {
-    /// Nothing came for long.
-    Silent,
+    /// Nothing came for long; the last trouble with it.
+    Silent(Option<String>),
     /// It cannot be had.
     Refused(Error),
     /// Nobody takes what we print.
@@ -172,7 +206,15 @@ enum Unread {
 fn unfinished(status: &Status, unread: &Unread, called: &str) -> Failure {
     let why = match unread {
         Unread::Refused(error) => error.report(),
-        _ => format!("nothing came for {} s", LOG_AFTER_END.as_secs()),
+        Unread::Silent(trouble) => {
+            let trouble = trouble.as_ref().map(|trouble| format!(": {trouble}"));
+            format!(
+                "nothing came for {} s{}",
+                LOG_AFTER_END.as_secs(),
+                trouble.unwrap_or_default()
+            )
+        }
+        Unread::Unprinted(_) => "it could not be printed".to_owned(),
     };
     Failure::new(
         Exit::Unreachable,
@@ -184,25 +226,24 @@ fn unfinished(status: &Status, unread: &Unread, called: &str) -> Failure {
     )
 }
 
-/// Prints the log to its end. `moved` hears of all that comes. While the run goes on, a refusal may pass, too.
+/// Prints the log to its end. While the run goes on, a refusal may pass, too.
 async fn print_log(
     executor: &dyn Executor,
     run: &Handle,
     output: Output,
-    moved: &Notify,
-    has_ended: &AtomicBool,
+    reading: &Reading,
 ) -> Result<(), Unread> {
     let mut cursor = None;
     let mut told = false;
     loop {
         // Before it is asked: a refusal of before the end is no last word.
-        let is_last = has_ended.load(Ordering::Relaxed);
+        let is_last = reading.has_ended.load(Ordering::Relaxed);
         let mut chunks = executor.logs(run, cursor.clone());
         let mut broken = None;
         while let Some(chunk) = chunks.next().await {
             match chunk {
                 Ok(chunk) => {
-                    moved.notify_one();
+                    reading.came();
                     output
                         .chunk(&chunk)
                         .map_err(|error| Unread::Unprinted(error.into()))?;
@@ -213,7 +254,7 @@ async fn print_log(
         }
         match broken {
             None => return Ok(()),
-            Some(error) if error.is_transient() => {}
+            Some(error) if error.is_transient() => *reading.held() = Some(error.report()),
             Some(error) if is_last => return Err(Unread::Refused(error)),
             Some(error) => {
                 if !std::mem::replace(&mut told, true) {

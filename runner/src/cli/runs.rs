@@ -86,7 +86,9 @@ impl Run {
         } else {
             Timestamp::now()
         };
-        Some(format!("{:.1} s", to.duration_since(from).as_secs_f64()))
+        // The two may be of two clocks, one of which counts whole seconds.
+        let took = to.duration_since(from).as_secs_f64().max(0.0);
+        Some(format!("{took:.1} s"))
     }
 
     /// A failure's cause in the backend's own words, as a line.

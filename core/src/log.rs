@@ -103,7 +103,7 @@ impl GapReason {
                 "it is held back: the values that the run was given cannot be had again to mask them"
             }
             Self::Refused => {
-                "the backend did not let it be read; the logs of runner and control plane say why"
+                "the backend did not let it be read; the log of the control plane says why"
             }
             Self::Crashed => "what held it died or was killed; its last words may be among it",
             Self::Damaged => "the stored log cannot be read",

@@ -99,6 +99,10 @@ pub(crate) struct Bringer {
 
 /// Where the log of a pod is that is gone.
 #[derive(Debug, PartialEq)]
+#[cfg_attr(
+    not(feature = "argo"),
+    expect(dead_code, reason = "nobody archives the log of a Job")
+)]
 pub(crate) enum Archive {
     /// Nobody archived it.
     Nowhere,

@@ -156,6 +156,21 @@ impl Log {
             self.ready.insert(0, LogChunk { item, next });
             return Ok(());
         };
+        if bytes.is_empty() {
+            // The log is being read, which takes long. Its place is that of what was handed on.
+            let mut place = self.place.clone();
+            for (skip, more) in place.skip.iter_mut().zip(self.to_skip) {
+                *skip += more;
+            }
+            let next = place.cursor()?;
+            let item = LogItem::Data {
+                stream,
+                time,
+                bytes,
+            };
+            self.ready.insert(0, LogChunk { item, next });
+            return Ok(());
+        }
         let mut out = Vec::with_capacity(bytes.len());
         self.maskers[index(stream)].push(&bytes, &mut out);
         let decided = !self.maskers.iter().any(Masker::is_holding);
@@ -224,21 +239,25 @@ mod tests {
 
     const LOG: &str = "user=hunt hunter22hunter22 hunter2 hunter22\nhunter22";
 
-    /// The log in chunks of a length; a cursor is the number of bytes before it.
+    /// The log in chunks of a length, each behind one that says that it is being read; a cursor is the number of bytes before it.
     fn plugin(length: usize, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         let from: usize = from.map_or(0, |from| from.as_str().parse().unwrap());
         let chunks = LOG.as_bytes()[from..]
             .chunks(length)
             .scan(from, |at, bytes| {
+                let before = *at;
                 *at += bytes.len();
-                let item = LogItem::Data {
-                    stream: Stream::Out,
-                    time: None,
-                    bytes: Bytes::from_static(bytes),
+                let chunk = |bytes: &'static [u8], next: usize| LogChunk {
+                    item: LogItem::Data {
+                        stream: Stream::Out,
+                        time: None,
+                        bytes: Bytes::from_static(bytes),
+                    },
+                    next: next.to_string().parse().unwrap(),
                 };
-                let next = at.to_string().parse().unwrap();
-                Some(Ok(LogChunk { item, next }))
-            });
+                Some([Ok(chunk(b"", before)), Ok(chunk(bytes, *at))])
+            })
+            .flatten();
         stream::iter(chunks.collect::<Vec<_>>()).boxed()
     }
 
@@ -267,6 +286,8 @@ mod tests {
                 masked.replace("******", "***"),
                 "user=hunt *** hunter2 ***\n***"
             );
+            let waits = whole.iter().filter(|chunk| chunk.item.is_empty());
+            assert_eq!(waits.count(), LOG.len().div_ceil(length), "{length}");
             for (index, chunk) in whole.iter().enumerate() {
                 let rest = read(length, Some(chunk.next.clone())).await;
                 assert_eq!(

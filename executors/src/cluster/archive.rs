@@ -173,6 +173,7 @@ impl Reading {
             Err(error) if is_status(&error, 409) => {}
             Err(error) => return Err(failed(connected, READ, &error)),
         }
+        tracing::info!(run = %self.run, "the pod of the run is gone: `{name}` reads its log from the archive");
         self.name = name;
         self.stage = Stage::Waiting(Instant::now() + START);
         Ok(Some(Part::Waits))

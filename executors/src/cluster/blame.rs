@@ -175,7 +175,7 @@ fn put_away(pod: &PodSeen, reason: &str, stopped: bool) -> Outcome {
         DEADLINE if pod.has_begun() => in_time(pod).unwrap_or_else(|| {
             failed(
                 FailureClass::Timeout,
-                "the command ran longer than `timeout` and was ended",
+                "the command ran longer than its `timeout`, or than a template gives its pod, and was ended",
             )
         }),
         DEADLINE => failed(

@@ -9,7 +9,7 @@ use hybrid_runner_core::error::{Error, Result};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::access::Access;
 use super::error::told;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(320);
 /// So long an API server that was away may not yet know all Roles.
 const FORGETFUL: Duration = Duration::from_secs(30);
+/// A program that logs in has done so within this.
+const LOGIN: Duration = Duration::from_mins(1);
 /// A host that is there accepts a connection within this.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -150,21 +152,44 @@ impl Cluster {
         let program = config.auth_info.exec.as_ref();
         let program = program.and_then(|exec| exec.command.clone());
         let unusable = |error| {
-            let what = match (&error, &program) {
-                (kube::Error::Auth(_), Some(program)) => format!(
+            let words = told(&error);
+            let ca = self.access.ca.as_ref();
+            let ca = ca.filter(|_| words.contains("root certificate"));
+            let what = match (&error, &program, ca) {
+                (_, _, Some(path)) => {
+                    format!(
+                        "`{}`, which `ca` names, has no certificates",
+                        path.display()
+                    )
+                }
+                (kube::Error::Auth(_), Some(program), None) => format!(
                     "the program `{program}`, with which the kubeconfig logs in to `{server}`, failed here; it must be installed where the runner is"
                 ),
                 _ => format!("the configuration for `{server}` cannot be used"),
             };
-            Error::invalid(what).with_source(told(&error))
+            Error::invalid(what).with_source(words)
         };
         let patience = Patience {
             connect: CONNECT,
             read: SILENCE,
         };
+        // A program that logs in is waited for there and then.
+        let made = tokio::task::spawn_blocking(move || {
+            let patient = lean::client(&config, patience)?;
+            Ok((patient, Client::try_from(config)?))
+        });
+        let (patient, quick) = match timeout(LOGIN, made).await {
+            Ok(Ok(made)) => made.map_err(unusable)?,
+            Ok(Err(_)) => return Err(Error::internal("a client could not be made")),
+            Err(_) => {
+                return Err(Error::unavailable(format!(
+                    "the program with which the kubeconfig logs in to `{server}` did not end within {LOGIN:?}"
+                )));
+            }
+        };
         Ok(Connected {
-            patient: lean::client(&config, patience).map_err(unusable)?,
-            quick: Client::try_from(config).map_err(unusable)?,
+            patient,
+            quick,
             namespace,
             identity,
             away: Mutex::default(),

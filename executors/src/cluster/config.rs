@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Access;
-use super::names::{PREFIX, is_label_value, is_qualified_name};
+use super::names::{PREFIX, is_dns_label, is_label_value, is_qualified_name};
 use super::pod::PodSettings;
 use super::template;
 use crate::settings;
@@ -163,6 +163,10 @@ impl Settings {
         if let Some((name, value)) = config.labels.iter().find(|(_, it)| !is_label_value(it)) {
             let what = "is no value of a label: at most 63 letters, digits, `-`, `_` and `.`";
             return Err(wrong("labels", format!("`{value}` of `{name}` {what}")));
+        }
+        if let Some(namespace) = config.namespace.as_ref().filter(|name| !is_dns_label(name)) {
+            let what = "is no name of a namespace: at most 63 lower-case letters, digits and `-`";
+            return Err(wrong("namespace", format!("`{namespace}` {what}")));
         }
         let ttl = config.ttl.map_or(TTL, Period::get);
         if ttl < LEAST_TTL {

@@ -102,18 +102,23 @@ pub(crate) fn is_label_name(name: &str) -> bool {
     !name.is_empty() && is_label_value(name)
 }
 
+/// Whether this can be a part of a DNS name, and so the name of a namespace.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = |c: char| is_plain(c) || c == '-';
+    text.len() <= LONGEST
+        && text.starts_with(is_plain)
+        && text.ends_with(is_plain)
+        && text.chars().all(fits)
+}
+
 /// Whether this can be the name of a label or an annotation: `example.com/team`, or without what stands before the `/`.
 pub(crate) fn is_qualified_name(name: &str) -> bool {
     const LONGEST_PREFIX: usize = 253;
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let is_part = |part: &str| {
-        let fits = |c: char| is_plain(c) || c == '-';
-        part.starts_with(is_plain) && part.ends_with(is_plain) && part.chars().all(fits)
-    };
     match name.split_once('/') {
         None => is_label_name(name),
         Some((prefix, name)) => {
-            let is_prefix = prefix.len() <= LONGEST_PREFIX && prefix.split('.').all(is_part);
+            let is_prefix = prefix.len() <= LONGEST_PREFIX && prefix.split('.').all(is_dns_label);
             is_prefix && is_label_name(name)
         }
     }

@@ -166,6 +166,11 @@ async fn what_nobody_read_of_a_pod_that_is_gone_comes_from_the_archive() {
     let expected = numbers(20000) + "of ***\r\nno end";
     assert_eq!(log.gaps(), [0; 0]);
     assert!(log.text() == expected, "{} bytes", log.text().len());
+    let waits = log.0.iter().filter(|chunk| chunk.item.is_empty());
+    assert!(
+        waits.count() > 0,
+        "whoever reads hears that it takes its time"
+    );
     // From each place in it comes exactly the rest.
     for at in [0, log.0.len() / 2, log.0.len() - 1] {
         let before = log.0[..=at].iter().map(|chunk| chunk.item.len());

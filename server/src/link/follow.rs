@@ -30,8 +30,11 @@ use crate::store::runs::{self, Run};
 
 /// After an outcome the rest of the log may pause for this long; then it is stored without.
 const LOG_END: Duration = Duration::from_secs(30);
-/// So long if the backend does not let the runner read it: somebody may see to that.
-const LOG_REFUSED: Duration = Duration::from_mins(10);
+/// So long if the backend is away, or does not let the runner read it: it comes back, or somebody sees to that.
+const LOG_TROUBLE: Duration = Duration::from_mins(10);
+
+/// Begins what is said of a run whose log does not come.
+const UNREAD: &str = "the log cannot be read: ";
 
 /// What a living link has under way arrives within this.
 const UNDER_WAY: Duration = Duration::from_secs(1);
@@ -61,8 +64,8 @@ pub(super) struct Follower<'a> {
     log_ended: bool,
     /// The runner has no log of the run. Of one that was stopped before it began, nothing is missing then.
     log_unknown: bool,
-    /// The backend does not let the runner read the log, as it says.
-    refused: Option<String>,
+    /// Why the runner cannot read the log now.
+    trouble: Option<Trouble>,
     /// Resolves when the log has paused for too long after the outcome.
     overdue: Option<BoxFuture<'static, ()>>,
     /// A runner that may not know the run would call it lost: nothing is asked before it has written the stop down.
@@ -71,6 +74,14 @@ pub(super) struct Follower<'a> {
     /// After trouble with the disk: not before.
     hold: Option<Instant>,
     backoff: Backoff,
+}
+
+/// Why a log does not come.
+#[derive(PartialEq, Eq)]
+struct Trouble {
+    /// The backend does not let the runner read it; else it does not answer.
+    is_refused: bool,
+    why: String,
 }
 
 struct Writing {
@@ -106,7 +117,7 @@ impl<'a> Follower<'a> {
             outcome: None,
             log_ended: false,
             log_unknown: false,
-            refused: None,
+            trouble: None,
             overdue: None,
             stop_first: false,
             writing: None,
@@ -154,9 +165,7 @@ impl<'a> Follower<'a> {
                 }
                 Ok(()) = self.stop.changed() => {}
                 () = passed(self.overdue.as_mut()), if self.waits_for_log() => {
-                    warn!(run = %self.run.id, refused = self.refused, "its log did not end in time after its outcome");
-                    let is_refused = self.refused.is_some();
-                    self.end_log_with_gap(if is_refused { GapReason::Refused } else { GapReason::Crashed });
+                    self.give_log_up();
                 }
                 () = until(self.hold), if self.hold.is_some() => self.hold = None,
                 () = self.context.seat.session.closed() => return Followed::Gone,
@@ -210,26 +219,30 @@ impl<'a> Follower<'a> {
             self.context.seat.ended.notify_waiters();
             self.expect_log();
             self.outcome = Some(status);
+            self.show_trouble();
         } else {
-            self.level = Some(self.with_refusal(status));
+            self.level = Some(self.with_trouble(status));
         }
     }
 
     fn on_chunk(&mut self, event: Event<LogChunk>) {
         match event {
             Event::Item(chunk) => {
-                self.tell_refused(None);
+                self.tell(None);
                 self.take(&chunk);
             }
             Event::Ended => self.log_ended = true,
             // That may change while the run goes on, or soon after.
             Event::Failed(error) if error.kind() == ErrorKind::Denied => {
-                self.tell_refused(Some(error.report()));
+                let (is_refused, why) = (true, error.report());
+                self.tell(Some(Trouble { is_refused, why }));
             }
             Event::Failed(error)
                 if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal) =>
             {
-                debug!(run = %self.run.id, error = %error.report(), "lost sight of its log");
+                let (is_refused, why) = (false, error.report());
+                debug!(run = %self.run.id, error = why, "lost sight of its log");
+                self.tell(Some(Trouble { is_refused, why }));
             }
             Event::Failed(error)
                 if error.kind() == ErrorKind::NotFound && self.received.is_none() =>
@@ -245,31 +258,67 @@ impl<'a> Follower<'a> {
     }
 
     /// Notes, and shows with the run, that its log cannot be read, or can again.
-    fn tell_refused(&mut self, why: Option<String>) {
-        if self.refused == why {
+    fn tell(&mut self, trouble: Option<Trouble>) {
+        if self.trouble == trouble {
             return;
         }
-        if let Some(why) = &why {
+        if let Some(Trouble {
+            is_refused: true,
+            why,
+        }) = &trouble
+        {
             warn!(run = %self.run.id, error = why, "its log cannot be read; it is asked for again");
         }
-        let is_other = self.refused.is_some() != why.is_some();
-        self.refused = why;
-        let being_written = self.writing.as_ref().and_then(|it| it.level.as_ref());
-        let known = self.level.as_ref().or(being_written);
-        let mut level = known.unwrap_or(&self.run.status).clone();
-        level.message = None;
-        self.level = Some(self.with_refusal(level));
+        let is_other = self.trouble.is_some() != trouble.is_some();
+        self.trouble = trouble;
+        self.show_trouble();
         if is_other && self.overdue.is_some() {
             self.expect_log();
         }
     }
 
-    fn with_refusal(&self, mut level: Status) -> Status {
-        if let Some(why) = &self.refused {
-            level.message = Some(format!("the log cannot be read: {why}"));
+    /// Shows it with the last level, if it is not shown like this.
+    fn show_trouble(&mut self) {
+        let being_written = self.writing.as_ref().and_then(|it| it.level.as_ref());
+        let known = self.level.as_ref().or(being_written);
+        let known = known.unwrap_or(&self.run.status);
+        let mut level = known.clone();
+        if level
+            .message
+            .as_ref()
+            .is_some_and(|it| it.starts_with(UNREAD))
+        {
+            level.message = None;
+        }
+        let level = self.with_trouble(level);
+        if level != *known {
+            self.level = Some(level);
+        }
+    }
+
+    /// A backend that is away for a moment is no matter while the work runs.
+    fn with_trouble(&self, mut level: Status) -> Status {
+        let is_to_be_shown = |trouble: &&Trouble| trouble.is_refused || self.outcome.is_some();
+        if let Some(trouble) = self.trouble.as_ref().filter(is_to_be_shown) {
+            level.message = Some(format!("{UNREAD}{}", trouble.why));
             level.cut();
         }
         level
+    }
+
+    /// The log did not end in time after the outcome.
+    fn give_log_up(&mut self) {
+        let why = self.trouble.as_ref().map(|trouble| trouble.why.as_str());
+        warn!(run = %self.run.id, why, "its log did not end in time after its outcome");
+        let is_refused = self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.is_refused);
+        self.end_log_with_gap(if is_refused {
+            GapReason::Refused
+        } else {
+            GapReason::Crashed
+        });
     }
 
     fn was_stopped(&self) -> bool {
@@ -284,8 +333,8 @@ impl<'a> Follower<'a> {
     /// From now on the log may pause for a while, and no longer.
     fn expect_log(&mut self) {
         let session = self.context.seat.session.clone();
-        let pause = if self.refused.is_some() {
-            LOG_REFUSED
+        let pause = if self.trouble.is_some() {
+            LOG_TROUBLE
         } else {
             LOG_END
         };

@@ -284,9 +284,9 @@ impl Executor for Busy {
     }
 }
 
-/// A runner whose backend does not let it read logs, for now.
+/// A runner that cannot read logs, for now.
 #[derive(Debug)]
-struct Shut(Arc<dyn Executor>, AtomicBool);
+struct Shut(Arc<dyn Executor>, AtomicBool, fn(&'static str) -> Error);
 
 #[async_trait]
 impl Executor for Shut {
@@ -304,7 +304,7 @@ impl Executor for Shut {
     }
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         if self.1.load(Ordering::Relaxed) {
-            let error = Error::denied("add this rule");
+            let error = self.2("add this rule");
             return futures::stream::once(async { Err(error) }).boxed();
         }
         self.0.logs(run, from)
@@ -323,38 +323,51 @@ impl Executor for Shut {
 #[tokio::test]
 async fn a_log_that_may_not_be_read_says_why_and_comes_once_it_may() {
     let work = async {
-        let dir = tempfile::tempdir().unwrap();
-        let mut tasks = JoinSet::new();
-        let backend = FakeBackend::new();
-        let shut = Arc::new(Shut(backend.executor(), AtomicBool::new(true)));
-        let runner = Arc::clone(&shut);
-        let (app, client, _session) = connected(dir.path(), runner, &mut tasks).await;
-        let router = crate::api::router(&app);
-        let run = RunId::generate();
-        submit(&router, &client, run).await;
-        let control = backend.control(run);
-        control.begun().await;
-        control.emit("one\n");
-        let path = format!("/api/v1/runs/{run}");
-        let look = async |more: &str| {
-            let path = format!("{path}{more}");
-            ask(&router, &client, "GET", &path, None).await.1
-        };
+        late_log(Error::denied, true).await;
+        // Of one that is away for a moment nothing is said while the work runs.
+        late_log(Error::unavailable, false).await;
+    };
+    Box::pin(tokio::time::timeout(Duration::from_mins(1), work))
+        .await
+        .unwrap();
+}
+
+/// A log that cannot be read before the outcome, and then can.
+async fn late_log(error: fn(&'static str) -> Error, is_told_soon: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tasks = JoinSet::new();
+    let backend = FakeBackend::new();
+    let shut = Arc::new(Shut(backend.executor(), AtomicBool::new(true), error));
+    let runner = Arc::clone(&shut);
+    let (app, client, _session) = connected(dir.path(), runner, &mut tasks).await;
+    let router = crate::api::router(&app);
+    let run = RunId::generate();
+    submit(&router, &client, run).await;
+    let control = backend.control(run);
+    control.begun().await;
+    control.emit("one\n");
+    let path = format!("/api/v1/runs/{run}");
+    let look = async |more: &str| {
+        let path = format!("{path}{more}");
+        ask(&router, &client, "GET", &path, None).await.1
+    };
+    let told = async || {
         while !look("").await.contains("add this rule") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        control.finish(Outcome::Succeeded);
-        let shown = look("?state=finished&wait=1s").await;
-        assert!(!shown.contains("succeeded"), "the outcome waits: {shown}");
-        shut.1.store(false, Ordering::Relaxed);
-        let shown = look("?wait=20s").await;
-        assert!(shown.contains("succeeded"), "{shown}");
-        assert!(!shown.contains("add this rule"), "{shown}");
-        assert_eq!(look("/logs").await, "one\n");
     };
-    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
-        .await
-        .unwrap();
+    if is_told_soon {
+        told().await;
+    }
+    control.finish(Outcome::Succeeded);
+    told().await;
+    let shown = look("?state=finished&wait=1s").await;
+    assert!(!shown.contains("succeeded"), "the outcome waits: {shown}");
+    shut.1.store(false, Ordering::Relaxed);
+    let shown = look("?wait=20s").await;
+    assert!(shown.contains("succeeded"), "{shown}");
+    assert!(!shown.contains("add this rule"), "{shown}");
+    assert_eq!(look("/logs").await, "one\n");
 }
 
 #[tokio::test]

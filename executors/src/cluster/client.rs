@@ -9,6 +9,7 @@ use hybrid_runner_core::error::{Error, Result};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::access::Access;
@@ -30,10 +31,22 @@ const LOGIN: Duration = Duration::from_mins(1);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// One cluster, as one user.
-#[derive(Debug)]
 pub(crate) struct Cluster {
     access: Access,
     connected: OnceCell<Connected>,
+    /// A login that has not ended in time: it is waited for again, so that no other one begins beside it.
+    login: Mutex<Option<JoinHandle<Clients>>>,
+}
+
+/// For questions, and for what goes on.
+type Clients = Result<(Client, Client), kube::Error>;
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A connection.
@@ -108,6 +121,7 @@ impl Cluster {
         Self {
             access,
             connected: OnceCell::new(),
+            login: Mutex::default(),
         }
     }
 
@@ -174,14 +188,19 @@ impl Cluster {
             read: SILENCE,
         };
         // A program that logs in is waited for there and then.
-        let made = tokio::task::spawn_blocking(move || {
-            let patient = lean::client(&config, patience)?;
-            Ok((patient, Client::try_from(config)?))
+        let held = || self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = held().take();
+        let mut made = begun.unwrap_or_else(|| {
+            tokio::task::spawn_blocking(move || {
+                let patient = lean::client(&config, patience)?;
+                Ok((Client::try_from(config)?, patient))
+            })
         });
-        let (patient, quick) = match timeout(LOGIN, made).await {
+        let (quick, patient) = match timeout(LOGIN, &mut made).await {
             Ok(Ok(made)) => made.map_err(unusable)?,
             Ok(Err(_)) => return Err(Error::internal("a client could not be made")),
             Err(_) => {
+                *held() = Some(made);
                 return Err(Error::unavailable(format!(
                     "the program with which the kubeconfig logs in to `{server}` did not end within {LOGIN:?}"
                 )));

@@ -76,6 +76,8 @@ impl Executor for Runner {
         refuse_attempt(run)?;
         loop {
             let Some(entry) = self.shared.registry.find_even_removing(run) else {
+                // A backend that has not been read yet may have it: then it is one that runs, and no start to be prevented.
+                self.shared.all_surveyed()?;
                 if self
                     .shared
                     .journal

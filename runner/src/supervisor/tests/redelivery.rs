@@ -2,7 +2,8 @@
 
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::incarnation::Incarnation;
-use hybrid_runner_core::run::{Outcome, RunSpec};
+use hybrid_runner_core::run::{Outcome, RunSpec, Status};
+use hybrid_runner_core::{Executor as _, Handle};
 
 use super::{Life, World, held, kind, spec};
 
@@ -197,6 +198,29 @@ async fn nothing_is_decided_before_the_backend_has_been_read() {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     deliver_again(&world, &life, &living, &forgotten).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_until_it_is_known_whether_the_run_is_there() {
+    let mut world = World::new();
+    let life = world.open().await;
+    let spec = held();
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.kill().await;
+    world.disk = tempfile::tempdir().unwrap();
+    world.backend.set_reachable(false);
+    let life = world.open().await;
+    let run = Handle::of(spec.run);
+    let grace = std::time::Duration::from_secs(3);
+    let stop = async || life.runner.stop(&run, grace).await;
+    assert_eq!(kind(stop().await), ErrorKind::Unavailable);
+    world.backend.set_reachable(true);
+    while stop().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    let end = life.level(spec.run, Status::is_finished).await;
+    assert_eq!((end.attempt, end.state.name()), (1, "stopped"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -215,81 +215,22 @@ async fn a_log_that_cannot_be_stored_is_not_read_on_until_it_can() {
         .unwrap();
 }
 
-/// A runner that takes nothing up, has no logs, and is slow to write a stop down.
+/// A runner that is as its backend is, but for one thing.
 #[derive(Debug)]
-struct Busy(Arc<dyn Executor>);
+struct Odd(Arc<dyn Executor>, But);
 
-/// A runner that gives these levels, one each time that it is watched.
 #[derive(Debug)]
-struct Says(Busy, Mutex<Vec<Status>>);
-
-#[async_trait]
-impl Executor for Says {
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.0.capabilities().await
-    }
-    async fn check(&self) -> Result<()> {
-        self.0.check().await
-    }
-    async fn start(&self, spec: &RunSpec, _: &Secrets, _: &Progress) -> Result<Handle> {
-        Ok(Handle::of(spec.run))
-    }
-    fn watch(&self, _: &Handle) -> BoxStream<'static, Result<Status>> {
-        let level = self.1.lock().unwrap().pop().unwrap();
-        futures::stream::iter([Ok(level), Err(Error::unavailable("gone"))]).boxed()
-    }
-    fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
-        self.0.logs(run, from)
-    }
-    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
-        self.0.stop(run, grace).await
-    }
-    async fn remove(&self, run: &Handle) -> Result<()> {
-        self.0.remove(run).await
-    }
-    async fn list(&self) -> Result<Vec<Handle>> {
-        self.0.list().await
-    }
+enum But {
+    /// It takes nothing up, has no logs, and is slow to write a stop down.
+    Busy,
+    /// The same, and it gives these levels, one each time that it is watched.
+    Says(Mutex<Vec<Status>>),
+    /// It cannot read logs, for now.
+    Shut(AtomicBool, fn(&'static str) -> Error),
 }
 
 #[async_trait]
-impl Executor for Busy {
-    async fn capabilities(&self) -> Result<Capabilities> {
-        self.0.capabilities().await
-    }
-    async fn check(&self) -> Result<()> {
-        self.0.check().await
-    }
-    async fn start(&self, _: &RunSpec, _: &Secrets, _: &Progress) -> Result<Handle> {
-        Err(Error::unavailable("no free slot"))
-    }
-    fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
-        self.0.watch(run)
-    }
-    fn logs(&self, _: &Handle, _: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
-        let error = Error::not_found("this runner does not know the run");
-        futures::stream::once(async { Err(error) }).boxed()
-    }
-    async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
-        for _ in 0..1000 {
-            tokio::task::yield_now().await;
-        }
-        self.0.stop(run, grace).await
-    }
-    async fn remove(&self, run: &Handle) -> Result<()> {
-        self.0.remove(run).await
-    }
-    async fn list(&self) -> Result<Vec<Handle>> {
-        self.0.list().await
-    }
-}
-
-/// A runner that cannot read logs, for now.
-#[derive(Debug)]
-struct Shut(Arc<dyn Executor>, AtomicBool, fn(&'static str) -> Error);
-
-#[async_trait]
-impl Executor for Shut {
+impl Executor for Odd {
     async fn capabilities(&self) -> Result<Capabilities> {
         self.0.capabilities().await
     }
@@ -297,19 +238,33 @@ impl Executor for Shut {
         self.0.check().await
     }
     async fn start(&self, spec: &RunSpec, values: &Secrets, told: &Progress) -> Result<Handle> {
-        self.0.start(spec, values, told).await
+        match &self.1 {
+            But::Busy => Err(Error::unavailable("no free slot")),
+            But::Says(_) => Ok(Handle::of(spec.run)),
+            But::Shut(..) => self.0.start(spec, values, told).await,
+        }
     }
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
-        self.0.watch(run)
+        let But::Says(levels) = &self.1 else {
+            return self.0.watch(run);
+        };
+        let level = levels.lock().unwrap().pop().unwrap();
+        futures::stream::iter([Ok(level), Err(Error::unavailable("gone"))]).boxed()
     }
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
-        if self.1.load(Ordering::Relaxed) {
-            let error = self.2("add this rule");
-            return futures::stream::once(async { Err(error) }).boxed();
-        }
-        self.0.logs(run, from)
+        let error = match &self.1 {
+            But::Busy | But::Says(_) => Error::not_found("this runner does not know the run"),
+            But::Shut(is_shut, error) if is_shut.load(Ordering::Relaxed) => error("add this rule"),
+            But::Shut(..) => return self.0.logs(run, from),
+        };
+        futures::stream::once(async { Err(error) }).boxed()
     }
     async fn stop(&self, run: &Handle, grace: Duration) -> Result<()> {
+        if let But::Busy | But::Says(_) = &self.1 {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        }
         self.0.stop(run, grace).await
     }
     async fn remove(&self, run: &Handle) -> Result<()> {
@@ -337,7 +292,8 @@ async fn late_log(error: fn(&'static str) -> Error, is_told_soon: bool) {
     let dir = tempfile::tempdir().unwrap();
     let mut tasks = JoinSet::new();
     let backend = FakeBackend::new();
-    let shut = Arc::new(Shut(backend.executor(), AtomicBool::new(true), error));
+    let shut = But::Shut(AtomicBool::new(true), error);
+    let shut = Arc::new(Odd(backend.executor(), shut));
     let runner = Arc::clone(&shut);
     let (app, client, _session) = connected(dir.path(), runner, &mut tasks).await;
     let router = crate::api::router(&app);
@@ -363,7 +319,9 @@ async fn late_log(error: fn(&'static str) -> Error, is_told_soon: bool) {
     told().await;
     let shown = look("?state=finished&wait=1s").await;
     assert!(!shown.contains("succeeded"), "the outcome waits: {shown}");
-    shut.1.store(false, Ordering::Relaxed);
+    if let But::Shut(is_shut, _) = &shut.1 {
+        is_shut.store(false, Ordering::Relaxed);
+    }
     let shown = look("?wait=20s").await;
     assert!(shown.contains("succeeded"), "{shown}");
     assert!(!shown.contains("add this rule"), "{shown}");
@@ -376,7 +334,7 @@ async fn a_run_that_was_sent_and_not_taken_says_why_is_stopped_and_not_lost() {
         let dir = tempfile::tempdir().unwrap();
         let mut tasks = JoinSet::new();
         let backend = FakeBackend::new();
-        let busy = Arc::new(Busy(backend.executor()));
+        let busy = Arc::new(Odd(backend.executor(), But::Busy));
         let (app, client, _session) = connected(dir.path(), busy, &mut tasks).await;
         let router = crate::api::router(&app);
         let run = RunId::generate();
@@ -410,7 +368,8 @@ async fn a_runner_that_forgot_the_last_attempt_leaves_no_run_without_an_end() {
         let mut tasks = JoinSet::new();
         let failed = State::Finished(Outcome::Failed(Failure::exit(3)));
         let levels = vec![Status::new(2, failed), Status::new(3, State::Queued)];
-        let says = Says(Busy(FakeBackend::new().executor()), Mutex::new(levels));
+        let says = But::Says(Mutex::new(levels));
+        let says = Odd(FakeBackend::new().executor(), says);
         let (app, client, _session) = connected(dir.path(), Arc::new(says), &mut tasks).await;
         let router = crate::api::router(&app);
         let run = RunId::generate();

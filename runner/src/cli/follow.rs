@@ -44,17 +44,13 @@ impl Place {
     fn called(&self, run: RunId, attempt: u32) -> String {
         let attempt = run.attempt(attempt.max(1));
         let (section, owner) = (&self.section, &self.owner);
-        let object = match self.kind.as_str() {
-            "docker" => return format!("container `hr-{owner}-{attempt}` of executor `{section}`"),
-            "kubernetes" => Some("Job"),
-            "argo" => Some("Workflow"),
-            _ => None,
-        };
-        if let Some(object) = object {
-            let (uuid, number) = (attempt.uuid().simple(), attempt.attempt_number());
-            return format!("{object} `hr-{owner}-{uuid}-{number}` of executor `{section}`");
+        let (uuid, number) = (attempt.uuid().simple(), attempt.attempt_number());
+        match self.kind.as_str() {
+            "docker" => format!("container `hr-{owner}-{attempt}` of executor `{section}`"),
+            "kubernetes" => format!("Job `hr-{owner}-{uuid}-{number}` of executor `{section}`"),
+            "argo" => format!("Workflow `hr-{owner}-{uuid}-{number}` of executor `{section}`"),
+            _ => format!("attempt `{attempt}` of executor `{section}`, owner `{owner}`"),
         }
-        format!("attempt `{attempt}` of executor `{section}`, owner `{owner}`")
     }
 
     /// What a second signal leaves.

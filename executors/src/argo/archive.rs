@@ -22,7 +22,8 @@ const LIFE: u32 = 600;
 pub(super) fn of(workflow: &Value, name: &str, from: u64) -> Archive {
     let status = &workflow["status"];
     let nodes = status["nodes"].as_object().into_iter().flatten();
-    let mut artifacts = nodes.flat_map(|(_, node)| list(&node["outputs"]["artifacts"]));
+    let artifacts = nodes.filter_map(|(_, node)| node["outputs"]["artifacts"].as_array());
+    let mut artifacts = artifacts.flatten();
     let Some(artifact) = artifacts.find(|it| it["name"] == ARTIFACT && it["deleted"] != true)
     else {
         return if is_archived(workflow) && !is_over(status) {
@@ -54,11 +55,7 @@ fn is_over(status: &Value) -> bool {
 }
 
 fn template(workflow: &Value) -> Option<&Value> {
-    list(&workflow["spec"]["templates"]).find(|template| template["name"] == MAIN)
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
+    patch::named(&workflow["spec"]["templates"], MAIN)
 }
 
 /// It runs where the run itself could, as the same user, with the same account: all but its work is the run's.

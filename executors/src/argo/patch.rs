@@ -106,10 +106,13 @@ fn security(pod: &Value) -> Option<Value> {
 
 /// The image of the work.
 pub(super) fn image(pod: &Value) -> &Value {
-    let containers = pod["containers"].as_array();
-    let mut containers = containers.into_iter().flatten();
-    let main = containers.find(|container| container["name"] == MAIN);
-    main.map_or(&Value::Null, |main| &main["image"])
+    named(&pod["containers"], MAIN).map_or(&Value::Null, |main| &main["image"])
+}
+
+/// The one of this name in a list.
+pub(super) fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    let mut list = list.as_array().into_iter().flatten();
+    list.find(|one| one["name"] == name)
 }
 
 #[cfg(test)]

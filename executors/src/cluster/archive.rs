@@ -23,19 +23,20 @@ use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::MAX_CHUNK;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, GetParams, LogParams, PostParams};
+use kube::api::{DeleteParams, GetParams, LogParams};
 use kube::core::Request;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::board::list;
-use super::error::{failed, found, is_status};
+use super::error::{failed, found};
 use super::names::READS;
 use super::object::{Archive, Object};
 use super::pod::MAIN;
 use super::records::Lines;
 use super::runs::Shared;
+use super::start::create;
 use crate::cursors::{SEED, hash, hash_on};
 
 /// What is being archived is there within this, or never.
@@ -138,7 +139,7 @@ impl Reading {
         let Some(object) = whole(&self.shared, &own).await? else {
             return Ok(Some(Part::Lost));
         };
-        let uid = &object["metadata"]["uid"];
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
         // The same for whoever reads from there.
         let name = format!(
             "hr-log-{:016x}",
@@ -156,23 +157,9 @@ impl Reading {
         reader["apiVersion"] = names.api_version().into();
         reader["kind"] = names.kind.into();
         reader["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "hybrid-runner".into();
-        reader["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": names.api_version(),
-            "kind": names.kind,
-            "name": own,
-            "uid": uid,
-        }]);
-        let connected = self.shared.cluster.connected().await?;
-        let path = Object::url_path(&self.shared.kind, Some(&connected.namespace));
-        let request = Request::new(path)
-            .create(&PostParams::default(), reader.to_string().into_bytes())
-            .map_err(|_| Error::internal("what reads an archived log cannot be asked for"))?;
-        match connected.client().request::<Value>(request).await {
-            Ok(_) => {}
-            // By whoever read before us, and died.
-            Err(error) if is_status(&error, 409) => {}
-            Err(error) => return Err(failed(connected, READ, &error)),
-        }
+        reader["metadata"]["ownerReferences"] = json!([self.shared.reference(self.run, uid)]);
+        // It may be there, of whoever read before us, and died.
+        create(&self.shared, READ, &reader).await?;
         tracing::info!(run = %self.run, "the pod of the run is gone: `{name}` reads its log from the archive");
         self.name = name;
         self.stage = Stage::Waiting(Instant::now() + START);

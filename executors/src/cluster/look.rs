@@ -83,6 +83,17 @@ impl Shared {
         Ok(object.map(|object| ObjectSeen::read(self.kind, &object)))
     }
 
+    /// The object of a run, for what it owns.
+    pub(super) fn reference(&self, run: RunId, uid: &str) -> Value {
+        let names = self.kind.names();
+        json!({
+            "apiVersion": names.api_version(),
+            "kind": names.kind,
+            "name": self.names.object(run),
+            "uid": uid,
+        })
+    }
+
     /// What is done to an object, for messages: `make the Job of the run`.
     pub(super) fn on_object(&self, verb: &str) -> String {
         format!("{verb} the {} of the run", self.kind.names().kind)

@@ -54,7 +54,7 @@ pub(super) async fn start(
     for attempt in 0..ATTEMPTS {
         let mut object = match seen.take() {
             Some(object) => object,
-            None => match create(shared, &plan.object).await? {
+            None => match create(shared, &shared.on_object("make"), &plan.object).await? {
                 Some(made) => made,
                 // Made before, by us or by somebody who is at it now.
                 None => match shared.object(spec.run).await? {
@@ -132,12 +132,7 @@ impl Starting<'_> {
     async fn hand_over(&self, delivery: &Delivery, object: &ObjectSeen) -> Result<()> {
         let shared = self.shared;
         let connected = shared.cluster.connected().await?;
-        let owner = json!({
-            "apiVersion": shared.kind.names().api_version(),
-            "kind": shared.kind.names().kind,
-            "name": shared.names.object(self.spec.run),
-            "uid": object.uid,
-        });
+        let owner = shared.reference(self.spec.run, &object.uid);
         let labels = shared.names.labels(self.spec.run);
         delivery.make(connected, &labels, &owner).await
     }
@@ -165,8 +160,12 @@ impl Starting<'_> {
     }
 }
 
-/// Makes an object; `None` if there is one of its name.
-pub(super) async fn create(shared: &Shared, object: &Value) -> Result<Option<ObjectSeen>> {
+/// Makes an object, for what is told if that fails; `None` if there is one of its name.
+pub(super) async fn create(
+    shared: &Shared,
+    what: &str,
+    object: &Value,
+) -> Result<Option<ObjectSeen>> {
     let connected = shared.cluster.connected().await?;
     let path = Object::url_path(&shared.kind, Some(&connected.namespace));
     let request = Request::new(path)
@@ -175,6 +174,6 @@ pub(super) async fn create(shared: &Shared, object: &Value) -> Result<Option<Obj
     match connected.client().request::<Object>(request).await {
         Ok(object) => Ok(Some(ObjectSeen::read(shared.kind, &object))),
         Err(error) if is_status(&error, 409) => Ok(None),
-        Err(error) => Err(failed(connected, &shared.on_object("make"), &error)),
+        Err(error) => Err(failed(connected, what, &error)),
     }
 }

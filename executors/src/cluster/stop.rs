@@ -64,7 +64,7 @@ pub(super) async fn stop(shared: &Arc<Shared>, run: RunId, grace: Duration) -> R
 async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool> {
     let seen = shared.look(run).await?;
     let Some(object) = &seen.object else {
-        let made = create(shared, &tombstone(shared, run)).await?;
+        let made = create(shared, &shared.on_object("make"), &tombstone(shared, run)).await?;
         fault::step("cluster.stop.forbidden");
         return Ok(made.is_some());
     };

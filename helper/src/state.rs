@@ -100,9 +100,9 @@ impl State {
         self.next_look = Instant::now().after(LOOK);
     }
 
-    /// Asks all processes to end.
-    pub(crate) fn terminate(&mut self, grace: Duration) {
-        tree::signal_all(libc::SIGTERM);
+    /// Asks all processes to end, as [`tree::ask_to_end`].
+    pub(crate) fn terminate(&mut self, leader: Option<u32>, grace: Duration) {
+        tree::ask_to_end(leader);
         // One that is halted could not hear it.
         tree::signal_all(libc::SIGCONT);
         self.kill_within(grace);

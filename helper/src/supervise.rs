@@ -235,7 +235,7 @@ impl Supervisor<'_> {
         }
         if state.is_running() {
             state.cause = Some(cause);
-            state.terminate(grace);
+            state.terminate(Some(self.child), grace);
         } else {
             state.kill_within(grace);
         }
@@ -257,7 +257,7 @@ impl Supervisor<'_> {
         }
         if state.status.is_some() && !state.leftovers_told {
             state.leftovers_told = true;
-            state.terminate(LEFTOVER_GRACE.min(self.limits.grace));
+            state.terminate(None, LEFTOVER_GRACE.min(self.limits.grace));
         }
     }
 

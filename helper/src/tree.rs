@@ -18,8 +18,20 @@ const PASSES: usize = 64;
 struct Process {
     pid: u32,
     parent: u32,
+    group: u32,
     ticks: u64,
     ended: bool,
+}
+
+impl Process {
+    fn is(&self, other: &Self) -> bool {
+        (self.pid, self.ticks) == (other.pid, other.ticks)
+    }
+
+    fn signal(&self, signal: c_int) -> io::Result<()> {
+        let same = || read(self.pid).is_some_and(|now| self.is(&now));
+        sys::signal(self.pid, signal, same)
+    }
 }
 
 /// The start time of a process in clock ticks since boot.
@@ -42,8 +54,7 @@ pub(crate) fn signal_all(signal: c_int) -> u64 {
         }
         let mut added = Vec::new();
         for process in new {
-            let same = || read(process.pid).is_some_and(|now| now.ticks == process.ticks);
-            if sys::signal(process.pid, signal, same).is_err_and(|error| !is_gone(&error)) {
+            if process.signal(signal).is_err_and(|error| !is_gone(&error)) {
                 refused += 1;
             }
             added.push(process);
@@ -51,6 +62,33 @@ pub(crate) fn signal_all(signal: c_int) -> u64 {
         signalled.extend(added);
     }
     refused
+}
+
+/// Asks all living descendants to end, each once. What a process starts after it was asked, it starts to end well (a
+/// trap that cleans up), and that is not asked. `leader` leads a group of processes and was not reaped yet, so that its
+/// number is still its own: its group is asked in one step, and nothing that starts meanwhile is forgotten or asked twice.
+pub(crate) fn ask_to_end(leader: Option<u32>) {
+    if let Some(leader) = leader {
+        // Its processes may all have ended.
+        drop(sys::signal_group(leader, libc::SIGTERM));
+    }
+    let mut seen: Vec<Process> = Vec::new();
+    for pass in 0..PASSES {
+        let mut new = descendants();
+        new.retain(|process| !seen.iter().any(|before| before.is(process)));
+        if new.is_empty() {
+            break;
+        }
+        for process in new {
+            // One that has lost its parent may be from before that was asked.
+            let by_one_asked =
+                || pass > 0 && seen.iter().any(|before| before.pid == process.parent);
+            if leader != Some(process.group) && !by_one_asked() {
+                drop(process.signal(libc::SIGTERM));
+            }
+            seen.push(process);
+        }
+    }
 }
 
 /// How many descendants live.
@@ -106,11 +144,13 @@ fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    // Field 22; the state was the third.
-    let ticks = fields.nth(17)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    // Field 22; the group was the fifth.
+    let ticks = fields.nth(16)?.parse().ok()?;
     Some(Process {
         pid,
         parent,
+        group,
         ticks,
         ended: matches!(state, "Z" | "X"),
     })
@@ -123,10 +163,11 @@ mod tests {
     #[test]
     fn a_name_cannot_pose_as_fields() {
         let stat =
-            b"77 (a) R 1 (b\n) S 42 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 100 200\n";
+            b"77 (a) R 1 (b\n) S 42 76 75 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 100 200\n";
         let wanted = Process {
             pid: 77,
             parent: 42,
+            group: 76,
             ticks: 9876,
             ended: false,
         };

@@ -19,6 +19,10 @@ const STUBBORN: &str = "trap '' TERM; sleep 1000 & \
     setsid sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & \
     sh -c 'setsid sh -c \"sleep 1000; sleep 1000\" & exit 0'; ";
 
+/// Starts many short programs when it is asked to end, and waits for all it has started.
+const CLEANER: &str = "trap \"for i in 1 2 3; do sleep 0.1 || echo lost; done; echo saved; wait; exit 7\" TERM; \
+    echo ready; while :; do sleep 0.05; done";
+
 fn alice() -> How {
     How::Stopped {
         by: Some("alice".to_owned()),
@@ -71,6 +75,22 @@ fn a_workload_may_use_its_grace() {
         (run.end().how, run.text().as_str()),
         (alice(), "ready\nsaved\n")
     );
+}
+
+#[test]
+fn what_a_workload_starts_to_end_well_is_not_asked_to_end() {
+    let folder = tempdir().unwrap();
+    // Some in its own group and some that left it, so that those who are asked first have begun before the last are.
+    let aside = format!("setsid sh -c '{CLEANER}' & sh -c '{CLEANER}' & ");
+    let run = Run::start(folder.path(), &script(&(aside.repeat(6) + CLEANER)));
+    eventually("all are up", || {
+        (run.text().matches("ready").count() == 13).then_some(())
+    });
+    run.stop(Duration::from_secs(20));
+    assert_eq!(run.end().how, alice());
+    let text = run.text();
+    assert!(!text.contains("lost"), "{text}");
+    assert_eq!(text.matches("saved").count(), 13, "{text}");
 }
 
 #[test]

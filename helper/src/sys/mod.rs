@@ -330,6 +330,15 @@ pub(crate) fn kill_namespace() {
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
+/// Sends a signal to a group of processes, also to those that are just being started. Its leader must not have been
+/// reaped, or the number may be another's.
+pub(crate) fn signal_group(leader: u32, signal: c_int) -> io::Result<()> {
+    let leader = libc::pid_t::try_from(leader).map_err(io::Error::other)?;
+    assert!(leader > 1, "only groups of our own get signals");
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(-leader, signal) }).map(drop)
+}
+
 /// Sends a signal to a process if `is_it`, asked after the process was pinned, still holds: so its number cannot pass to
 /// another process in between. Kernels before 5.3 cannot pin; there the signal goes to the number.
 pub(crate) fn signal(pid: u32, signal: c_int, is_it: impl FnOnce() -> bool) -> io::Result<()> {

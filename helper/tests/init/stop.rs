@@ -57,6 +57,20 @@ fn a_workload_may_use_its_grace() {
 }
 
 #[test]
+fn what_a_workload_starts_to_end_well_is_not_asked_to_end() {
+    let Some(attempt) = run(&inside(
+        "trap 'for i in 1 2 3; do sleep 0.1 || echo lost; done; echo saved; exit 7' TERM; \
+        echo ready; while :; do sleep 0.05; done",
+    )) else {
+        return;
+    };
+    attempt.wait_for_output("ready");
+    attempt.stop(Duration::from_secs(20));
+    assert_eq!(attempt.exit(), 7);
+    assert_eq!(attempt.text(), "ready\nsaved\n");
+}
+
+#[test]
 fn a_later_stop_can_only_hurry() {
     let Some(attempt) = run(&inside(
         "trap 'echo told' TERM; echo ready; while :; do sleep 0.05; done",

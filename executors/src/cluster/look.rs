@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http::Request;
+use http::header::CONTENT_TYPE;
 use hybrid_runner_core::RunId;
-use hybrid_runner_core::error::Result;
+use hybrid_runner_core::error::{Error, Result};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::board::{Ear, Seen, list};
 use super::error::{failed, found, is_status};
-use super::object::ObjectSeen;
+use super::object::{Object, ObjectSeen};
 use super::runs::Shared;
 use super::seen::PodSeen;
 
@@ -122,5 +125,72 @@ impl Shared {
             Err(error) if is_status(&error, 409) || is_status(&error, 404) => Ok(false),
             Err(error) => Err(failed(connected, &self.on_object(verb), &error)),
         }
+    }
+
+    /// Changes the object if it has these values at these places, whatever else of it has changed; `false` if it has not, or is gone.
+    /// What is null in the patch must be there.
+    pub(super) async fn change_where(
+        &self,
+        run: RunId,
+        expected: &[(Vec<&str>, Value)],
+        verb: &str,
+        patch: &Value,
+    ) -> Result<bool> {
+        let connected = self.cluster.connected().await?;
+        let tests = expected
+            .iter()
+            .map(|(path, value)| json!({ "op": "test", "path": pointer(path), "value": value }));
+        let mut operations: Vec<Value> = tests.collect();
+        to_operations(&mut Vec::new(), patch, &mut operations);
+        let collection = Object::url_path(&self.kind, Some(&connected.namespace));
+        let request = Request::patch(format!("{collection}/{}", self.names.object(run)))
+            .header(CONTENT_TYPE, "application/json-patch+json")
+            .body(Value::from(operations).to_string().into_bytes())
+            .map_err(|_| Error::internal("the object of the run cannot be asked for"))?;
+        match connected.client().request::<Object>(request).await {
+            Ok(_) => Ok(true),
+            Err(error) if [404, 409, 422].iter().any(|&code| is_status(&error, code)) => Ok(false),
+            Err(error) => Err(failed(connected, &self.on_object(verb), &error)),
+        }
+    }
+}
+
+/// A merge patch as operations of a JSON patch (RFC 6902).
+fn to_operations<'a>(path: &mut Vec<&'a str>, patch: &'a Value, into: &mut Vec<Value>) {
+    match patch {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                path.push(name);
+                to_operations(path, value, into);
+                path.pop();
+            }
+        }
+        Value::Null => into.push(json!({ "op": "remove", "path": pointer(path) })),
+        value => into.push(json!({ "op": "add", "path": pointer(path), "value": value })),
+    }
+}
+
+/// A JSON pointer (RFC 6901).
+fn pointer(path: &[&str]) -> String {
+    let escaped = path
+        .iter()
+        .map(|name| name.replace('~', "~0").replace('/', "~1"));
+    escaped.fold(String::new(), |pointer, name| pointer + "/" + &name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_becomes_an_operation_for_each_value() {
+        let patch = json!({ "metadata": { "annotations": { "a.b/c~d": "x" } }, "spec": { "suspend": null } });
+        let mut operations = Vec::new();
+        to_operations(&mut Vec::new(), &patch, &mut operations);
+        let wanted = json!([
+            { "op": "add", "path": "/metadata/annotations/a.b~1c~0d", "value": "x" },
+            { "op": "remove", "path": "/spec/suspend" },
+        ]);
+        assert_eq!(Value::from(operations), wanted);
     }
 }

@@ -27,8 +27,12 @@ pub(super) const FAILED: &str = "hybrid-runner.io/failed";
 pub(super) const BEGUN: &str = "hybrid-runner.io/begun";
 /// Annotation: there is a Secret, without which the object must not be let go.
 pub(super) const SECRET: &str = "hybrid-runner.io/secret";
-/// Annotation: the object was let go, be it when it was made. One that is held back all the same was held back by somebody else.
+/// Annotation: whether the object was let go, be it when it was made. One that is held back all the same was held back by somebody else.
 pub(super) const GOES: &str = "hybrid-runner.io/goes";
+/// It was.
+pub(super) const GONE: &str = "true";
+/// It is held back, and nobody has asked for a stop.
+pub(super) const HELD: &str = "false";
 /// Annotation: somebody else held the object back after it was let go, so that its pod is gone or going.
 pub(super) const TAKEN: &str = "hybrid-runner.io/taken-back";
 /// Annotation: the time limit in milliseconds, counted from the beginning of the work.
@@ -300,7 +304,8 @@ impl ObjectSeen {
         let is_queued = kind
             .queue()
             .is_some_and(|label| labels.is_some_and(|labels| labels.contains_key(label)));
-        let was_let_go = annotation(GOES).is_some() || !(standing.is_suspended || is_queued);
+        let was_let_go = annotation(GOES).is_some_and(|goes| goes == GONE)
+            || !(standing.is_suspended || is_queued);
         // It is made, and if it has a Secret let go. One that is let go again was changed twice more.
         let changes = 1 + i64::from(has_secret && !is_queued);
         let more = metadata.generation.unwrap_or_default() - changes;

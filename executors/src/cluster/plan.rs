@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::delivery::Delivery;
 use super::names::WORKFLOW;
-use super::object::{GOES, SECRET, STOPPED, Shell, TIMEOUT};
+use super::object::{GOES, GONE, HELD, SECRET, STOPPED, Shell, TIMEOUT};
 use super::pod;
 use super::runs::Shared;
 use super::template::merge;
@@ -43,10 +43,8 @@ impl Plan {
             annotations.insert(TIMEOUT.to_owned(), timeout.into());
         }
         let is_held = delivery.is_some();
-        annotations.insert(
-            GOES.to_owned(),
-            if is_held { Value::Null } else { "true".into() },
-        );
+        let goes = if is_held { HELD } else { GONE };
+        annotations.insert(GOES.to_owned(), goes.into());
         if is_held {
             annotations.insert(SECRET.to_owned(), name.clone().into());
         }

@@ -7,8 +7,8 @@
 //! | the object is let go | **the claim**: the cluster runs the work without us, and never twice |
 //!
 //! Without values to hand over the object is let go when it is made: one request is all three. Two who start one run at once make
-//! one object, since it has one name, and one Secret; both may let it go. A stop is a mark on the object, and letting go is refused by
-//! the API server if the object has changed since it was seen: a stop that came first wins.
+//! one object, since it has one name, and one Secret; both may let it go. What is held back has a mark that a stop takes away, and
+//! letting go is refused by the API server without it: a stop that came first wins. Whatever controllers write meanwhile is no matter.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::delivery::Delivery;
 use super::error::{failed, is_status};
-use super::object::{GOES, Object, ObjectSeen};
+use super::object::{GOES, GONE, HELD, Object, ObjectSeen};
 use super::plan::Plan;
 use super::runs::Shared;
 
@@ -47,12 +47,10 @@ pub(super) async fn start(
         Ok(plan) => plan,
         Err(error) => return starting.begun_before(error, progress).await,
     };
-    // The board hears of what a controller does to the object while its Secret is made.
-    let _ear = plan.delivery.as_ref().map(|_| shared.listen(spec.run));
     let mut seen = None;
     let mut handed = None;
     for attempt in 0..ATTEMPTS {
-        let mut object = match seen.take() {
+        let object = match seen.take() {
             Some(object) => object,
             None => match create(shared, &shared.on_object("make"), &plan.object).await? {
                 Some(made) => made,
@@ -75,10 +73,13 @@ pub(super) async fn start(
             handed = Some(object.uid.clone());
             fault::step("cluster.start.handed");
         }
-        if attempt == 0 {
-            object = starting.newest(object);
-        }
-        if starting.let_go(&object).await? {
+        let goes = if attempt == 0 {
+            starting.let_go(&object).await?
+        } else {
+            // Somebody meddles with the marks.
+            starting.let_go_as_seen(&object).await?
+        };
+        if goes {
             fault::step("cluster.start.begun");
             return Ok(starting.handle());
         }
@@ -137,26 +138,34 @@ impl Starting<'_> {
         delivery.make(connected, &labels, &owner).await
     }
 
-    /// The object that was just made, as the board knows it, if it can still be let go.
-    fn newest(&self, made: ObjectSeen) -> ObjectSeen {
-        let known = self.shared.board.current(self.spec.run);
-        let known = known.and_then(|seen| seen.object);
-        known
-            .filter(|known| known.uid == made.uid)
-            .filter(ObjectSeen::may_go)
-            .unwrap_or(made)
+    /// Lets the object go if it is marked as held back; `false` if it is not.
+    async fn let_go(&self, object: &ObjectSeen) -> Result<bool> {
+        let patch = self.go(object);
+        let shared = self.shared;
+        let expected = [
+            (vec!["metadata", "uid"], json!(object.uid)),
+            (vec!["metadata", "annotations", GOES], json!(HELD)),
+        ];
+        let changed = shared.change_where(self.spec.run, &expected, "let go", &patch);
+        changed.await
     }
 
     /// Lets the object go; `false` if it has changed since it was seen.
-    async fn let_go(&self, object: &ObjectSeen) -> Result<bool> {
+    async fn let_go_as_seen(&self, object: &ObjectSeen) -> Result<bool> {
+        let patch = self.go(object);
+        let shared = self.shared;
+        shared.change(self.spec.run, object, "let go", patch).await
+    }
+
+    fn go(&self, object: &ObjectSeen) -> Value {
         let shared = self.shared;
         let mut patch = if object.is_queued {
             json!({})
         } else {
             shared.kind.go(&shared.settings)
         };
-        patch["metadata"]["annotations"][GOES] = "true".into();
-        shared.change(self.spec.run, object, "let go", patch).await
+        patch["metadata"]["annotations"][GOES] = GONE.into();
+        patch
     }
 }
 

@@ -22,12 +22,12 @@ use hybrid_runner_core::fault;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::delivery;
 use super::error::{failed, found};
-use super::object::{ObjectSeen, STOPPED};
+use super::object::{GOES, ObjectSeen, STOPPED};
 use super::plan::tombstone;
 use super::pod::seconds;
 use super::runs::Shared;
@@ -89,6 +89,9 @@ async fn mark(shared: &Shared, run: RunId, object: &ObjectSeen, holds: bool) -> 
     let mut patch = json!({
         "metadata": { "annotations": { STOPPED: Timestamp::now().to_string() } }
     });
+    if !object.was_let_go {
+        patch["metadata"]["annotations"][GOES] = Value::Null;
+    }
     if holds {
         merge(&mut patch, &shared.kind.hold());
     }

@@ -18,6 +18,7 @@ use super::client::Cluster;
 use super::config::Settings;
 use super::delivery::Delivery;
 use super::error::failed;
+use super::events::Pace;
 use super::names::{self, Names};
 use super::object::Kind;
 use super::plan::Plan;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) names: Names,
     pub(super) board: Board,
     pub(super) turns: Turns,
+    pub(super) pace: Pace,
 }
 
 impl Runs {
@@ -54,6 +56,7 @@ impl Runs {
             names: Names::of(context.owner.clone()),
             board: Board::new(),
             turns: Turns::default(),
+            pace: Pace::default(),
         })))
     }
 }

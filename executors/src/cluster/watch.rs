@@ -45,6 +45,7 @@ pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Resul
         is_to_ask: false,
         is_unexplained: false,
         patience: PATIENCE,
+        explained: None,
     };
     stream::try_unfold(watcher, |mut watcher| async move {
         Ok(watcher.next().await?.map(|status| (status, watcher)))
@@ -64,6 +65,8 @@ struct Watcher {
     is_unexplained: bool,
     /// Before they are looked at again.
     patience: Duration,
+    /// What they said last, and about whom.
+    explained: Option<(String, String)>,
 }
 
 impl Watcher {
@@ -157,9 +160,19 @@ impl Watcher {
         let Some(riddle) = riddle.filter(Riddle::is_due) else {
             return;
         };
-        let told = match self.shared.cluster.connected().await {
-            Ok(connected) => events::last(connected, riddle.uid, riddle.wanted).await,
-            Err(_) => None,
+        let told = if let Some(_turn) = self.shared.pace.turn() {
+            let told = match self.shared.cluster.connected().await {
+                Ok(connected) => events::last(connected, riddle.uid, riddle.wanted).await,
+                Err(_) => None,
+            };
+            self.explained = told.clone().map(|told| (riddle.uid.to_owned(), told));
+            told
+        } else {
+            // Soon.
+            self.patience = PATIENCE;
+            let explained = self.explained.iter();
+            let mut of_it = explained.filter(|(uid, _)| uid == riddle.uid);
+            of_it.next().map(|(_, told)| told.clone())
         };
         let told = told.or_else(|| riddle.neglected.map(str::to_owned));
         if let Some(told) = told {

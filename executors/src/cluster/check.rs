@@ -69,8 +69,11 @@ impl Shared {
             && !lacking.is_empty()
         {
             findings.push(Finding::warning(format!(
-                "{}; without it `show RUN` cannot say why a run has no pod, or why its node does not make it ready",
-                rights::finding(connected, &lacking).message
+                "{} may not look at events in `{}`, so that `show RUN` cannot say why a run has no pod, or why its node does not make it ready; \
+                 add these rules to its Role:\n{}",
+                connected.identity,
+                connected.namespace,
+                rights::rules(&lacking)
             )));
         }
         findings.extend(self.kind.warning(&self.settings).map(Finding::warning));

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::USER_AGENT;
+use http::{HeaderValue, Uri};
 use hybrid_runner_core::error::{Error, Result};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -136,7 +136,15 @@ impl Cluster {
             identity,
             proxy,
         } = self.load().await?;
+        config.cluster_url = with_scheme(config.cluster_url)?;
         let server = config.cluster_url.to_string();
+        if let Some(provider) = &config.auth_info.auth_provider {
+            return Err(Error::invalid(format!(
+                "the kubeconfig logs in to `{server}` by `auth-provider` (`{}`), which Kubernetes no longer has; let it log in by a program (`exec`), as \
+                 `gke-gcloud-auth-plugin` or `kubelogin`, or by a token",
+                provider.name
+            )));
+        }
         // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
         config.proxy_url = match (&self.access.proxy, proxy) {
             (None, Some(proxy)) => proxy::to(&config.cluster_url, Some(&proxy)).map_err(|_| {
@@ -295,6 +303,23 @@ struct Loaded {
     proxy: Option<String>,
 }
 
+/// The address of a server that has none of the schemes: what is shown to it is not for everybody.
+fn with_scheme(server: Uri) -> Result<Uri> {
+    if server.scheme().is_some() {
+        return Ok(server);
+    }
+    let whole = server.authority().map(|authority| {
+        let whole = Uri::builder().scheme("https").authority(authority.clone());
+        whole.path_and_query("/").build()
+    });
+    match whole {
+        Some(Ok(whole)) => Ok(whole),
+        _ => Err(Error::invalid(format!(
+            "`{server}`, the `server` of the kubeconfig, is not `https://host:port`"
+        ))),
+    }
+}
+
 /// Whether there is a context of this name; if not, those there are, for messages.
 fn has_context(file: &Kubeconfig, name: &str) -> std::result::Result<(), String> {
     let mut known = file.contexts.iter().map(|context| context.name.as_str());
@@ -321,6 +346,16 @@ fn proxy_of(file: &Kubeconfig, context: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_a_scheme_is_one_that_nobody_listens_to() {
+        let of = |server: &'static str| with_scheme(Uri::from_static(server));
+        assert_eq!(of("10.0.0.1:443").unwrap(), "https://10.0.0.1:443/");
+        assert_eq!(of("api").unwrap(), "https://api/");
+        assert_eq!(of("http://api:80/x").unwrap(), "http://api:80/x");
+        let error = of("/x").unwrap_err().to_string();
+        assert!(error.contains("`https://host:port`"), "{error}");
+    }
 
     #[test]
     fn a_context_that_is_not_there_is_answered_with_those_that_are() {

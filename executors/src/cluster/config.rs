@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hybrid_runner_core::error::Result;
+use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::kind::Context;
 use hybrid_runner_core::run::Resources;
 use hybrid_runner_core::unit::Period;
@@ -148,22 +148,7 @@ impl Settings {
             let why = "it is for a runner in a pod; a kubeconfig names its user itself";
             return Err(wrong("token_env", why.to_owned()));
         }
-        for (key, names) in [
-            ("labels", &config.labels),
-            ("annotations", &config.annotations),
-        ] {
-            if let Some(name) = names.keys().find(|name| name.starts_with(PREFIX)) {
-                return Err(wrong(key, format!("`{name}` is set by the runner")));
-            }
-            if let Some(name) = names.keys().find(|name| !is_qualified_name(name)) {
-                let what = "is no name that Kubernetes takes: letters, digits, `-`, `_` and `.`, and before that perhaps a DNS name and `/`";
-                return Err(wrong(key, format!("`{name}` {what}")));
-            }
-        }
-        if let Some((name, value)) = config.labels.iter().find(|(_, it)| !is_label_value(it)) {
-            let what = "is no value of a label: at most 63 letters, digits, `-`, `_` and `.`";
-            return Err(wrong("labels", format!("`{value}` of `{name}` {what}")));
-        }
+        check_names(&config, &wrong)?;
         if let Some(namespace) = config.namespace.as_ref().filter(|name| !is_dns_label(name)) {
             let what = "is no name of a namespace: at most 63 lower-case letters, digits and `-`";
             return Err(wrong("namespace", format!("`{namespace}` {what}")));
@@ -219,6 +204,36 @@ impl Settings {
             },
         })
     }
+}
+
+/// What becomes names and labels must be such.
+fn check_names(config: &ClusterConfig, wrong: &dyn Fn(&str, String) -> Error) -> Result<()> {
+    let names = "letters, digits, `-`, `_` and `.`, and before that perhaps a DNS name and `/`";
+    for (key, labels, has_values) in [
+        ("labels", &config.labels, true),
+        ("annotations", &config.annotations, false),
+        ("node_selector", &config.node_selector, true),
+    ] {
+        for (name, value) in labels {
+            if name.starts_with(PREFIX) && key != "node_selector" {
+                return Err(wrong(key, format!("`{name}` is set by the runner")));
+            }
+            if !is_qualified_name(name) {
+                let what = format!("`{name}` is no name that Kubernetes takes: {names}");
+                return Err(wrong(key, what));
+            }
+            if has_values && !is_label_value(value) {
+                let what = "is no value of a label: at most 63 letters, digits, `-`, `_` and `.`";
+                return Err(wrong(key, format!("`{value}` of `{name}` {what}")));
+            }
+        }
+    }
+    let is_name = |name: &&String| !name.is_empty() && !name.contains('=');
+    if let Some(name) = config.env.iter().find(|name| !is_name(name)) {
+        let what = "is no name of a variable; its value is that which the runner has";
+        return Err(wrong("env", format!("`{name}` {what}")));
+    }
+    Ok(())
 }
 
 impl Settings {

@@ -65,6 +65,9 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
     };
     match status.code {
         401 => denied(" is not accepted; see that the token is right and not expired"),
+        403 if words.contains("User \"system:anonymous\"") => denied(
+            " shows no credentials, so that the API server takes it for anybody; see that there is a token, a certificate or a program that logs in",
+        ),
         403 if words.contains("exceeded quota") => {
             Error::denied(format!("{what}: a quota of the namespace is used up"))
                 .with_class(FailureClass::Quota)

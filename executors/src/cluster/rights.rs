@@ -70,17 +70,19 @@ pub(crate) fn finding(
             connected.identity, connected.namespace
         ));
     }
-    let rules: Vec<String> = missing
-        .iter()
-        .map(|(group, resource, verbs)| {
-            let verbs = verbs.join(", ");
-            format!("- {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}")
-        })
-        .collect();
     Finding::failed(format!(
         "{} lacks rights in `{}`; add these rules to its Role:\n{}",
         connected.identity,
         connected.namespace,
-        rules.join("\n")
+        rules(missing)
     ))
+}
+
+/// As they stand in a Role.
+pub(crate) fn rules(rights: &[(&'static str, &'static str, Vec<&'static str>)]) -> String {
+    let rules = rights.iter().map(|(group, resource, verbs)| {
+        let verbs = verbs.join(", ");
+        format!("- {{apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{verbs}]}}")
+    });
+    rules.collect::<Vec<_>>().join("\n")
 }

@@ -211,7 +211,8 @@ async fn run_once(
         interrupt.would_leave(None);
         runs::finish(&follow::as_run(&spec, &status), output)?;
         if !runner.is_forgotten(spec.run) {
-            output.error(&place.not_removed(spec.run, status.attempt));
+            let has_run = status.times.running.is_some();
+            output.error(&place.not_removed(spec.run, status.attempt, has_run));
         }
         runner.drain();
         if timeout(GOODBYE, tasks.join_next()).await.is_err() {

@@ -68,14 +68,20 @@ impl Place {
     }
 
     /// What the backend did not remove, of attempts up to this one.
-    pub(crate) fn not_removed(&self, run: RunId, attempts: u32) -> String {
+    pub(crate) fn not_removed(&self, run: RunId, attempts: u32, has_run: bool) -> String {
         let called: Vec<_> = (1..=attempts.max(1))
             .map(|attempt| self.called(run, attempt))
             .collect();
-        format!(
-            "the run has ended, and what there may be of it could not be removed: look for {}; nobody will remove it",
-            called.join(", ")
-        )
+        let called = called.join(", ");
+        if has_run {
+            format!(
+                "the run has ended, and what there may be of it could not be removed: look for {called}; nobody will remove it"
+            )
+        } else {
+            format!(
+                "the run never began, and whether something was made for it could not be found out; that would be {called}, and nobody will remove it"
+            )
+        }
     }
 }
 

@@ -50,6 +50,11 @@ fn what_is_wrong_names_section_and_key() {
         (json!({ "labels": { "a b": "x" } }), "labels"),
         (json!({ "labels": { "a": "x y" } }), "labels"),
         (json!({ "annotations": { "a/b/c": "x y" } }), "annotations"),
+        (
+            json!({ "node_selector": { "pool": "a b" } }),
+            "node_selector",
+        ),
+        (json!({ "env": ["A=B"] }), "env"),
         (json!({ "namespace": "Bad Name" }), "namespace"),
         (json!({ "user": -1 }), "user"),
         (json!({ "token_env": "T", "context": "c" }), "token_env"),

@@ -26,9 +26,47 @@ pub(super) fn text(pod: &Value) -> String {
     pod.to_string().replace("{{", "\\u007b\\u007b")
 }
 
-/// What Argo needs in the pod besides what it brings.
-pub(super) fn completed(pod: &Value) -> Value {
+/// What the work mounts of volumes that are none of its pod's: the Workflow has them.
+pub(super) fn mounts_of_workflow(pod: &Value) -> Vec<Value> {
+    let main = named(&pod["containers"], MAIN).unwrap_or(&Value::Null);
+    mounts_of_others(pod, main).cloned().collect()
+}
+
+/// What a container mounts of volumes that are none of its pod's.
+fn mounts_of_others<'a>(pod: &'a Value, container: &'a Value) -> impl Iterator<Item = &'a Value> {
+    let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    let is_of_pod = |mount: &Value| {
+        let name = mount["name"].as_str().unwrap_or_default();
+        named(&pod["volumes"], name).is_some()
+    };
+    mounts.filter(move |mount| !is_of_pod(mount))
+}
+
+/// Gives the pod those volumes of its Workflow that only containers beside the work mount, which Argo does not look at.
+fn take_volumes(pod: &mut Value, of_workflow: &Value) {
+    let all = ["initContainers", "containers"];
+    let all = all
+        .iter()
+        .filter_map(|list| pod[*list].as_array())
+        .flatten();
+    let beside = all.filter(|container| container["name"] != MAIN);
+    let mounts = beside.flat_map(|container| mounts_of_others(pod, container));
+    let names = mounts.filter_map(|mount| mount["name"].as_str());
+    let of_work = mounts_of_workflow(pod);
+    let is_of_work = |name: &str| of_work.iter().any(|mount| mount["name"] == name);
+    let volumes = names.filter(|name| !is_of_work(name));
+    let volumes: Vec<Value> = volumes
+        .filter_map(|name| named(of_workflow, name).cloned())
+        .collect();
+    if !volumes.is_empty() {
+        merge(pod, &json!({ "volumes": volumes }));
+    }
+}
+
+/// What Argo needs in the pod besides what it brings; `volumes`: of its Workflow.
+pub(super) fn completed(pod: &Value, volumes: &Value) -> Value {
     let mut pod = pod.clone();
+    take_volumes(&mut pod, volumes);
     // The work is no first process, so that nothing is gained; and `wait`, which has a token, would be seen from it.
     pod["shareProcessNamespace"] = false.into();
     for (list, name) in OWN {
@@ -137,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_token_is_mounted_where_argo_needs_it_alone() {
-        let completed = completed(&pod(false));
+        let completed = completed(&pod(false), &Value::Null);
         let containers = completed["containers"].as_array().unwrap();
         assert_eq!(containers[0], pod(false)["containers"][0]);
         assert_eq!(containers[1]["name"], "wait");
@@ -150,7 +188,7 @@ mod tests {
     fn argos_containers_keep_the_profile_that_the_pod_keeps() {
         let mut pod = pod(true);
         pod["securityContext"] = json!({ "runAsNonRoot": true });
-        let completed = completed(&pod);
+        let completed = completed(&pod, &Value::Null);
         for container in [&completed["containers"][1], &completed["initContainers"][0]] {
             let security = &container["securityContext"];
             assert_eq!(security["allowPrivilegeEscalation"], false);
@@ -161,8 +199,26 @@ mod tests {
     }
 
     #[test]
+    fn volumes_of_the_workflow_are_mounted_by_all_containers() {
+        let mount = |name: &str| json!({ "name": name, "mountPath": format!("/{name}") });
+        let pod = json!({
+            "containers": [
+                { "name": "main", "image": "i", "volumeMounts": [mount("own"), mount("a")] },
+                { "name": "beside", "volumeMounts": [mount("a"), mount("b"), mount("nowhere")] },
+            ],
+            "volumes": [{ "name": "own", "emptyDir": {} }],
+        });
+        assert_eq!(mounts_of_workflow(&pod), [mount("a")]);
+        let of_workflow = json!([{ "name": "a", "emptyDir": {} }, { "name": "b", "emptyDir": {} }]);
+        let completed = completed(&pod, &of_workflow);
+        let names = completed["volumes"].as_array().unwrap().iter();
+        let names: Vec<&Value> = names.map(|volume| &volume["name"]).collect();
+        assert_eq!(names, ["own", "b"]);
+    }
+
+    #[test]
     fn a_token_for_all_needs_no_volume() {
-        let completed = completed(&pod(true));
+        let completed = completed(&pod(true), &Value::Null);
         assert_eq!(completed["containers"], pod(true)["containers"]);
         assert_eq!(completed["volumes"], json!([]));
     }

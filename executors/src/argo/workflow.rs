@@ -49,9 +49,15 @@ impl Kind for Workflow {
     }
 
     fn spec(&self, shell: &Shell<'_>) -> Value {
+        let mut container = json!({ "image": patch::image(shell.pod) });
+        let mounts = patch::mounts_of_workflow(shell.pod);
+        if !mounts.is_empty() {
+            // Argo gives the pod such volumes of the Workflow as it finds mounted here.
+            container["volumeMounts"] = mounts.into();
+        }
         let mut spec = json!({
             "archiveLogs": false,
-            "templates": [{ "name": MAIN, "container": { "image": patch::image(shell.pod) } }],
+            "templates": [{ "name": MAIN, "container": container }],
         });
         // By them Argo asks the registry for the command of an image.
         for (name, in_pod) in [
@@ -70,7 +76,8 @@ impl Kind for Workflow {
     }
 
     fn keep(&self, shell: &Shell<'_>) -> Value {
-        let text = patch::text(&patch::completed(shell.pod));
+        let volumes = &shell.settings.template["spec"]["volumes"];
+        let text = patch::text(&patch::completed(shell.pod, volumes));
         let ttl = seconds(shell.settings.ttl);
         let mut kept = json!({
             "spec": {

@@ -156,17 +156,17 @@ impl Shared {
 }
 
 /// A merge patch as operations of a JSON patch (RFC 6902).
-fn to_operations<'a>(path: &mut Vec<&'a str>, patch: &'a Value, into: &mut Vec<Value>) {
+fn to_operations<'a>(at: &mut Vec<&'a str>, patch: &'a Value, into: &mut Vec<Value>) {
     match patch {
         Value::Object(fields) => {
             for (name, value) in fields {
-                path.push(name);
-                to_operations(path, value, into);
-                path.pop();
+                at.push(name);
+                to_operations(at, value, into);
+                at.pop();
             }
         }
-        Value::Null => into.push(json!({ "op": "remove", "path": pointer(path) })),
-        value => into.push(json!({ "op": "add", "path": pointer(path), "value": value })),
+        Value::Null => into.push(json!({ "op": "remove", "path": pointer(at) })),
+        value => into.push(json!({ "op": "add", "path": pointer(at), "value": value })),
     }
 }
 

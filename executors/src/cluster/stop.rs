@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hybrid_runner_core::RunId;
-use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::error::{Error, ErrorKind, Result};
 use hybrid_runner_core::fault;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -74,7 +74,13 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
     // Where that deletes the pod, it would take log and end with it.
     let holds = !shared.kind.puts_away() || seen.living().all(|pod| pod.accepted.is_none());
     if !object.is_stopped || (holds && !object.standing.is_held) {
-        mark(shared, run, object, holds).await?;
+        let marked = mark(shared, run, object, holds).await;
+        if let Err(error) = marked {
+            if object.may_go() && seen.pods.is_empty() && error.kind() == ErrorKind::Denied {
+                return give_way(shared, run, object).await;
+            }
+            return Err(error);
+        }
         fault::step("cluster.stop.marked");
         return Ok(false);
     }
@@ -82,6 +88,19 @@ async fn once(shared: &Arc<Shared>, run: RunId, grace: Duration) -> Result<bool>
         end(shared, run, pod, grace).await?;
     }
     Ok(true)
+}
+
+/// Where what is still held back cannot be marked, it is deleted as it was seen, so that a mark can be made in its place.
+async fn give_way(shared: &Shared, run: RunId, object: &ObjectSeen) -> Result<bool> {
+    remove_secret(shared, run, object).await?;
+    let as_seen = Preconditions {
+        uid: Some(object.uid.clone()),
+        resource_version: Some(object.version.clone()),
+    };
+    match delete_object(shared, run, as_seen).await {
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+        deleted => deleted.map(|()| false),
+    }
 }
 
 /// Forbids a start for ever, and that another pod is made.
@@ -181,21 +200,42 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
             "run `{run}` has not ended; stop it first"
         )));
     }
-    let connected = shared.cluster.connected().await?;
-    let name = shared.names.object(run);
-    if object.has_secret {
-        // It would go with the object, but in the cluster's own time.
-        delivery::remove(connected, &name).await?;
-        fault::step("cluster.remove.cleared");
-    }
-    let mut options = DeleteParams::background();
-    options.preconditions = Some(Preconditions {
+    remove_secret(shared, run, object).await?;
+    let is_it = Preconditions {
         uid: Some(object.uid.clone()),
         ..Preconditions::default()
-    });
-    let removed = connected.objects(shared.kind).delete(&name, &options).await;
-    found(removed).map_err(|error| failed(connected, &shared.on_object("remove"), &error))?;
+    };
+    delete_object(shared, run, is_it).await?;
     fault::step("cluster.remove.removed");
     shared.board.forget(run);
     Ok(())
+}
+
+/// It would go with the object, but in the cluster's own time; who may not remove it leaves it to that.
+async fn remove_secret(shared: &Shared, run: RunId, object: &ObjectSeen) -> Result<()> {
+    if !object.has_secret {
+        return Ok(());
+    }
+    let connected = shared.cluster.connected().await?;
+    match delivery::remove(connected, &shared.names.object(run)).await {
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let error = error.report();
+            tracing::warn!(%run, error, "the Secret of the run is left to the cluster, which removes it with its owner");
+        }
+        removed => removed?,
+    }
+    fault::step("cluster.remove.cleared");
+    Ok(())
+}
+
+/// Of one that is gone it is no matter.
+async fn delete_object(shared: &Shared, run: RunId, is_it: Preconditions) -> Result<()> {
+    let connected = shared.cluster.connected().await?;
+    let mut options = DeleteParams::background();
+    options.preconditions = Some(is_it);
+    let objects = connected.objects(shared.kind);
+    let removed = objects.delete(&shared.names.object(run), &options).await;
+    found(removed)
+        .map(drop)
+        .map_err(|error| failed(connected, &shared.on_object("remove"), &error))
 }

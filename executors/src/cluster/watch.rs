@@ -93,10 +93,12 @@ impl Watcher {
             if let Level::Over(_) = &level {
                 self.clear(&seen).boxed().await;
             }
+            let mut trouble = None;
             if let (Level::Running, Some(pod)) = (&level, seen.pod()) {
-                self.look_after(&seen, pod).boxed().await;
+                trouble = self.look_after(&seen, pod).boxed().await;
             }
             let mut status = status::of(self.run, &level, &seen);
+            status.message = status.message.or(trouble);
             self.explain(&mut status, &seen).boxed().await;
             if self.is_news(&status) {
                 self.told = Some(status.clone());
@@ -105,16 +107,23 @@ impl Watcher {
         }
     }
 
-    /// What a pod needs while its work runs. If it cannot be done now, how the run stands is known all the same.
-    async fn look_after(&self, seen: &Seen, pod: &PodSeen) {
+    /// What a pod needs while its work runs. If it cannot be done now, how the run stands is known all the same; gives what people
+    /// should know then.
+    async fn look_after(&self, seen: &Seen, pod: &PodSeen) -> Option<String> {
         let run = self.run;
+        let mut trouble = None;
         if let Err(error) = self.shared.keep_time(seen, pod).await {
             // The pod's first deadline holds until then.
-            tracing::warn!(%run, %error, "the time limit of the run could not be shortened");
+            let error = error.report();
+            tracing::warn!(%run, error, "the time limit of the run could not be shortened");
+            trouble = Some(format!(
+                "it may run for as much longer than its `timeout` as its `start_timeout` allows: {error}"
+            ));
         }
         if let Err(error) = self.shared.keep_single(run, seen, pod).await {
             tracing::warn!(%run, %error, "somebody deletes the pod of the run, and the cluster may make another");
         }
+        trouble
     }
 
     /// Puts away what the cluster made in the place of a pod that is gone. If that fails it goes with the object.

@@ -5,19 +5,24 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use hybrid_runner_core::Health;
 use hybrid_runner_core::error::{Error, ErrorKind};
-use hybrid_runner_core::run::Outcome;
+use hybrid_runner_core::executor::Handle;
+use hybrid_runner_core::run::{Outcome, State};
 use hybrid_runner_core::secret::Secrets;
 use serde_json::json;
 
-use crate::bench::{Bench, finds, within};
+use crate::bench::{Bench, finds, until, within};
 use crate::over::{Over, over_both};
 use crate::place::{Place, kubeconfig};
+use crate::secrets::secrets_of_ours;
 
 over_both!(
     under_the_role_that_we_ship_all_is_well,
     each_missing_right_is_named_by_the_doctor,
     each_missing_right_is_named_by_who_runs_into_it,
     without_the_right_to_see_events_the_doctor_warns_and_runs_go_on,
+    what_may_not_be_let_go_is_removed_with_its_values,
+    without_the_right_to_delete_a_secret_it_goes_with_its_owner,
+    a_time_limit_that_may_not_be_kept_is_told_while_the_work_runs,
 );
 
 /// A probe may have to wait for a pod, and for four others.
@@ -67,7 +72,8 @@ fn needs(over: Over) -> Vec<(&'static str, &'static str, &'static str, Step)> {
         ("", "pods/log", "get", Step::Log),
         ("", "secrets", "create", Step::Start),
         ("", "secrets", "get", Step::Log),
-        ("", "secrets", "delete", Step::Remove),
+        // It goes with its owner.
+        ("", "secrets", "delete", Step::None),
     ]
 }
 
@@ -146,6 +152,63 @@ async fn each_missing_right_is_named_by_who_runs_into_it(over: Over) {
         .buffer_unordered(4)
         .collect::<Vec<()>>()
         .await;
+}
+
+async fn what_may_not_be_let_go_is_removed_with_its_values(over: Over) {
+    let (_, objects, ..) = needs(over)[0];
+    let Some(bench) = bench_without(over, objects, "patch").await else {
+        return;
+    };
+    let mut spec = bench.spec("true");
+    spec.config = Some(json!({}));
+    let error = bench.try_start(&spec, &Secrets::none()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert_eq!(secrets_of_ours(&bench).await, 1);
+    let run = Handle::of(spec.run);
+    // As a runner does with what an attempt that failed has left.
+    until("the removal", async || {
+        match bench.executor.remove(&run).await {
+            Ok(()) => return true,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
+        }
+        bench.executor.stop(&run, Duration::ZERO).await.unwrap();
+        false
+    })
+    .await;
+    assert_eq!(secrets_of_ours(&bench).await, 0);
+    assert_eq!(bench.executor.list().await.unwrap().len(), 0);
+}
+
+async fn without_the_right_to_delete_a_secret_it_goes_with_its_owner(over: Over) {
+    let Some(bench) = bench_without(over, "secrets", "delete").await else {
+        return;
+    };
+    let mut spec = bench.spec("true");
+    spec.config = Some(json!({}));
+    let run = bench.start(&spec).await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
+    until("the end of the Secret", async || {
+        secrets_of_ours(&bench).await == 0
+    })
+    .await;
+}
+
+async fn a_time_limit_that_may_not_be_kept_is_told_while_the_work_runs(over: Over) {
+    let Some(bench) = bench_without(over, "pods", "patch").await else {
+        return;
+    };
+    let mut spec = bench.spec("sleep 5");
+    spec.limits.timeout = Duration::from_mins(1).into();
+    let run = bench.start(&spec).await;
+    let running = bench
+        .status(&run, |status| status.state == State::Running)
+        .await;
+    let told = running.message.unwrap_or_default();
+    let rule = "resources: [\"pods\"], verbs: [\"patch\"]";
+    assert!(told.contains(rule), "{told}");
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    bench.remove(&run).await;
 }
 
 /// Does what is allowed up to this step.

@@ -31,7 +31,8 @@ async fn all(bench: &Bench, place: &str, kind: &str) -> Value {
     client.request(request).await.unwrap()
 }
 
-async fn secrets_of_ours(bench: &Bench) -> usize {
+/// How many Secrets there are in the namespace of a bench.
+pub(crate) async fn secrets_of_ours(bench: &Bench) -> usize {
     let secrets = all(bench, "api/v1", "secrets").await;
     secrets["items"].as_array().unwrap().len()
 }

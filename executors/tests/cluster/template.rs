@@ -172,3 +172,31 @@ async fn what_runs_beside_the_work_of_a_job_has_no_more_time_than_it() {
     assert_eq!(bench.log(&run, None).await.text(), "done\n");
     bench.remove(&run).await;
 }
+
+#[tokio::test]
+async fn volumes_of_a_workflow_are_mounted_by_the_work_and_by_what_is_beside_it() {
+    let mount = |name: &str| json!({ "name": name, "mountPath": format!("/{name}") });
+    let containers = json!([
+        { "name": "main", "volumeMounts": [mount("shared"), mount("mine")] },
+        {
+            "name": "beside",
+            "image": BUSYBOX,
+            "command": ["sh", "-c", "echo hello > /shared/word; touch /yours/seen; sleep 600"],
+            "volumeMounts": [mount("shared"), mount("yours")],
+        },
+    ]);
+    let volume = |name: &str| json!({ "name": name, "emptyDir": {} });
+    let volumes = [volume("shared"), volume("mine"), volume("yours")];
+    let more = json!({
+        "pod": { "containers": containers },
+        "template": { "spec": { "volumes": volumes } },
+    });
+    let Some(bench) = Bench::with(Over::Workflows, more).await else {
+        return;
+    };
+    let script = "until cat /shared/word 2>/dev/null; do sleep 0.1; done; touch /mine/seen";
+    let run = bench.begin(script).await;
+    assert_eq!(bench.end(&run).await, Outcome::Succeeded);
+    assert_eq!(bench.log(&run, None).await.text(), "hello\n");
+    bench.remove(&run).await;
+}

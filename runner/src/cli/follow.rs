@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use hybrid_runner_core::executor::{Executor, Handle};
 use hybrid_runner_core::id::{Owner, SectionName};
-use hybrid_runner_core::run::{RunSpec, Status};
+use hybrid_runner_core::run::{Limits, RunSpec, State, Status};
 use hybrid_runner_core::{Error, Outcome, RunId};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -27,6 +27,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long the backend of a run that is to stop may be away.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// What has not begun in its time and does not end so long after that it was told to is not going to.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// Where a run of this process lives, as its executor calls it.
 #[derive(Debug, Clone)]
@@ -95,16 +98,18 @@ pub(crate) async fn local(
     interrupt: &Interrupt,
 ) -> Result<Status, Failure> {
     let attempt = AtomicU32::new(1);
+    let waiting = Waiting::default();
     let reading = Reading::default();
     let log = print_log(runner, run, output, &reading);
     tokio::pin!(log);
     let mut log_done = None;
     let status = {
-        let seen = |now: u32| {
-            attempt.store(now, Ordering::Relaxed);
-            interrupt.would_leave(Some(place.left(spec.run, now)));
+        let seen = |status: &Status| {
+            attempt.store(status.attempt, Ordering::Relaxed);
+            waiting.saw(status);
+            interrupt.would_leave(Some(place.left(spec.run, status.attempt)));
         };
-        seen(1);
+        interrupt.would_leave(Some(place.left(spec.run, 1)));
         let end = watch_to_end(runner, run, output, seen);
         let stop = async {
             interrupt.raised().await;
@@ -122,12 +127,24 @@ pub(crate) async fn local(
                 ),
             )
         };
-        tokio::pin!(end, stop);
+        let stuck = async {
+            let why = waiting.for_too_long(&spec.limits).await;
+            let called = place.called(spec.run, attempt.load(Ordering::Relaxed));
+            Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "the run did not begin within its `start_timeout`, and could not be stopped: {called} goes on if it was begun \
+                     and has not ended, and nobody will remove it: {why}"
+                ),
+            )
+        };
+        tokio::pin!(end, stop, stuck);
         loop {
             tokio::select! {
                 status = &mut end => break status?,
                 done = &mut log, if log_done.is_none() => log_done = Some(done),
                 failure = &mut stop => return Err(failure),
+                failure = &mut stuck => return Err(failure),
             }
         }
     };
@@ -165,6 +182,50 @@ async fn silence(runner: &Runner, section: &SectionName) -> String {
             Some(_) => {}
         }
         sleep(AGAIN).await;
+    }
+}
+
+/// How long an attempt has been waiting to begin.
+#[derive(Default)]
+struct Waiting(Mutex<Option<Wait>>);
+
+struct Wait {
+    attempt: u32,
+    since: Instant,
+    /// What was said of it last.
+    why: String,
+}
+
+impl Waiting {
+    fn saw(&self, status: &Status) {
+        let mut wait = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = wait.take().filter(|wait| wait.attempt == status.attempt);
+        if status.state == State::Starting {
+            *wait = Some(Wait {
+                attempt: status.attempt,
+                since: before.map_or_else(Instant::now, |wait| wait.since),
+                why: status.message.clone().unwrap_or_default(),
+            });
+        }
+    }
+
+    /// Waits until one has for longer than it may, and than a stop takes; what was said of it last.
+    async fn for_too_long(&self, limits: &Limits) -> String {
+        let Some(limit) = limits.start_timeout.limit() else {
+            return std::future::pending().await;
+        };
+        let limit = limit
+            .saturating_add(limits.grace.get())
+            .saturating_add(STUCK);
+        loop {
+            {
+                let wait = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(wait) = wait.as_ref().filter(|wait| wait.since.elapsed() >= limit) {
+                    return wait.why.clone();
+                }
+            }
+            sleep(AGAIN).await;
+        }
     }
 }
 
@@ -272,7 +333,7 @@ async fn watch_to_end(
     executor: &dyn Executor,
     run: &Handle,
     output: Output,
-    seen: impl Fn(u32),
+    seen: impl Fn(&Status),
 ) -> Result<Status, Failure> {
     let mut shown = String::new();
     loop {
@@ -281,7 +342,7 @@ async fn watch_to_end(
             match level {
                 Ok(status) if status.is_finished() => return Ok(status),
                 Ok(status) => {
-                    seen(status.attempt);
+                    seen(&status);
                     let text = in_words(&status);
                     if text != shown {
                         output.note(&text);

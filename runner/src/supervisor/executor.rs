@@ -17,7 +17,7 @@ use super::journal::{Grave, Listed};
 use super::record::Stop;
 use super::registry::Command;
 use super::shared::shut_down;
-use super::{Runner, capabilities, levels, logs, removal};
+use super::{Runner, capabilities, levels, logs, recover, removal};
 
 #[async_trait]
 impl Executor for Runner {
@@ -76,8 +76,10 @@ impl Executor for Runner {
         refuse_attempt(run)?;
         loop {
             let Some(entry) = self.shared.registry.find_even_removing(run) else {
-                // A backend that has not been read yet may have it: then it is one that runs, and no start to be prevented.
-                self.shared.all_surveyed()?;
+                // A backend may have it: then it is one that runs, and no start to be prevented.
+                if recover::survey_anew(&self.shared).await? {
+                    continue;
+                }
                 if self
                     .shared
                     .journal
@@ -139,7 +141,11 @@ impl Runner {
                 Outcome::lost("the run's outcome was acknowledged, and the run was removed")
             }
             None => {
-                self.shared.all_surveyed()?;
+                if recover::survey_anew(&self.shared).await?
+                    && self.shared.registry.find(run).is_some()
+                {
+                    return Err(Error::unavailable("the run was found just now: ask again"));
+                }
                 Outcome::lost("this runner does not know the run")
             }
         };

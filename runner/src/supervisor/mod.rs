@@ -160,6 +160,7 @@ impl Runner {
             journal: opened.journal,
             registry: Registry::new(parts.max_runs),
             health: health::Health::default(),
+            surveyed_anew: tokio::sync::Mutex::default(),
             incarnation: Mutex::new(Incarnation::new(boot, opened.state, opened.seq)),
             shutdown: CancellationToken::new(),
             jobs,

@@ -1,7 +1,7 @@
 //! What a new life of the runner finds: its journal, and what the backends still have.
 //!
-//! The journal is read once and each backend is asked once; then every run goes on in a task of its own. A run
-//! that a backend shows and the journal does not know is adopted; one that is buried is swept away.
+//! The journal is read once and each backend is asked once, and once more before a run that nothing here knows is given up; every
+//! run goes on in a task of its own. A run that a backend shows and the journal does not know is adopted; one that is buried is swept away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,6 +84,30 @@ pub(super) async fn survey_all(shared: &Arc<Shared>) -> Vec<Job> {
         }
     });
     join_all(surveys).await.into_iter().flatten().collect()
+}
+
+/// Asks all backends once more after each connect, where something hangs on it: until then another runner of this id may have
+/// been connected, and have begun runs. Whether it did: then what was not known may be.
+///
+/// An error while one of them does not answer.
+pub(super) async fn survey_anew(shared: &Arc<Shared>) -> Result<bool> {
+    shared.all_surveyed()?;
+    let connect = shared.incarnation().seq;
+    let mut last = shared.surveyed_anew.lock().await;
+    if *last == Some(connect) {
+        return Ok(false);
+    }
+    for (name, executor) in &shared.executors {
+        let answered = timeout(PATIENCE * 10, survey(shared, name, executor)).await;
+        let Ok(Ok(jobs)) = answered else {
+            return Err(shared.unknown(name));
+        };
+        for job in jobs {
+            shared.spawn(job).await?;
+        }
+    }
+    *last = Some(connect);
+    Ok(true)
 }
 
 /// Asks a backend until it answers.

@@ -3,7 +3,7 @@
 //! | what is known | then |
 //! |---|---|
 //! | the journal knows the run | it is answered for |
-//! | a backend shows it | it was adopted when that backend was read, so the journal knows it |
+//! | a backend shows it | it was adopted when that backend was read, at the latest now, so the journal knows it |
 //! | it was first sent to this boot and this journal, and the journal was not put back since | it is started |
 //! | anything else | whatever could have known it is lost: it ends as lost, and is never started |
 //!
@@ -11,9 +11,12 @@
 //! numbers again, but draws other random bits below them, so it never takes a number for its own that a later
 //! life of the original gave out.
 
+use std::sync::Arc;
+
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::incarnation::Incarnation;
 
+use super::recover;
 use super::shared::Shared;
 
 /// What is to be done with a run that nothing here knows.
@@ -27,7 +30,7 @@ pub(super) enum Decision {
 /// Decides about a run that nothing here knows, by the life under which its server first sent it.
 ///
 /// An error while a backend that may show it has not answered yet.
-pub(super) async fn decide(shared: &Shared, first: Option<&Incarnation>) -> Result<Decision> {
+pub(super) async fn decide(shared: &Arc<Shared>, first: Option<&Incarnation>) -> Result<Decision> {
     // Made here and now, by whoever calls: nobody can have started it before.
     let Some(first) = first else {
         return Ok(Decision::Start);
@@ -36,7 +39,8 @@ pub(super) async fn decide(shared: &Shared, first: Option<&Incarnation>) -> Resu
     if *first == now || (now.remembers(first) && shared.journal.gave_out(first.seq).await?) {
         return Ok(Decision::Start);
     }
-    shared.all_surveyed()?;
+    // Whoever calls looks again whether it is known.
+    recover::survey_anew(shared).await?;
     Ok(Decision::Lost(lost_because(&now, first).to_owned()))
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) health: Health,
     /// What each backend showed when this runner began; absent until it could be read.
     pub(super) surveys: BTreeMap<SectionName, watch::Sender<Option<Arc<Survey>>>>,
+    /// The connect after which all of them were asked once more.
+    pub(super) surveyed_anew: tokio::sync::Mutex<Option<u64>>,
     pub(super) incarnation: Mutex<Incarnation>,
     pub(super) shutdown: CancellationToken,
     pub(super) jobs: mpsc::Sender<Job>,
@@ -85,16 +87,19 @@ impl Shared {
             .find(|(_, survey)| survey.borrow().is_none());
         match missing {
             None => Ok(()),
-            Some((name, _)) => {
-                let why = self.health.executors().get(name).cloned();
-                let error = Error::unavailable(format!(
-                    "it is not known yet what executor `{name}` runs, so nothing can be said about runs that only it may know"
-                ));
-                Err(match why {
-                    Some(why) => error.with_source(why),
-                    None => error,
-                })
-            }
+            Some((name, _)) => Err(self.unknown(name)),
+        }
+    }
+
+    /// The refusal while a backend does not answer.
+    pub(super) fn unknown(&self, name: &SectionName) -> Error {
+        let why = self.health.executors().get(name).cloned();
+        let error = Error::unavailable(format!(
+            "it is not known yet what executor `{name}` runs, so nothing can be said about runs that only it may know"
+        ));
+        match why {
+            Some(why) => error.with_source(why),
+            None => error,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A start that is delivered twice starts once, whatever was lost in between. The runner decides.
 
+use futures::StreamExt as _;
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::run::{Outcome, RunSpec, Status};
@@ -198,6 +199,54 @@ async fn nothing_is_decided_before_the_backend_has_been_read() {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     deliver_again(&world, &life, &living, &forgotten).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_knows_what_was_begun_while_it_waited() {
+    let world = World::new();
+    let before = world.open().await;
+    let disk = tempfile::tempdir().unwrap();
+    let after = world.open_with(|| world.parts(disk.path())).await;
+    let connect = before.incarnation().await;
+    let runs = [(); 3].map(|()| sent_under(&connect, held()));
+    for spec in &runs {
+        before.start(spec).await.unwrap();
+        before.running(spec.run).await;
+    }
+    before.kill().await;
+    after.incarnation().await;
+    let [again, stopped, watched] = &runs;
+    let grace = std::time::Duration::from_secs(3);
+    after
+        .runner
+        .stop(&Handle::of(stopped.run), grace)
+        .await
+        .unwrap();
+    let end = after.level(stopped.run, Status::is_finished).await;
+    assert_eq!(end.state.name(), "stopped");
+    assert!(!world.first(stopped.run).is_alive());
+    after.start(again).await.unwrap();
+    for spec in [again, watched] {
+        after.running(spec.run).await;
+    }
+    assert_eq!(world.backend.starts().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_first_after_a_takeover_is_told_to_ask_again() {
+    let world = World::new();
+    let before = world.open().await;
+    let disk = tempfile::tempdir().unwrap();
+    let after = world.open_with(|| world.parts(disk.path())).await;
+    let spec = sent_under(&before.incarnation().await, held());
+    before.start(&spec).await.unwrap();
+    before.running(spec.run).await;
+    before.kill().await;
+    after.incarnation().await;
+    let run = Handle::of(spec.run);
+    let first = after.runner.watch(&run).next().await.unwrap();
+    assert_eq!(kind(first), ErrorKind::Unavailable);
+    after.running(spec.run).await;
 }
 
 #[tokio::test(start_paused = true)]

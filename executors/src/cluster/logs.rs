@@ -6,8 +6,8 @@
 //! | what happens | what comes of it |
 //! |---|---|
 //! | the connection, the API server or the kubelet dies | read on from the anchor; nothing twice, nothing lost |
-//! | the log is rotated while it is followed | nothing: the kubelet goes on in the new file |
-//! | it is rotated while nobody reads | the API gives the newest file alone: one gap, then what is later |
+//! | the log is rotated while it is followed | nothing: the kubelet goes on in the new file; or its stream falls silent at the end of the old one, and we go on in the new one, if that surely is the next |
+//! | it is rotated while nobody reads, or twice | the API gives the newest file alone: one gap, then what is later |
 //! | the pod is deleted | what was not read by then comes from the archive if the cluster has one (see [`archive`](super::archive)), else it is one gap |
 //!
 //! A log that was rotated before it was read for the first time begins later and says nothing: the API does not tell.
@@ -45,6 +45,16 @@ const BACK: i64 = 60;
 const SEARCH: Duration = Duration::from_secs(5);
 /// A stream that has not ended so long after its container did is not going to.
 const LINGER: Duration = Duration::from_secs(10);
+/// After so many bytes in one pass its stream may have been rotated away, and hangs at the end of the old file: the kubelet only
+/// looks for a new one where it has caught up with the old.
+const BURST: usize = 1 << 20;
+/// So long after that many it is silent before that is found out.
+const HUSH: Duration = Duration::from_secs(3);
+/// A kubelet looks at the size of a log no oftener than this (`containerLogMonitorInterval`): a file that begins sooner behind the
+/// last word of another is the next, and none is between them.
+const ROTATION: i64 = 3_000_000_000;
+/// What is sought among much that comes is not there after this.
+const LONG_SEARCH: Duration = Duration::from_secs(20);
 /// Before a log that broke off is asked for again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Before one that has ended is, unless it is known by then that its container has: a node looks at its containers once a second.
@@ -97,6 +107,7 @@ pub(crate) fn follow(
         failures: 0,
         has_gap: false,
         has_ended_well: false,
+        has_hung: false,
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
@@ -137,6 +148,8 @@ struct Follower {
     has_gap: bool,
     /// Whether the last pass followed to an end of its own, as it does behind the last word of a container.
     has_ended_well: bool,
+    /// Whether the last pass hung at the end of what it had.
+    has_hung: bool,
     is_done: bool,
 }
 
@@ -162,6 +175,11 @@ struct Reading {
     is_whole: bool,
     /// When it counts as dead, once the container is known to have ended.
     ends_by: Option<Instant>,
+    opened: Instant,
+    /// So many bytes came.
+    size: usize,
+    /// Whether a line has come.
+    has_begun: bool,
 }
 
 /// Which pieces are to be delivered.
@@ -180,6 +198,8 @@ enum Seeking {
 enum Back {
     /// To go on without a break.
     Little,
+    /// The same, to see whether there is more, and not to wait for it.
+    Glance,
     /// After a break.
     Far,
     /// At the beginning of what there is.
@@ -195,6 +215,8 @@ enum Came {
     Change,
     /// It is overdue, or what it seeks is not there.
     Silence,
+    /// Nothing comes any more, where much did.
+    Hush,
 }
 
 impl Follower {
@@ -244,12 +266,12 @@ impl Follower {
         }
         let since = self.place.time().and_then(|time| match back {
             Back::All => None,
-            Back::Little => Some(time / 1_000_000_000 - STEP),
+            Back::Little | Back::Glance => Some(time / 1_000_000_000 - STEP),
             Back::Far => Some(time / 1_000_000_000 - BACK),
         });
         let wanted = LogParams {
             container: Some(MAIN.to_owned()),
-            follow: !is_over && back != Back::All,
+            follow: !is_over && matches!(back, Back::Little | Back::Far),
             timestamps: true,
             since_time: since.and_then(|since| Timestamp::from_second(since).ok()),
             ..LogParams::default()
@@ -274,6 +296,9 @@ impl Follower {
                     is_last: is_over,
                     is_whole: since.is_none(),
                     ends_by: None,
+                    opened: Instant::now(),
+                    size: 0,
+                    has_begun: false,
                 }));
                 Ok(())
             }
@@ -372,6 +397,7 @@ impl Follower {
         match self.take(&mut reading).await {
             Came::Bytes(bytes) => {
                 self.failures = 0;
+                reading.size = reading.size.saturating_add(bytes.len());
                 let mut pieces = Vec::new();
                 reading.lines.push(bytes, &mut pieces);
                 self.deliver(&mut reading, pieces);
@@ -386,11 +412,16 @@ impl Follower {
                 }
                 self.reading = Some(reading);
             }
+            Came::Hush => {
+                self.has_hung = true;
+                self.begin(Back::Glance).await?;
+            }
             Came::Silence if reading.seeking == Seeking::Found => self.begin(Back::Little).await?,
             Came::Silence => self.begin(Back::All).await?,
             Came::Broken => {
                 self.failures += 1;
                 self.has_ended_well = false;
+                self.has_hung = false;
                 if self.failures > ATTEMPTS {
                     return Err(Error::unavailable(format!(
                         "the log of run `{}` breaks off again and again",
@@ -415,9 +446,10 @@ impl Follower {
     async fn take(&mut self, reading: &mut Reading) -> Came {
         let is_sought = reading.follows && matches!(reading.seeking, Seeking::Behind(_));
         let overdue = match reading.ends_by {
-            _ if is_sought => Some(Instant::now() + SEARCH),
+            _ if is_sought => Some((Instant::now() + SEARCH).min(reading.opened + LONG_SEARCH)),
             ends_by => ends_by,
         };
+        let may_hang = reading.follows && reading.size >= BURST && overdue.is_none();
         let is_watched = !reading.is_last && reading.ends_by.is_none();
         let came = tokio::select! {
             biased;
@@ -430,6 +462,7 @@ impl Follower {
                 }
             },
             () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => Came::Silence,
+            () = sleep(HUSH), if may_hang => Came::Hush,
             () = self.source.changed(), if is_watched => Came::Change,
         };
         if let Came::Bytes(bytes) = &came {
@@ -440,6 +473,7 @@ impl Follower {
 
     /// Brings what is to be delivered into the queue.
     fn deliver(&mut self, reading: &mut Reading, pieces: Vec<Piece>) {
+        self.take_next_file(reading, &pieces);
         let mut joined = BytesMut::new();
         let mut time = None;
         for mut piece in pieces {
@@ -462,6 +496,7 @@ impl Follower {
         };
         self.has_gap = false;
         self.has_ended_well = false;
+        self.has_hung = false;
         let item = LogItem::Data {
             stream: Stream::Both,
             time: time.and_then(|time| Timestamp::from_nanosecond(i128::from(time)).ok()),
@@ -471,16 +506,45 @@ impl Follower {
         self.queue.push_back(LogChunk { item, next });
     }
 
+    /// What begins later than the line before the place, where the last pass was at the end of its file, is another file.
+    fn take_next_file(&mut self, reading: &mut Reading, pieces: &[Piece]) {
+        let Some(first) = pieces.first().filter(|_| !reading.has_begun) else {
+            return;
+        };
+        reading.has_begun = true;
+        let Seeking::Behind(anchor) = reading.seeking else {
+            return;
+        };
+        if first.time <= anchor.time || !(self.has_ended_well || self.has_hung) {
+            return;
+        }
+        reading.seeking = Seeking::Found;
+        if first.time.saturating_sub(anchor.time) >= ROTATION {
+            // Another may have been between them.
+            self.place = Place::Later {
+                pod: reading.pod,
+                time: anchor.time,
+            };
+            self.gap(GapReason::Rotated);
+        }
+    }
+
     /// The end of a pass.
     async fn ended(&mut self, reading: Box<Reading>) -> Result<()> {
         if let Seeking::Behind(anchor) = reading.seeking {
-            if reading.is_last && self.has_ended_well {
-                // The node has put the log away meanwhile; it was read to its end.
-                self.finish();
+            let is_empty = reading.counter.last().is_none();
+            if self.has_ended_well && is_empty {
+                if reading.is_last {
+                    // The node has put the log away meanwhile; it was read to its end.
+                    self.finish();
+                } else {
+                    // So has it, before the cluster says that the container has ended; or the log was rotated, and goes on soon.
+                    self.wait_for_more().await;
+                }
                 return Ok(());
             }
-            if self.has_ended_well && reading.counter.last().is_none() {
-                // So has it, before the cluster says that the container has ended; or the log was rotated, and goes on soon.
+            if self.has_hung && is_empty && !reading.is_whole {
+                // The next file has nothing yet.
                 self.wait_for_more().await;
                 return Ok(());
             }

@@ -7,8 +7,7 @@
 //! | the grace that is asked for | what is done |
 //! |---|---|
 //! | the pod's own, or longer | the deadline: the pod's own grace is the longest there is |
-//! | shorter, more than a few seconds | the deadline, and a deletion with exactly that grace |
-//! | next to nothing | the deadline; what does not end by itself within seconds is deleted |
+//! | shorter | a deletion with exactly that grace: a node does not shorten what a deadline has begun |
 //!
 //! A pod that no node has is deleted at once: by the cluster, where it does so for what is held back. One that has not begun is if its
 //! node does not end it within seconds.
@@ -128,25 +127,21 @@ async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -
         // No node has it, or it is on its way out: then only a shorter grace changes anything.
         return delete(shared, pod, grace).await;
     }
+    let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
+    if pod.has_begun() && grace < own {
+        delete(shared, pod, grace).await?;
+        fault::step("cluster.stop.deleted");
+        return Ok(());
+    }
     if pod.deadline != Some(NOW) {
         shared.set_deadline(pod, NOW).await?;
         fault::step("cluster.stop.asked");
     }
-    let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
-    if pod.has_begun() && grace >= own {
-        return Ok(());
-    }
     // A node that is pulling an image does not hear of deadlines; and a pod may have begun without its status saying so yet.
-    let soon = grace <= HEARD || !pod.has_begun();
-    if soon && has_ended(shared, run, HEARD).await? {
+    if pod.has_begun() || has_ended(shared, run, HEARD).await? {
         return Ok(());
     }
-    let left = if grace <= HEARD {
-        Duration::ZERO
-    } else {
-        grace
-    };
-    delete(shared, pod, left).await?;
+    delete(shared, pod, grace).await?;
     fault::step("cluster.stop.deleted");
     Ok(())
 }

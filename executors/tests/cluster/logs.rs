@@ -16,6 +16,7 @@ use crate::tunnel::Tunnel;
 over_both!(
     only_a_carriage_return_before_a_newline_is_lost,
     a_long_line_is_followed_before_it_ends,
+    a_log_that_is_rotated_while_it_is_followed_goes_on_to_its_end,
     the_log_of_a_pod_that_is_gone_is_one_gap,
     a_deleted_pod_is_read_to_its_last_word_by_who_follows,
 );
@@ -69,6 +70,35 @@ async fn a_long_line_is_followed_before_it_ends(over: Over) {
         read + &rest == "x".repeat(40_000),
         "{lengths:?} bytes, at last `{others}`"
     );
+}
+
+/// The kubelet's own stream hangs at the end of a file that was rotated away before it was read to its end.
+async fn a_log_that_is_rotated_while_it_is_followed_goes_on_to_its_end(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let tail = "0123456789".repeat(10);
+    let script = format!(
+        "for r in 0 1 2 3; do seq $((r * 100000 + 100000)) $((r * 100000 + 199999)) | sed 's/$/ {tail}/'; sleep 4; done"
+    );
+    let run = bench.begin(&script).await;
+    let (log, status) = read_and_watch(&*bench.executor, &run).await;
+    assert_eq!(status.outcome(), Some(&Outcome::Succeeded));
+    let mut lines = log.text();
+    assert!(lines.ends_with('\n'), "it ends in the middle of a line");
+    lines.pop();
+    let numbers = lines.split('\n').map(|line| {
+        let (number, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, tail);
+        number.parse::<u64>().unwrap()
+    });
+    let numbers: Vec<u64> = numbers.collect();
+    assert_eq!(numbers.last(), Some(&499_999));
+    let jumps = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+    let missing: Vec<_> = jumps.collect();
+    assert!(missing.len() <= log.gaps().len(), "{missing:?}");
+    assert!(numbers.is_sorted(), "something came twice");
+    bench.remove(&run).await;
 }
 
 async fn the_log_of_a_pod_that_is_gone_is_one_gap(over: Over) {

@@ -106,8 +106,7 @@ pub(crate) fn follow(
         queue: VecDeque::new(),
         failures: 0,
         has_gap: false,
-        has_ended_well: false,
-        has_hung: false,
+        last: Last::Somehow,
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
@@ -146,11 +145,18 @@ struct Follower {
     failures: u32,
     /// Whether the last chunk is a gap.
     has_gap: bool,
-    /// Whether the last pass followed to an end of its own, as it does behind the last word of a container.
-    has_ended_well: bool,
-    /// Whether the last pass hung at the end of what it had.
-    has_hung: bool,
+    last: Last,
     is_done: bool,
+}
+
+/// How the last pass ended, if nothing was delivered since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Somehow,
+    /// It followed to an end of its own, as it does behind the last word of a container.
+    Well,
+    /// It hung at the end of what it had.
+    Hung,
 }
 
 /// One pass over an archived log.
@@ -178,8 +184,6 @@ struct Reading {
     opened: Instant,
     /// So many bytes came.
     size: usize,
-    /// Whether a line has come.
-    has_begun: bool,
 }
 
 /// Which pieces are to be delivered.
@@ -298,7 +302,6 @@ impl Follower {
                     ends_by: None,
                     opened: Instant::now(),
                     size: 0,
-                    has_begun: false,
                 }));
                 Ok(())
             }
@@ -335,7 +338,7 @@ impl Follower {
     /// The pod is gone: goes on in the archive, if that has what was not read.
     fn open_archive(&mut self) {
         let (from, finder) = match self.place {
-            _ if self.has_ended_well => return self.finish(),
+            _ if self.last == Last::Well => return self.finish(),
             Place::Start => (0, None),
             Place::Archived { offset } => (offset, None),
             Place::Behind { anchor, .. } => (0, Some(anchor.finder())),
@@ -413,15 +416,14 @@ impl Follower {
                 self.reading = Some(reading);
             }
             Came::Hush => {
-                self.has_hung = true;
+                self.last = Last::Hung;
                 self.begin(Back::Glance).await?;
             }
             Came::Silence if reading.seeking == Seeking::Found => self.begin(Back::Little).await?,
             Came::Silence => self.begin(Back::All).await?,
             Came::Broken => {
                 self.failures += 1;
-                self.has_ended_well = false;
-                self.has_hung = false;
+                self.last = Last::Somehow;
                 if self.failures > ATTEMPTS {
                     return Err(Error::unavailable(format!(
                         "the log of run `{}` breaks off again and again",
@@ -495,8 +497,7 @@ impl Follower {
             anchor,
         };
         self.has_gap = false;
-        self.has_ended_well = false;
-        self.has_hung = false;
+        self.last = Last::Somehow;
         let item = LogItem::Data {
             stream: Stream::Both,
             time: time.and_then(|time| Timestamp::from_nanosecond(i128::from(time)).ok()),
@@ -508,14 +509,12 @@ impl Follower {
 
     /// What begins later than the line before the place, where the last pass was at the end of its file, is another file.
     fn take_next_file(&mut self, reading: &mut Reading, pieces: &[Piece]) {
-        let Some(first) = pieces.first().filter(|_| !reading.has_begun) else {
+        let (Seeking::Behind(anchor), None, Some(first)) =
+            (reading.seeking, reading.counter.last(), pieces.first())
+        else {
             return;
         };
-        reading.has_begun = true;
-        let Seeking::Behind(anchor) = reading.seeking else {
-            return;
-        };
-        if first.time <= anchor.time || !(self.has_ended_well || self.has_hung) {
+        if first.time <= anchor.time || self.last == Last::Somehow {
             return;
         }
         reading.seeking = Seeking::Found;
@@ -533,7 +532,7 @@ impl Follower {
     async fn ended(&mut self, reading: Box<Reading>) -> Result<()> {
         if let Seeking::Behind(anchor) = reading.seeking {
             let is_empty = reading.counter.last().is_none();
-            if self.has_ended_well && is_empty {
+            if self.last == Last::Well && is_empty {
                 if reading.is_last {
                     // The node has put the log away meanwhile; it was read to its end.
                     self.finish();
@@ -543,7 +542,7 @@ impl Follower {
                 }
                 return Ok(());
             }
-            if self.has_hung && is_empty && !reading.is_whole {
+            if self.last == Last::Hung && is_empty && !reading.is_last && !reading.is_whole {
                 // The next file has nothing yet.
                 self.wait_for_more().await;
                 return Ok(());
@@ -563,7 +562,11 @@ impl Follower {
             self.finish();
             return Ok(());
         }
-        self.has_ended_well = reading.follows;
+        if reading.follows {
+            self.last = Last::Well;
+        } else if self.last == Last::Well {
+            self.last = Last::Somehow;
+        }
         match self.source.stand().await? {
             // Removed under our eyes: what the kubelet had was given.
             Stand::Unknown | Stand::Gone | Stand::Empty => {
@@ -607,7 +610,7 @@ impl Follower {
 
     /// The run has ended, and its log is gone: what was not read of it is missing, if anything was left.
     fn finish_without_a_log(&mut self) {
-        if !self.has_ended_well {
+        if self.last != Last::Well {
             self.gap(GapReason::Rotated);
         }
         self.finish();

@@ -421,6 +421,41 @@ async fn what_is_stored_is_told_to_the_runner_although_the_client_hung_up() {
         .unwrap();
 }
 
+#[tokio::test]
+async fn what_a_runner_finds_later_of_a_run_that_has_ended_is_put_away() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let backend = FakeBackend::new();
+        let runner = backend.executor();
+        let (app, client, _session) = connected(dir.path(), runner.clone(), &mut tasks).await;
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        submit(&router, &client, run).await;
+        let control = backend.control(run);
+        control.begun().await;
+        control.finish(Outcome::Succeeded);
+        let is_gone = async || {
+            while !runner.list().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        is_gone().await;
+        // Somebody else had begun it, too, in a backend that was away when the runner came.
+        let spec = RunSpec::new(run, "w".parse().unwrap(), ["hold"]);
+        let (values, told) = (Secrets::none(), Progress::none());
+        runner.start(&spec, &values, &told).await.unwrap();
+        assert_eq!(runner.list().await.unwrap().len(), 1);
+        is_gone().await;
+        let path = format!("/api/v1/runs/{run}");
+        let (_, shown) = ask(&router, &client, "GET", &path, None).await;
+        assert!(shown.contains("succeeded"), "{shown}");
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
+}
+
 /// Polls a request that often and drops it.
 async fn hang_up<T>(polls: usize, request: impl Future<Output = T>) {
     let mut request = Box::pin(request);

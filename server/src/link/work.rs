@@ -1,12 +1,13 @@
 //! One connected runner: what to send it, in what order.
 //!
 //! Level-triggered: at the beginning both sides' runs are compared, and whatever differs is put right by
-//! one job a run. Later orders (a new run, a stop) come from requests; queued runs are claimed from the
+//! one job a run; and now and then again, since a runner may find runs in a backend that was away when it came. Later orders (a new run, a stop) come from requests; queued runs are claimed from the
 //! store whenever there is a place. Places are handed out in the order of asking, so that a stream of new
 //! runs cannot starve the queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,6 +15,7 @@ use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{Executor as _, Result, RunSpec, fault};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
 use tracing::{error, info, warn};
 
 use super::job::{Begin, Context, Job, settle};
@@ -25,6 +27,10 @@ use crate::store::runs::{self, Run};
 
 /// Queued runs that are claimed in one write.
 const CLAIM: usize = 32;
+
+/// A backend that was away is there again by then, or it is compared again after the next pause.
+const COMPARE_SOON: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+const COMPARE_AGAIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 600 });
 
 /// Works for one connected runner until it leaves or is asked to. No task of it is left when this returns.
 pub(super) async fn work(app: &Arc<App>, seat: &Arc<Seat>, orders: mpsc::UnboundedReceiver<Order>) {
@@ -59,6 +65,9 @@ struct Worker {
     /// Something may be queued in the store.
     backlog: bool,
     claiming: Option<BoxFuture<'static, Result<Claimed>>>,
+    /// Runs that are being removed there without a job of theirs.
+    settling: HashSet<i64>,
+    comparing: Option<BoxFuture<'static, Result<Plan>>>,
 }
 
 impl Worker {
@@ -71,6 +80,8 @@ impl Worker {
             stops: HashMap::new(),
             backlog: true,
             claiming: None,
+            settling: HashSet::new(),
+            comparing: None,
         }
     }
 
@@ -78,12 +89,16 @@ impl Worker {
         let plan = plan(&self.context).await;
         self.carry_out(plan);
         let seat = Arc::clone(&self.context.seat);
+        let mut again = interval_at(Instant::now() + COMPARE_SOON, COMPARE_AGAIN);
         loop {
             let wants_place = self.claiming.is_none() && (self.backlog || !self.waiting.is_empty());
             tokio::select! {
                 Some(order) = orders.recv() => self.obey(order),
                 Some(done) = self.jobs.join_next() => match done {
-                    Ok(run) => { self.running.remove(&run); }
+                    Ok(run) => {
+                        self.running.remove(&run);
+                        self.settling.remove(&run);
+                    }
                     Err(error) => {
                         // A bug of ours. The run is not lost: the next session begins with a comparison.
                         error!(runner = %seat.agent, %error, "a job failed; connecting anew");
@@ -95,6 +110,18 @@ impl Worker {
                 claimed = async { self.claiming.as_mut().expect("checked").await }, if self.claiming.is_some() => {
                     self.claiming = None;
                     self.claimed(claimed);
+                }
+                _ = again.tick(), if self.comparing.is_none() => {
+                    let context = self.context.clone();
+                    self.comparing = Some(async move { compare(&context).await }.boxed());
+                }
+                plan = async { self.comparing.as_mut().expect("checked").await }, if self.comparing.is_some() => {
+                    self.comparing = None;
+                    match plan {
+                        // What is missing there is delivered by who began with it.
+                        Ok(plan) => self.carry_out(Plan { deliver: Vec::new(), ..plan }),
+                        Err(error) => warn!(runner = %seat.agent, error = %error.report(), "failed to compare runs; trying again later"),
+                    }
                 }
             }
         }
@@ -109,6 +136,9 @@ impl Worker {
             warn!(runner = %agent, %run, "lists a run that is not its own; left alone");
         }
         for run in plan.settle {
+            if self.running.contains_key(&run.seq) || !self.settling.insert(run.seq) {
+                continue;
+            }
             let context = self.context.clone();
             self.jobs.spawn(async move {
                 let _turn = context.turns.acquire().await;

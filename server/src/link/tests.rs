@@ -428,7 +428,8 @@ async fn what_a_runner_finds_later_of_a_run_that_has_ended_is_put_away() {
         let mut tasks = JoinSet::new();
         let backend = FakeBackend::new();
         let runner = backend.executor();
-        let (app, client, _session) = connected(dir.path(), runner.clone(), &mut tasks).await;
+        let shown = Arc::clone(&runner);
+        let (app, client, _session) = connected(dir.path(), shown, &mut tasks).await;
         let router = crate::api::router(&app);
         let run = RunId::generate();
         submit(&router, &client, run).await;

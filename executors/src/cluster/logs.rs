@@ -7,7 +7,8 @@
 //! |---|---|
 //! | the connection, the API server or the kubelet dies | read on from the anchor; nothing twice, nothing lost |
 //! | the log is rotated while it is followed | nothing: the kubelet goes on in the new file; or its stream falls silent at the end of the old one, and we go on in the new one, if that surely is the next |
-//! | it is rotated while nobody reads, or twice | the API gives the newest file alone: one gap, then what is later |
+//! | it is rotated twice while it is read slowly | the kubelet passes over a file: a gap wherever that may have been |
+//! | it is rotated while nobody reads | the API gives the newest file alone: one gap, then what is later |
 //! | the pod is deleted | what was not read by then comes from the archive if the cluster has one (see [`archive`](super::archive)), else it is one gap |
 //!
 //! A log that was rotated before it was read for the first time begins later and says nothing: the API does not tell.
@@ -184,6 +185,9 @@ struct Reading {
     opened: Instant,
     /// So many bytes came.
     size: usize,
+    /// When the last line came, and how long after it was written the quickest did: clocks differ.
+    arrived: i64,
+    least_lag: i64,
 }
 
 /// Which pieces are to be delivered.
@@ -302,6 +306,8 @@ impl Follower {
                     ends_by: None,
                     opened: Instant::now(),
                     size: 0,
+                    arrived: 0,
+                    least_lag: i64::MAX,
                 }));
                 Ok(())
             }
@@ -403,7 +409,19 @@ impl Follower {
                 reading.size = reading.size.saturating_add(bytes.len());
                 let mut pieces = Vec::new();
                 reading.lines.push(bytes, &mut pieces);
+                let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default();
+                let newest = pieces.last().map(|piece| piece.time);
+                if let Some(at) = skip(&reading, &pieces, now) {
+                    let behind = pieces.split_off(at);
+                    self.deliver(&mut reading, pieces);
+                    self.gap(GapReason::Rotated);
+                    pieces = behind;
+                }
                 self.deliver(&mut reading, pieces);
+                if let Some(newest) = newest {
+                    reading.arrived = now;
+                    reading.least_lag = reading.least_lag.min(now.saturating_sub(newest));
+                }
                 self.reading = Some(reading);
             }
             Came::Change => {
@@ -625,6 +643,24 @@ impl Follower {
     }
 }
 
+/// Where a file may have been passed over: the kubelet goes on in the newest one when it is at the end of another, and that may be
+/// the next but one if whoever reads is slow. Then the last line came so much later than it was written that there was time for two
+/// rotations, and the next one was written so much later, too.
+fn skip(reading: &Reading, pieces: &[Piece], now: i64) -> Option<usize> {
+    if !reading.follows || reading.seeking != Seeking::Found || reading.size < BURST {
+        return None;
+    }
+    let (mut last, mut arrived) = (reading.counter.last()?.time, reading.arrived);
+    pieces.iter().position(|piece| {
+        let before = std::mem::replace(&mut last, piece.time);
+        let came = std::mem::replace(&mut arrived, now);
+        let lag = came
+            .saturating_sub(before)
+            .saturating_sub(reading.least_lag);
+        piece.time.saturating_sub(before) >= ROTATION && lag >= ROTATION
+    })
+}
+
 /// Whether a piece is to be delivered; takes off what was delivered before.
 fn is_wanted(reading: &mut Reading, piece: &mut Piece) -> bool {
     match reading.seeking {
@@ -647,4 +683,65 @@ fn is_wanted(reading: &mut Reading, piece: &mut Piece) -> bool {
     }
     reading.counter.next(piece);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn piece(second: i64) -> Piece {
+        Piece {
+            time: second * SECOND,
+            is_first: true,
+            is_remark: false,
+            bytes: Bytes::from_static(b"line\n"),
+        }
+    }
+
+    /// A pass whose last line was written in one second, and came in another.
+    fn reading(written: i64, came: i64) -> Reading {
+        let mut counter = Counter::default();
+        counter.next(&piece(written));
+        Reading {
+            reader: Box::pin(futures::io::empty()),
+            pod: 1,
+            lines: Lines::new(false),
+            counter,
+            seeking: Seeking::Found,
+            follows: true,
+            is_last: false,
+            is_whole: false,
+            ends_by: None,
+            opened: Instant::now(),
+            size: BURST,
+            arrived: came * SECOND,
+            least_lag: 0,
+        }
+    }
+
+    #[test]
+    fn a_file_may_have_been_passed_over_where_lines_came_late_and_are_far_apart() {
+        let pieces = [piece(100), piece(110), piece(111)];
+        let late = reading(100, 109);
+        assert_eq!(skip(&late, &pieces, 112 * SECOND), Some(1));
+        assert_eq!(skip(&late, &pieces[1..], 112 * SECOND), Some(0));
+        let in_time = reading(100, 100);
+        assert_eq!(
+            skip(&in_time, &pieces[1..], 112 * SECOND),
+            None,
+            "a pause of the work"
+        );
+        let small = Reading {
+            size: 10,
+            ..reading(100, 109)
+        };
+        assert_eq!(skip(&small, &pieces, 112 * SECOND), None);
+        let of_another_clock = Reading {
+            least_lag: 9 * SECOND,
+            ..reading(100, 109)
+        };
+        assert_eq!(skip(&of_another_clock, &pieces[1..], 120 * SECOND), None);
+    }
 }

@@ -245,7 +245,12 @@ async fn run_into(bench: &Bench, step: Step) -> Error {
             let mut chunks = executor.logs(&run, None);
             chunks.next().await.unwrap().unwrap_err()
         }
-        Step::Stop | Step::StopAtOnce => {
+        Step::Stop => {
+            bench.running(&run).await;
+            // As long as the pod's own, so that the pod stays.
+            executor.stop(&run, LIMIT).await.unwrap_err()
+        }
+        Step::StopAtOnce => {
             bench.running(&run).await;
             executor.stop(&run, Duration::ZERO).await.unwrap_err()
         }

@@ -269,8 +269,7 @@ impl Follower {
         let tag = pod_tag(&pod.uid);
         if self.place.pod().is_some_and(|before| before != tag) {
             // The cluster made another pod of the run: what was left of the log of the first is gone.
-            self.place = Place::Later { pod: tag, time: 0 };
-            self.gap(GapReason::Rotated);
+            self.lose(tag, 0);
         }
         let since = self.place.time().and_then(|time| match back {
             Back::All => None,
@@ -538,30 +537,33 @@ impl Follower {
         reading.seeking = Seeking::Found;
         if first.time.saturating_sub(anchor.time) >= ROTATION {
             // Another may have been between them.
-            self.place = Place::Later {
-                pod: reading.pod,
-                time: anchor.time,
-            };
-            self.gap(GapReason::Rotated);
+            self.lose(reading.pod, anchor.time);
         }
+    }
+
+    /// What follows may be missing: goes on with all that is later than this.
+    fn lose(&mut self, pod: u64, time: i64) {
+        self.place = Place::Later { pod, time };
+        self.gap(GapReason::Rotated);
     }
 
     /// The end of a pass.
     async fn ended(&mut self, reading: Box<Reading>) -> Result<()> {
         if let Seeking::Behind(anchor) = reading.seeking {
             let is_empty = reading.counter.last().is_none();
-            if self.last == Last::Well && is_empty {
-                if reading.is_last {
-                    // The node has put the log away meanwhile; it was read to its end.
-                    self.finish();
-                } else {
-                    // So has it, before the cluster says that the container has ended; or the log was rotated, and goes on soon.
-                    self.wait_for_more().await;
-                }
+            if is_empty && reading.is_last && self.last == Last::Well {
+                // The node has put the log away meanwhile; it was read to its end.
+                self.finish();
                 return Ok(());
             }
-            if self.last == Last::Hung && is_empty && !reading.is_last && !reading.is_whole {
+            let may_go_on = match self.last {
+                // The same, before the cluster says that the container has ended; or the log was rotated, and goes on soon.
+                Last::Well => true,
                 // The next file has nothing yet.
+                Last::Hung => !reading.is_whole,
+                Last::Somehow => false,
+            };
+            if is_empty && !reading.is_last && may_go_on {
                 self.wait_for_more().await;
                 return Ok(());
             }
@@ -569,11 +571,7 @@ impl Follower {
                 return self.begin(Back::All).await;
             }
             // It is not in the log any more, so that something is missing behind it, too.
-            self.place = Place::Later {
-                pod: reading.pod,
-                time: anchor.time,
-            };
-            self.gap(GapReason::Rotated);
+            self.lose(reading.pod, anchor.time);
             return self.begin(Back::All).await;
         }
         if reading.is_last {

@@ -128,18 +128,15 @@ async fn end(shared: &Arc<Shared>, run: RunId, pod: &PodSeen, grace: Duration) -
         return delete(shared, pod, grace).await;
     }
     let own = Duration::from_secs(u64::try_from(pod.grace).unwrap_or_default());
-    if pod.has_begun() && grace < own {
-        delete(shared, pod, grace).await?;
-        fault::step("cluster.stop.deleted");
-        return Ok(());
-    }
-    if pod.deadline != Some(NOW) {
-        shared.set_deadline(pod, NOW).await?;
-        fault::step("cluster.stop.asked");
-    }
-    // A node that is pulling an image does not hear of deadlines; and a pod may have begun without its status saying so yet.
-    if pod.has_begun() || has_ended(shared, run, HEARD).await? {
-        return Ok(());
+    if !pod.has_begun() || grace >= own {
+        if pod.deadline != Some(NOW) {
+            shared.set_deadline(pod, NOW).await?;
+            fault::step("cluster.stop.asked");
+        }
+        // A node that is pulling an image does not hear of deadlines; and a pod may have begun without its status saying so yet.
+        if pod.has_begun() || has_ended(shared, run, HEARD).await? {
+            return Ok(());
+        }
     }
     delete(shared, pod, grace).await?;
     fault::step("cluster.stop.deleted");

@@ -169,20 +169,19 @@ impl Watcher {
         let Some(riddle) = riddle.filter(Riddle::is_due) else {
             return;
         };
-        let told = if let Some(_turn) = self.shared.pace.turn() {
+        if let Some(_turn) = self.shared.pace.turn() {
             let told = match self.shared.cluster.connected().await {
                 Ok(connected) => events::last(connected, riddle.uid, riddle.wanted).await,
                 Err(_) => None,
             };
-            self.explained = told.clone().map(|told| (riddle.uid.to_owned(), told));
-            told
+            self.explained = told.map(|told| (riddle.uid.to_owned(), told));
         } else {
             // Soon.
             self.patience = PATIENCE;
-            let explained = self.explained.iter();
-            let mut of_it = explained.filter(|(uid, _)| uid == riddle.uid);
-            of_it.next().map(|(_, told)| told.clone())
-        };
+        }
+        let told = self.explained.as_ref();
+        let told = told.filter(|(uid, _)| uid == riddle.uid);
+        let told = told.map(|(_, told)| told.clone());
         let told = told.or_else(|| riddle.neglected.map(str::to_owned));
         if let Some(told) = told {
             status.message = Some(match &status.message {

@@ -56,6 +56,12 @@ impl Place {
         }
     }
 
+    /// What may be left of a run that cannot be stopped.
+    fn may_go_on(&self, run: RunId, attempt: u32) -> String {
+        let called = self.called(run, attempt);
+        format!("{called} goes on if it was begun and has not ended, and nobody will remove it")
+    }
+
     /// What a second signal leaves.
     fn left(&self, run: RunId, attempt: u32) -> String {
         let called = self.called(run, attempt);
@@ -118,23 +124,21 @@ pub(crate) async fn local(
                 output.error(&format!("failed to stop the run: {}", error.report()));
             }
             let why = silence(runner, &place.section).await;
-            let called = place.called(spec.run, attempt.load(Ordering::Relaxed));
+            let left = place.may_go_on(spec.run, attempt.load(Ordering::Relaxed));
             Failure::new(
                 interrupt.exit().unwrap_or(Exit::Unreachable),
                 format!(
-                    "the backend does not answer, so the run could not be stopped: {called} goes on if it was begun \
-                     and has not ended, and nobody will remove it: {why}"
+                    "the backend does not answer, so the run could not be stopped: {left}: {why}"
                 ),
             )
         };
         let stuck = async {
             let why = waiting.for_too_long(&spec.limits).await;
-            let called = place.called(spec.run, attempt.load(Ordering::Relaxed));
+            let left = place.may_go_on(spec.run, attempt.load(Ordering::Relaxed));
             Failure::new(
                 Exit::Unreachable,
                 format!(
-                    "the run did not begin within its `start_timeout`, and could not be stopped: {called} goes on if it was begun \
-                     and has not ended, and nobody will remove it: {why}"
+                    "the run did not begin within its `start_timeout`, and could not be stopped: {left}: {why}"
                 ),
             )
         };

@@ -5,6 +5,7 @@ use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::incarnation::Incarnation;
 use hybrid_runner_core::run::{Outcome, RunSpec, Status};
 use hybrid_runner_core::{Executor as _, Handle};
+use tempfile::TempDir;
 
 use super::{Life, World, held, kind, spec};
 
@@ -201,21 +202,25 @@ async fn nothing_is_decided_before_the_backend_has_been_read() {
     deliver_again(&world, &life, &living, &forgotten).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_takes_over_knows_what_was_begun_while_it_waited() {
-    let world = World::new();
+/// Runs that one life began while another, of another disk, waited for its end.
+async fn taken_over<const N: usize>(world: &World, disk: &TempDir) -> (Life, [RunSpec; N]) {
     let before = world.open().await;
-    let disk = tempfile::tempdir().unwrap();
     let after = world.open_with(|| world.parts(disk.path())).await;
     let connect = before.incarnation().await;
-    let runs = [(); 3].map(|()| sent_under(&connect, held()));
+    let runs = [(); N].map(|()| sent_under(&connect, held()));
     for spec in &runs {
         before.start(spec).await.unwrap();
         before.running(spec.run).await;
     }
     before.kill().await;
     after.incarnation().await;
-    let [again, stopped, watched] = &runs;
+    (after, runs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_knows_what_was_begun_while_it_waited() {
+    let (world, disk) = (World::new(), tempfile::tempdir().unwrap());
+    let (after, [again, stopped, watched]) = taken_over(&world, &disk).await;
     let grace = std::time::Duration::from_secs(3);
     after
         .runner
@@ -225,7 +230,7 @@ async fn who_takes_over_knows_what_was_begun_while_it_waited() {
     let end = after.level(stopped.run, Status::is_finished).await;
     assert_eq!(end.state.name(), "stopped");
     assert!(!world.first(stopped.run).is_alive());
-    after.start(again).await.unwrap();
+    after.start(&again).await.unwrap();
     for spec in [again, watched] {
         after.running(spec.run).await;
     }
@@ -234,15 +239,8 @@ async fn who_takes_over_knows_what_was_begun_while_it_waited() {
 
 #[tokio::test(start_paused = true)]
 async fn who_watches_first_after_a_takeover_is_told_to_ask_again() {
-    let world = World::new();
-    let before = world.open().await;
-    let disk = tempfile::tempdir().unwrap();
-    let after = world.open_with(|| world.parts(disk.path())).await;
-    let spec = sent_under(&before.incarnation().await, held());
-    before.start(&spec).await.unwrap();
-    before.running(spec.run).await;
-    before.kill().await;
-    after.incarnation().await;
+    let (world, disk) = (World::new(), tempfile::tempdir().unwrap());
+    let (after, [spec]) = taken_over(&world, &disk).await;
     let run = Handle::of(spec.run);
     let first = after.runner.watch(&run).next().await.unwrap();
     assert_eq!(kind(first), ErrorKind::Unavailable);

@@ -25,6 +25,7 @@ use crate::link::{Link, Side};
 use crate::measure::{Counts, Measured};
 use crate::policy::Policy;
 use crate::reload::{Reload, Target};
+use crate::spool::{Room, Spooled};
 use crate::supervisor::{self, Parts, Rules, Runner};
 
 #[async_trait]
@@ -199,9 +200,14 @@ pub(crate) fn parts(
         })
     })?;
     let rules = rules(config)?;
+    let room = room(config);
+    let executors = built.executors.into_iter().map(|(name, executor)| {
+        let spooled = Spooled::new(executor, data_dir, name.as_str(), room.clone());
+        (name, Arc::new(spooled) as Arc<dyn Executor>)
+    });
     Ok(Parts {
         agent,
-        executors: built.executors,
+        executors: executors.collect(),
         default_executor,
         stores: built.stores,
         policy: rules.policy,
@@ -210,6 +216,20 @@ pub(crate) fn parts(
         resolve: config.runner.resolve,
         workload: rules.workload,
     })
+}
+
+/// What copies of logs may take.
+fn room(config: &Config) -> Room {
+    /// Of memory, where a runner with the limit of our own manifest has 256 MiB.
+    const MEMORY_PER_RUN: u64 = 16 << 20;
+    const MEMORY: u64 = 64 << 20;
+    let spool = config.runner.spool;
+    let (per_run, total) = (spool.per_run.get(), spool.total.get());
+    if config.is_in_memory {
+        Room::new(per_run.min(MEMORY_PER_RUN), total.min(MEMORY))
+    } else {
+        Room::new(per_run, total)
+    }
 }
 
 /// What a configuration that is read again may change.

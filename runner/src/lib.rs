@@ -8,6 +8,7 @@
 //! | `app` | the runner as a program: link, supervisor and HTTP in one place |
 //! | [`link`] | the link to the control plane |
 //! | [`supervisor`] | the runs: accepted, started at most once, followed to their end |
+//! | `spool` | copies of logs that their backend may drop |
 //! | [`policy`] | what a control plane may ask for |
 //! | [`client`] | client of the control plane's REST API |
 //! | [`conformance`] | the contract suite against a program: `plugin test` |
@@ -30,6 +31,7 @@ pub mod logging;
 mod measure;
 pub mod policy;
 mod reload;
+mod spool;
 pub mod supervisor;
 mod tame;
 pub mod workflow_file;

@@ -46,6 +46,8 @@ pub struct Config {
     pub implied_executor: bool,
     /// The folder of the file; what is relative in it is meant from there.
     pub folder: Option<PathBuf>,
+    /// State and logs lie in memory, since there is no disk to be written.
+    pub is_in_memory: bool,
     /// What a section's `kind` may name.
     pub kinds: Kinds,
 }
@@ -347,6 +349,7 @@ pub(crate) fn check(
         workload: check.workload(),
         implied_executor: layers.implied_executor,
         folder: None,
+        is_in_memory: false,
         kinds: Kinds::default(),
     };
     let Some(config) = config.complete(&check.problems) else {

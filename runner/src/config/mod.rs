@@ -148,7 +148,8 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Error> {
     let checked = check::check(raw, &layers, &inputs.environment);
     let (mut config, mut warnings) = checked.map_err(fail)?;
     let memory = inputs.memory_instead();
-    if memory.is_some_and(|memory| config.runner.data_dir.starts_with(memory)) {
+    config.is_in_memory = memory.is_some_and(|memory| config.runner.data_dir.starts_with(memory));
+    if config.is_in_memory {
         warnings.push(format!(
             "[runner] data_dir: `{}` cannot be written, so that state and spool lie in memory, in `{}`, and go with the pod or the machine; better name a folder that stays",
             inputs.state_dir().display(),

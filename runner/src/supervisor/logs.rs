@@ -1,18 +1,26 @@
 //! The log of a run: those of its attempts, one after the other.
 //!
-//! A cursor is `<attempt>:<the executor's cursor>`.
+//! A cursor is `<attempt>:<the executor's cursor>`, or `<attempt>:gone` behind a log that went with its run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hybrid_runner_core::error::{Error, ErrorKind, Result};
-use hybrid_runner_core::log::{LogChunk, LogCursor};
+use hybrid_runner_core::log::{GapReason, LogChunk, LogCursor, LogItem};
+use hybrid_runner_core::run::{Outcome, Status};
 use hybrid_runner_core::{Handle, RunId};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::registry::View;
 use super::shared::{Shared, shut_down};
+
+/// Behind the log of an attempt that is lost with it. No executor is asked for what is behind this.
+const GONE: &str = "gone";
+/// A backend that knows nothing of an attempt has told so by then.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a reader stands.
 struct Reader {
@@ -64,6 +72,10 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<LogChunk>> {
         loop {
             let Some(open) = &mut self.open else {
+                if self.is_behind_gone() {
+                    self.from = None;
+                    self.attempt += 1;
+                }
                 let Some(handle) = self.next_attempt().await? else {
                     return Ok(None);
                 };
@@ -72,8 +84,16 @@ impl Reader {
             };
             match open.next().await {
                 Some(Ok(chunk)) => return self.outer(chunk).map(Some),
-                // An attempt that was stopped before the backend made anything has no log.
-                Some(Err(error)) if error.kind() == ErrorKind::NotFound && self.from.is_none() => {}
+                Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
+                    if self.is_lost().await {
+                        self.open = None;
+                        return self.gone().map(Some);
+                    }
+                    // An attempt that was stopped before the backend made anything has no log.
+                    if self.from.is_some() {
+                        return Err(error);
+                    }
+                }
                 Some(Err(error)) => return Err(error),
                 None => {}
             }
@@ -108,6 +128,34 @@ impl Reader {
         }
         self.open = Some(executor.logs(handle, self.from.clone()));
         Ok(())
+    }
+
+    /// Whether the run, of which the backend knows nothing any more, ended so.
+    async fn is_lost(&mut self) -> bool {
+        let ended = self.view.wait_for(View::is_finished);
+        let Ok(Ok(view)) = timeout(PATIENCE, ended).await else {
+            return false;
+        };
+        let outcome = view.level.as_ref().and_then(Status::outcome);
+        let is_last = view
+            .attempts
+            .last()
+            .is_some_and(|last| last.run.attempt_number() == self.attempt);
+        is_last && matches!(outcome, Some(Outcome::Lost { .. }))
+    }
+
+    /// The gap in the place of what was not read.
+    fn gone(&mut self) -> Result<LogChunk> {
+        let item = LogItem::Gap {
+            bytes: None,
+            why: GapReason::Rotated,
+        };
+        let next = GONE.parse()?;
+        self.outer(LogChunk { item, next })
+    }
+
+    fn is_behind_gone(&self) -> bool {
+        self.from.as_ref().is_some_and(|from| from.as_str() == GONE)
     }
 
     fn outer(&mut self, chunk: LogChunk) -> Result<LogChunk> {

@@ -71,6 +71,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Resolve;
 use crate::policy::Policy;
+use crate::spool;
 use journal::Journal;
 use registry::Registry;
 use shared::{Job, Shared};
@@ -141,6 +142,7 @@ impl Runner {
             tracing::error!(set_aside = %aside.display(), "the journal could not be read; going on from what the backends and the control plane know");
         }
         let rows = opened.journal.load().await?;
+        spool::sweep(&parts.data_dir, &rows.iter().map(|row| row.run).collect());
         let (jobs, queue) = mpsc::channel(JOBS);
         let surveys = parts
             .executors

@@ -1,9 +1,13 @@
 //! Runners whose work is in a cluster: one that keeps nothing, and two that share a name and a namespace.
 
 use std::fs;
+use std::time::Duration;
 
+use hybrid_runner_tests::processes::until;
 use hybrid_runner_tests::workflow::{numbered, numbered_lines};
-use hybrid_runner_tests::{Binary, Client, Cluster, Runner, Server, Story, Workflow, skipped};
+use hybrid_runner_tests::{
+    Binary, Client, Cluster, Runner, Server, Story, Workflow, files, skipped,
+};
 
 /// A namespace, if there are a cluster and a build for it.
 async fn cluster() -> Option<Cluster> {
@@ -81,6 +85,48 @@ async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
                 jobs.is_some_and(|(_, jobs)| jobs["items"].as_array().is_some_and(Vec::is_empty))
             })
             .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "scripts/test runs it once the cluster is up"]
+async fn what_was_written_while_the_control_plane_was_away_is_there_though_the_pod_is_gone() {
+    let Some(cluster) = cluster().await else {
+        return;
+    };
+    Story::told(240, async |story| {
+        let mut server = Server::started(&story).await;
+        let client = server.client();
+        let mut runner = runner(&story, &server, &cluster).await;
+        let long = Workflow::sh("long", &numbered(50, 100, "exit 0"));
+        let deleted = client.submit(&long, "runner-1").await;
+        client.running(&deleted).await;
+        server.kill().await;
+        // Nobody but the runner itself reads it any more.
+        let copied = || {
+            let copy = files(&runner.data_dir.join("spool"), ".log")
+                .into_iter()
+                .next()?;
+            let copy = fs::read_to_string(copy).ok()?;
+            copy.contains("{\"end\":true}").then_some(())
+        };
+        until("the whole log is copied", Duration::from_mins(1), copied).await;
+        for name in cluster.pods("hybrid-runner.io/run").await {
+            cluster.delete_pod(&name).await;
+        }
+        // Nor is its memory needed.
+        runner.kill().await;
+        runner.spawn();
+        server.start().await;
+        client.finished(&deleted).await.expect("succeeded");
+        assert_eq!(client.text(&deleted).await, numbered_lines(50));
+        let forgotten = || {
+            files(&runner.data_dir.join("spool"), ".log")
+                .is_empty()
+                .then_some(())
+        };
+        until("the copy is deleted", Duration::from_mins(1), forgotten).await;
     })
     .await;
 }

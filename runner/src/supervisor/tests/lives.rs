@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use hybrid_runner_core::log::LogItem;
 use hybrid_runner_core::run::{Outcome, State};
 use hybrid_runner_core::testing::Script;
 use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, Secrets};
@@ -31,6 +33,36 @@ async fn a_run_outlives_its_runner_and_its_log_goes_on_where_it_was() {
     assert_eq!(life.log(spec.run, Some(first.next)).await.0, "two\nthree\n");
     assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
     assert_eq!(world.first(spec.run).starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_that_goes_with_a_lost_run_is_a_gap() {
+    for has_read in [false, true] {
+        let world = World::new();
+        let life = world.open().await;
+        let spec = held();
+        life.start(&spec).await.unwrap();
+        life.running(spec.run).await;
+        world.first(spec.run).emit("one\n");
+        let handle = Handle::of(spec.run);
+        let mut from = None;
+        if has_read {
+            let mut chunks = life.runner.logs(&handle, None);
+            from = within(chunks.next()).await.map(|chunk| chunk.unwrap().next);
+        }
+        life.kill().await;
+        world.first(spec.run).vanish();
+        let life = world.open().await;
+        let outcome = life.outcome(spec.run).await;
+        assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome}");
+        let left: Vec<_> = within(life.runner.logs(&handle, from).collect()).await;
+        let [Ok(gap)] = left.as_slice() else {
+            panic!("{left:?}")
+        };
+        assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
+        let behind = life.log(spec.run, Some(gap.next.clone())).await;
+        assert_eq!(behind.0, "");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,8 +200,10 @@ const ARCHIVES: &str = "`archiveLogs` makes Argo keep a copy of each log in the 
 
 const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: does it run, does it look after this namespace, and is it the one of the label `workflows.argoproj.io/controller-instanceid` (`labels` in the section)?";
 
+const LIMIT_RANGE: &str = "a LimitRange of the namespace forbids the pod; see `resources`";
+
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 13] = [
+const CAUSES: [(&str, FailureClass, &str); 16] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -242,6 +244,8 @@ const CAUSES: [(&str, FailureClass, &str); 13] = [
         FailureClass::Policy,
         "an admission policy of the cluster forbids the pod",
     ),
+    (" per Container is ", FailureClass::Policy, LIMIT_RANGE),
+    (" per Pod is ", FailureClass::Policy, LIMIT_RANGE),
     (
         "configmaps is forbidden",
         FailureClass::Spec,
@@ -256,6 +260,11 @@ const CAUSES: [(&str, FailureClass, &str); 13] = [
         " is invalid: ",
         FailureClass::Spec,
         "the API server refuses the pod",
+    ),
+    (
+        "applying PodSpecPatch",
+        FailureClass::Spec,
+        "Argo refuses `pod` of the section, or what an entry of `types` adds to it",
     ),
     (
         "invalid spec: ",

@@ -90,6 +90,10 @@ fn held_up(reason: &str, message: &str) -> Delay {
                 "the image would run as root, or does not say as whom; set `user` in the section to the number of a user",
             )
         }
+        "CreateContainerConfigError" if message.contains("breaks non-root policy") => hopeless(
+            FailureClass::Spec,
+            "the work may not run as root: set `user` in the section to another number than 0, or `restricted = false`",
+        ),
         "CreateContainerError" | "RunContainerError" | "StartError" => match not_started(message) {
             // The node tries again, and may have been busy.
             failure if failure.class == FailureClass::Backend => {
@@ -243,7 +247,7 @@ fn ended(over: &Over) -> Outcome {
         0 => Outcome::Succeeded,
         // Kubernetes does not tell a signal from such a code.
         KILLED => {
-            let what = "the command ended with exit code 137: killed by signal 9, by somebody else or by the kernel";
+            let what = "the command ended with exit code 137: its own word, or it was killed by signal 9, by somebody else or by the kernel";
             let mut failure = Failure::new(FailureClass::Exit, what);
             failure.exit_code = Some(code);
             Outcome::Failed(failure)
@@ -270,6 +274,11 @@ fn not_started(message: &str) -> Failure {
         (
             FailureClass::Spec,
             "the program is none for the node: the image is of another architecture, or a script lacks a first line like `#!/bin/sh`",
+        )
+    } else if message.contains("Cwd must be an absolute path") {
+        (
+            FailureClass::Spec,
+            "`workdir` must be a whole path, from `/` on",
         )
     } else if message.contains("no command specified") {
         (

@@ -64,7 +64,9 @@ fn answered(connected: &Connected, what: String, status: &Status) -> Error {
         Error::denied(format!("{what}: {}{advice}", connected.identity)).with_source(words.clone())
     };
     match status.code {
-        401 => denied(" is not accepted; see that the token is right and not expired"),
+        401 => {
+            denied(" is not accepted; see that the token or certificate is right and not expired")
+        }
         403 if words.contains("User \"system:anonymous\"") => denied(
             " shows no credentials, so that the API server takes it for anybody; see that there is a token, a certificate or a program that logs in",
         ),

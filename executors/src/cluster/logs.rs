@@ -11,7 +11,8 @@
 //! | it is rotated while nobody reads | the API gives the newest file alone: one gap, then what is later |
 //! | the pod is deleted | what was not read by then comes from the archive if the cluster has one (see [`archive`](super::archive)), else it is one gap |
 //!
-//! A log that was rotated before it was read for the first time begins later and says nothing: the API does not tell.
+//! A log that was rotated before it was read for the first time begins later, and the API does not tell. One whose first line was there when
+//! we came, and came long after the container began, is taken for such: a gap stands before it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -54,6 +55,11 @@ const HUSH: Duration = Duration::from_secs(3);
 /// A kubelet looks at the size of a log no oftener than this (`containerLogMonitorInterval`): a file that begins sooner behind the
 /// last word of another is the next, and none is between them.
 const ROTATION: i64 = 3_000_000_000;
+/// A log that is read for the first time, and begins so long after its container did, may have lost what came before: longer than we
+/// take to hear of a container.
+const LATE: i64 = 5_000_000_000;
+/// What was written before we asked is there within this.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// What is sought among much that comes is not there after this.
 const LONG_SEARCH: Duration = Duration::from_secs(20);
 /// Before a log that broke off is asked for again.
@@ -183,6 +189,8 @@ struct Reading {
     /// When it counts as dead, once the container is known to have ended.
     ends_by: Option<Instant>,
     opened: Instant,
+    /// When the container began, in nanoseconds.
+    began: Option<i64>,
     /// So many bytes came.
     size: usize,
     /// When the last line came, and how long after it was written the quickest did: clocks differ.
@@ -304,6 +312,7 @@ impl Follower {
                     is_whole: since.is_none(),
                     ends_by: None,
                     opened: Instant::now(),
+                    began: pod.began().map(nanoseconds),
                     size: 0,
                     arrived: 0,
                     least_lag: i64::MAX,
@@ -408,8 +417,11 @@ impl Follower {
                 reading.size = reading.size.saturating_add(bytes.len());
                 let mut pieces = Vec::new();
                 reading.lines.push(bytes, &mut pieces);
-                let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default();
+                let now = nanoseconds(Timestamp::now());
                 let newest = pieces.last().map(|piece| piece.time);
+                if let Some(first) = pieces.first().filter(|first| self.is_late(&reading, first)) {
+                    self.lose(reading.pod, first.time - 1);
+                }
                 if let Some(at) = skip(&reading, &pieces, now) {
                     let behind = pieces.split_off(at);
                     self.deliver(&mut reading, pieces);
@@ -541,6 +553,13 @@ impl Follower {
         }
     }
 
+    /// Whether something may be missing before the first line that is read at all.
+    fn is_late(&self, reading: &Reading, first: &Piece) -> bool {
+        let is_first = self.place == Place::Start && reading.counter.last().is_none();
+        let is_late = |began: i64| first.time.saturating_sub(began) >= LATE;
+        is_first && reading.opened.elapsed() < AT_ONCE && reading.began.is_some_and(is_late)
+    }
+
     /// What follows may be missing: goes on with all that is later than this.
     fn lose(&mut self, pod: u64, time: i64) {
         self.place = Place::Later { pod, time };
@@ -641,6 +660,10 @@ impl Follower {
     }
 }
 
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or_default()
+}
+
 /// Where a file may have been passed over: the kubelet goes on in the newest one when it is at the end of another, and that may be
 /// the next but one if whoever reads is slow. Then the last line came so much later than it was written that there was time for two
 /// rotations, and the next one was written so much later, too.
@@ -713,6 +736,7 @@ mod tests {
             is_whole: false,
             ends_by: None,
             opened: Instant::now(),
+            began: None,
             size: BURST,
             arrived: came * SECOND,
             least_lag: 0,

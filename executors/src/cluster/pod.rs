@@ -102,6 +102,11 @@ fn refuse(spec: &RunSpec, settings: &PodSettings) -> Result<()> {
             "`stall_timeout` cannot be kept by a cluster, which does not tell when a pod last wrote; to run without it set `ignore = [\"stall_timeout\"]` in the section of the executor",
         ));
     }
+    if deadline(spec).is_some_and(|seconds| seconds > LONGEST) {
+        return Err(Error::unsupported(
+            "`timeout` is longer than a cluster can count: at most 68 years, together with `start_timeout`",
+        ));
+    }
     Ok(())
 }
 
@@ -249,6 +254,9 @@ fn pod(
     );
     pod
 }
+
+/// Of seconds: Kubernetes refuses more, and Argo miscounts.
+const LONGEST: u64 = i32::MAX as u64;
 
 /// Until it is known when the work began, so long as it may take from the node's acceptance.
 fn deadline(spec: &RunSpec) -> Option<u64> {

@@ -45,6 +45,7 @@ pub(super) fn watch(shared: Arc<Shared>, run: RunId) -> BoxStream<'static, Resul
         is_to_ask: false,
         is_unexplained: false,
         patience: PATIENCE,
+        rest: PATIENCE / 2,
         explained: None,
     };
     stream::try_unfold(watcher, |mut watcher| async move {
@@ -65,6 +66,8 @@ struct Watcher {
     is_unexplained: bool,
     /// Before they are looked at again.
     patience: Duration,
+    /// Between the last two looks at them.
+    rest: Duration,
     /// What they said last, and about whom.
     explained: Option<(String, String)>,
 }
@@ -153,7 +156,6 @@ impl Watcher {
                 if self.is_unexplained {
                     // Nothing rings for an event.
                     drop(timeout(self.patience, ear.changed()).await);
-                    self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
                 } else {
                     ear.changed().await;
                 }
@@ -166,10 +168,14 @@ impl Watcher {
     async fn explain(&mut self, status: &mut Status, seen: &Seen) {
         let riddle = Riddle::of(status, seen);
         self.is_unexplained = riddle.is_some();
-        let Some(riddle) = riddle.filter(Riddle::is_due) else {
+        let Some(riddle) = riddle else { return };
+        if let Some(wait) = riddle.due_in() {
+            self.patience = wait;
             return;
-        };
+        }
         if let Some(_turn) = self.shared.pace.turn() {
+            self.patience = (self.rest * 2).min(LONGEST_PATIENCE);
+            self.rest = self.patience;
             let told = match self.shared.cluster.connected().await {
                 Ok(connected) => events::last(connected, riddle.uid, riddle.wanted).await,
                 Err(_) => None,
@@ -251,8 +257,13 @@ impl<'a> Riddle<'a> {
         }
     }
 
-    fn is_due(&self) -> bool {
-        self.since.map(age).is_some_and(|age| age >= self.patience)
+    /// How long it is not asked about yet.
+    fn due_in(&self) -> Option<Duration> {
+        let Some(since) = self.since else {
+            return Some(PATIENCE);
+        };
+        let left = self.patience - age(since);
+        left.is_positive().then(|| left.unsigned_abs())
     }
 }
 

@@ -142,11 +142,13 @@ async fn an_invalid_name_of_an_image_is_said_to_be_one(over: Over) {
 }
 
 async fn an_image_that_runs_as_root_needs_a_user(over: Over) {
-    let Some(bench) = Bench::with(over, json!({ "user": null })).await else {
-        return;
-    };
-    let failure = bench.failure_of(&bench.spec("true")).await;
-    says(&failure, FailureClass::Spec, "`user`");
+    for user in [json!(null), json!(0)] {
+        let Some(bench) = Bench::with(over, json!({ "user": user })).await else {
+            return;
+        };
+        let failure = bench.failure_of(&bench.spec("true")).await;
+        says(&failure, FailureClass::Spec, "`user`");
+    }
 }
 
 async fn what_no_node_can_give_is_named_while_it_waits(over: Over) {

@@ -122,6 +122,11 @@ fn what_argo_says_of_an_end_is_put_into_words() {
         ),
         (
             json!({}),
+            "pods \"a\" is forbidden: maximum memory usage per Container is 64Mi, but limit is 1Gi",
+            FailureClass::Policy,
+        ),
+        (
+            json!({}),
             "pods \"a\" is forbidden: no PriorityClass with name b was found",
             FailureClass::Spec,
         ),
@@ -130,6 +135,7 @@ fn what_argo_says_of_an_end_is_put_into_words() {
             "configmaps is forbidden: User \"system:serviceaccount:argo:argo\" cannot create resource",
             FailureClass::Spec,
         ),
+        (json!({}), "Error applying PodSpecPatch", FailureClass::Spec),
         (
             json!({}),
             "invalid spec: templates.main",

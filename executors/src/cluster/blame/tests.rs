@@ -94,6 +94,10 @@ fn what_cannot_be_begun_says_what_to_correct() {
         ("exec: \"x\": permission denied", FailureClass::Denied),
         ("exec /x: exec format error", FailureClass::Spec),
         ("no space left on device", FailureClass::Storage),
+        (
+            "runc create failed: Cwd must be an absolute path: invalid argument",
+            FailureClass::Spec,
+        ),
         ("something else", FailureClass::Backend),
     ] {
         let pod = pod(Phase::Failed, over(128, "StartError", words));
@@ -142,6 +146,11 @@ fn what_cannot_pass_is_not_waited_for() {
         (
             "CreateContainerConfigError",
             "container has runAsNonRoot and image will run as root",
+            FailureClass::Spec,
+        ),
+        (
+            "CreateContainerConfigError",
+            "container's runAsUser breaks non-root policy (pod: \"a\", container: main)",
             FailureClass::Spec,
         ),
     ] {

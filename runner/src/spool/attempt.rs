@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::{Executor, Handle};
@@ -117,9 +117,10 @@ impl Attempt {
 
     // ---- copying
 
-    /// Copies the log as long as it is polled. It ends never: a reader may want it from elsewhere.
+    /// Copies the log as long as it is polled. It ends never: a reader may want it from elsewhere. Mostly it waits for the backend: what
+    /// else it may do is in boxes.
     pub(super) async fn copy(self: Arc<Self>) {
-        self.load().await;
+        self.load().boxed().await;
         let mut chunks = None;
         loop {
             tokio::select! {
@@ -179,13 +180,13 @@ impl Attempt {
                 match open.next().await {
                     Some(Ok(chunk)) => {
                         pause = PAUSE;
-                        self.put(chunk).await;
+                        self.put(chunk).boxed().await;
                     }
                     ended => break ended.and_then(Result::err),
                 }
             };
             let Some(failure) = ended else {
-                self.end().await;
+                self.end().boxed().await;
                 break;
             };
             self.state().failure = Some(failure);
@@ -417,14 +418,14 @@ impl Reader {
             if let Some((chunk, end)) = self.queue.pop_front() {
                 self.at = end;
                 self.place = Some(chunk.next.clone());
-                self.let_go().await;
+                self.let_go().boxed().await;
                 return Ok(Some(chunk));
             }
             self.rung.mark_unchanged();
             match self.look()? {
                 Next::Read(file, until) => {
                     let at = self.at;
-                    let read = blocking(move || file.chunks(at, until)).await;
+                    let read = blocking(move || file.chunks(at, until)).boxed().await;
                     self.queue = match read {
                         Ok(chunks) if !chunks.is_empty() => chunks,
                         Ok(_) if self.is_end(until) => {

@@ -77,6 +77,10 @@ impl Reader {
                     self.attempt += 1;
                 }
                 let Some(handle) = self.next_attempt().await? else {
+                    if self.attempt == 1 && self.view.borrow().is_lost() {
+                        // It may have run in an earlier life, of which nothing is left.
+                        return self.gone().map(Some);
+                    }
                     return Ok(None);
                 };
                 self.open(&handle)?;
@@ -136,12 +140,8 @@ impl Reader {
         let Ok(Ok(view)) = timeout(PATIENCE, ended).await else {
             return false;
         };
-        let outcome = view.level.as_ref().and_then(Status::outcome);
-        let is_last = view
-            .attempts
-            .last()
-            .is_some_and(|last| last.run.attempt_number() == self.attempt);
-        is_last && matches!(outcome, Some(Outcome::Lost { .. }))
+        let last = view.attempts.last();
+        view.is_lost() && last.is_some_and(|last| last.run.attempt_number() == self.attempt)
     }
 
     /// The gap in the place of what was not read.
@@ -176,6 +176,11 @@ impl Reader {
 }
 
 impl View {
+    fn is_lost(&self) -> bool {
+        let outcome = self.level.as_ref().and_then(Status::outcome);
+        matches!(outcome, Some(Outcome::Lost { .. }))
+    }
+
     fn first_attempt_from(&self, first: u32) -> Option<&Handle> {
         self.attempts
             .iter()
@@ -197,7 +202,9 @@ fn place(run: RunId, view: &View, cursor: &LogCursor) -> Result<(u32, LogCursor)
         // A journal that was put back takes the later attempts up again: their logs are waited for.
         view.attempts.iter().any(taken) || (!view.is_finished() && *attempt > highest)
     };
-    place.filter(|(attempt, _)| known(attempt)).ok_or_else(|| {
+    let is_gone = |place: &LogCursor| place.as_str() == GONE;
+    let is_known = |(attempt, place): &(u32, LogCursor)| known(attempt) || is_gone(place);
+    place.filter(is_known).ok_or_else(|| {
         Error::invalid(format!(
             "the log cursor is not one of the run `{run}`; read from the beginning"
         ))

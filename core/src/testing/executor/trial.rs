@@ -254,7 +254,14 @@ impl Trial {
         if self.lacks("logs") {
             return Err(not_offered("a backend with `logs`"));
         }
-        let mut chunks = executor.logs(run, from.cloned());
+        self.rest(&mut executor.logs(run, from.cloned())).await
+    }
+
+    /// What is left of a log.
+    pub(super) async fn rest(
+        &self,
+        chunks: &mut BoxStream<'static, Result<LogChunk>>,
+    ) -> Tried<Vec<LogChunk>> {
         let mut log = Vec::new();
         let whole = async {
             while let Some(chunk) = chunks.next().await {

@@ -3,11 +3,12 @@
 use futures::StreamExt as _;
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::incarnation::Incarnation;
+use hybrid_runner_core::log::LogItem;
 use hybrid_runner_core::run::{Outcome, RunSpec, Status};
 use hybrid_runner_core::{Executor as _, Handle};
 use tempfile::TempDir;
 
-use super::{Life, World, held, kind, spec};
+use super::{Life, World, held, kind, spec, within};
 
 /// A run as a server sends it that first sent it to that life.
 fn sent_under(incarnation: &Incarnation, mut spec: RunSpec) -> RunSpec {
@@ -284,6 +285,15 @@ async fn a_lost_run_stays_lost_and_takes_no_slot() {
     life.kill().await;
     let life = world.open().await;
     is_lost(&life, &lost).await;
+    // What it may have written is missing.
+    let log = life.runner.logs(&Handle::of(lost.run), None);
+    let log: Vec<_> = within(log.collect()).await;
+    let [Ok(gap)] = log.as_slice() else {
+        panic!("{log:?}")
+    };
+    assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
+    let behind = life.log(lost.run, Some(gap.next.clone())).await;
+    assert_eq!(behind.0, "");
     life.remove(lost.run).await.unwrap();
     assert_eq!(world.first(lost.run).starts(), 0);
 }

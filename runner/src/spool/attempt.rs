@@ -44,11 +44,18 @@ pub(super) struct Attempt {
     elsewhere: Notify,
 }
 
+/// How far the copying of a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// What an earlier life left was not looked at.
+    New,
+    /// It left nothing, and nobody has said yet from where the log is wanted.
+    Empty,
+    Begun,
+}
+
 struct State {
-    /// Whether what an earlier life left was looked at.
-    is_loaded: bool,
-    /// Whether it is known from where the log is wanted.
-    is_begun: bool,
+    stage: Stage,
     /// None while nothing is kept.
     file: Option<Arc<SpoolFile>>,
     start: Start,
@@ -60,6 +67,8 @@ struct State {
     /// What did not fit, for whoever has read all before it.
     over: Option<LogChunk>,
     failure: Option<Error>,
+    /// Whether it was told that it cannot be written.
+    is_told: bool,
     /// The copy was begun anew so many times.
     round: u64,
     /// Where it is to begin anew, and what follows there.
@@ -90,8 +99,7 @@ impl Attempt {
         room: Room,
     ) -> Self {
         let mut state = State {
-            is_loaded: false,
-            is_begun: false,
+            stage: Stage::New,
             file: None,
             start: Start::at(None),
             written: HEADER,
@@ -99,6 +107,7 @@ impl Attempt {
             is_whole: false,
             over: None,
             failure: None,
+            is_told: false,
             round: 0,
             anew: None,
         };
@@ -136,9 +145,10 @@ impl Attempt {
         let path = self.path.clone();
         let found = blocking(move || SpoolFile::open(&path)).await;
         let mut state = self.state();
+        state.stage = Stage::Empty;
         match found {
             Ok(Some(found)) => {
-                state.is_begun = true;
+                state.stage = Stage::Begun;
                 state.file = Some(Arc::new(found.file));
                 (state.start, state.written) = (found.start, found.len);
                 (state.last, state.is_whole) = (found.last, found.is_whole);
@@ -147,7 +157,6 @@ impl Attempt {
             Ok(None) => {}
             Err(error) => self.troubled("read", &error),
         }
-        state.is_loaded = true;
         drop(state);
         self.ring();
     }
@@ -166,9 +175,9 @@ impl Attempt {
 
     /// Copies to the log's end, and then stands still.
     async fn copy_from(&self, mut chunks: Option<Chunks>) {
-        if !self.state().is_begun {
+        if self.state().stage < Stage::Begun {
             drop(timeout(PATIENCE, self.wanted.notified()).await);
-            self.state().is_begun = true;
+            self.state().stage = Stage::Begun;
         }
         let mut pause = PAUSE;
         while !self.state().is_whole {
@@ -262,12 +271,15 @@ impl Attempt {
             Ok(file) => {
                 let mut state = self.state();
                 state.file = Some(file);
+                state.is_told = false;
                 state.written += len;
                 taken.keep();
                 true
             }
             Err(error) => {
-                self.troubled("write", &error);
+                if !std::mem::replace(&mut self.state().is_told, true) {
+                    self.troubled("write", &error);
+                }
                 false
             }
         }
@@ -307,13 +319,13 @@ impl Attempt {
         // The sender is ours.
         let is_settled = |(): &()| {
             let state = self.state();
-            state.is_loaded && state.anew.is_none()
+            state.stage > Stage::New && state.anew.is_none()
         };
         drop(rung.wait_for(is_settled).await);
         let (file, start, written, round) = {
             let mut state = self.state();
-            if !state.is_begun {
-                state.is_begun = true;
+            if state.stage < Stage::Begun {
+                state.stage = Stage::Begun;
                 state.begin(from.clone());
             }
             // One that somebody else was told, perhaps long ago.

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use hybrid_runner_core::log::{LogChunk, LogCursor};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use serde::{Deserialize, Serialize};
 
 /// Room for a cursor of the longest kind, and the rest.
@@ -18,6 +18,9 @@ const HEADER_LEN: usize = 1024;
 pub(super) const HEADER: u64 = HEADER_LEN as u64;
 /// Read at once; a line may be longer.
 const STRETCH: usize = 256 << 10;
+/// Of the disk, so much stays free for the journal, without which nothing goes on; of a small one, a part.
+const RESERVE: u64 = 64 << 20;
+const RESERVED_PART: u64 = 4;
 /// The last line of a log that is whole.
 pub(super) const END: &[u8] = b"{\"end\":true}\n";
 
@@ -111,8 +114,13 @@ impl SpoolFile {
         }))
     }
 
-    /// Writes a line; on an error nothing of it stays.
+    /// Writes a line, if there is room; on an error nothing of it stays.
     pub(super) fn append(&self, at: u64, line: &[u8]) -> io::Result<()> {
+        let disk = fstatvfs(&self.0)?;
+        let reserve = reserve(disk.f_blocks * disk.f_frsize);
+        if disk.f_bavail * disk.f_frsize < reserve + line.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let written = self.0.write_all_at(line, at);
         if written.is_err() {
             drop(self.0.set_len(at));
@@ -188,6 +196,11 @@ impl SpoolFile {
         let start: Start = serde_json::from_slice(&header).ok()?;
         (start.base >= HEADER).then_some(start)
     }
+}
+
+/// What stays free of a disk of this size.
+fn reserve(size: u64) -> u64 {
+    (size / RESERVED_PART).min(RESERVE)
 }
 
 /// What a line says; nothing if it has no end, or is none of ours.

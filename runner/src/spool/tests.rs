@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 
 use bytes::Bytes;
 use hybrid_runner_core::error::ErrorKind;
 use hybrid_runner_core::log::LogItem;
 use hybrid_runner_core::run::Outcome;
-use hybrid_runner_core::testing::{Control, FakeBackend, Harness};
+use hybrid_runner_core::testing::{Control, FakeBackend, Harness, skipped};
 use tokio::time::timeout;
 
 use super::*;
@@ -277,6 +278,40 @@ async fn without_a_disk_that_can_be_written_logs_flow_all_the_same() {
     control.finish(Outcome::Succeeded);
     let left = rest(&life, &run, Some(first.next)).await.unwrap();
     assert_eq!(left, "two\n");
+}
+
+#[tokio::test]
+async fn a_small_disk_is_not_filled_and_nothing_is_lost() {
+    let world = World::new();
+    let disk = world.disk.path();
+    let mount = || {
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
+            .arg(disk)
+            .output()
+    };
+    if !mount().is_ok_and(|mount| mount.status.success()) {
+        return skipped("a small disk cannot be mounted: that needs root");
+    }
+    let life = world.life();
+    let (run, control) = world.begin(&life).await;
+    let block = "x".repeat(64 << 10);
+    for _ in 0..160 {
+        control.emit(&block);
+    }
+    control.finish(Outcome::Succeeded);
+    within(async {
+        while fs::metadata(world.file(&run)).map_or(0, |file| file.len()) < 4 << 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let journal = fs::write(disk.join("journal"), vec![1; 1 << 20]);
+    let log = rest(&life, &run, None).await;
+    drop(life);
+    drop(Command::new("umount").arg("-l").arg(disk).output());
+    journal.expect("there is room for the journal");
+    assert_eq!(log.unwrap().len(), 160 * block.len());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use hybrid_runner_core::run::RunSpec;
 use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_core::testing::{CASES, Harness, Script, processes_of};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -64,6 +65,34 @@ pub(crate) async fn admin(path: &str) -> Client {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(file, &options).await;
     Client::try_from(config.unwrap()).unwrap()
+}
+
+/// Waits until the API server knows what a new account may do: it reads Roles and their bindings a moment after they are made.
+async fn rights_are_known(path: &str, namespace: &str) {
+    /// A test may give an account no rights at all.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let reviews: Api<SelfSubjectRulesReview> = Api::all(admin(path).await);
+    let spec = SelfSubjectRulesReviewSpec {
+        namespace: Some(namespace.to_owned()),
+    };
+    let question = SelfSubjectRulesReview {
+        spec,
+        ..SelfSubjectRulesReview::default()
+    };
+    // Those of everybody are about everybody's own rights.
+    let is_ours = |group: &String| !group.ends_with(".k8s.io");
+    let known = async {
+        loop {
+            let answer = reviews.create(&PostParams::default(), &question).await;
+            let rules = answer.unwrap().status.unwrap().resource_rules;
+            let mut groups = rules.iter().filter_map(|rule| rule.api_groups.as_ref());
+            if groups.any(|groups| groups.iter().any(is_ours)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    drop(tokio::time::timeout(PATIENCE, known).await);
 }
 
 /// A namespace of its own, and a folder that its pods see.
@@ -176,7 +205,9 @@ impl Place {
             "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "us" } }],
             "current-context": "it",
         });
-        std::fs::write(self.own_kubeconfig(), ours.to_string()).unwrap();
+        let path = self.own_kubeconfig();
+        std::fs::write(&path, ours.to_string()).unwrap();
+        rights_are_known(path.to_str().unwrap(), &self.namespace).await;
     }
 
     /// Makes an object, as YAML, in the namespace.

@@ -196,8 +196,11 @@ impl Executor for Spooled {
     }
 }
 
-/// Deletes copies of the logs of runs that nobody knows any more.
+/// Deletes copies of the logs of runs that nobody knows any more. Where none is known, that may be because the journal was lost.
 pub(crate) fn sweep(data_dir: &Path, known: &HashSet<RunId>) {
+    if known.is_empty() {
+        return;
+    }
     let of_run = |path: &Path| {
         let run: RunId = path.file_stem()?.to_str()?.parse().ok()?;
         Some(run.run())

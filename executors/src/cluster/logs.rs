@@ -60,6 +60,8 @@ const ROTATION: i64 = 3_000_000_000;
 const LATE: i64 = 5_000_000_000;
 /// What was written before we asked is there within this.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// A last line that came so much later than it was written may not have been the last.
+const LAG: i64 = 250_000_000;
 /// What is sought among much that comes is not there after this.
 const LONG_SEARCH: Duration = Duration::from_secs(20);
 /// Before a log that broke off is asked for again.
@@ -597,15 +599,19 @@ impl Follower {
             self.finish();
             return Ok(());
         }
-        if reading.follows {
+        if reading.follows && !reading.lags() {
             self.last = Last::Well;
         } else if self.last == Last::Well {
             self.last = Last::Somehow;
         }
         match self.source.stand().await? {
-            // Removed under our eyes: what the kubelet had was given.
-            Stand::Unknown | Stand::Gone | Stand::Empty => {
+            Stand::Empty => {
                 self.finish();
+                Ok(())
+            }
+            // Removed under our eyes: what the kubelet had was given, unless we were behind.
+            Stand::Unknown | Stand::Gone => {
+                self.finish_without_a_log();
                 Ok(())
             }
             Stand::Waiting => {
@@ -662,6 +668,17 @@ impl Follower {
 
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or_default()
+}
+
+impl Reading {
+    /// Whether the last line came later than lines come here, so that more may have been written by then.
+    fn lags(&self) -> bool {
+        let lag = |last: Anchor| {
+            let took = self.arrived.saturating_sub(last.time);
+            took.saturating_sub(self.least_lag)
+        };
+        self.counter.last().is_some_and(|last| lag(last) >= LAG)
+    }
 }
 
 /// Where a file may have been passed over: the kubelet goes on in the newest one when it is at the end of another, and that may be
@@ -760,6 +777,7 @@ mod tests {
             ..reading(100, 109)
         };
         assert_eq!(skip(&small, &pieces, 112 * SECOND), None);
+        assert!(late.lags() && !in_time.lags());
         let of_another_clock = Reading {
             least_lag: 9 * SECOND,
             ..reading(100, 109)

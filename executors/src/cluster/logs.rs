@@ -671,13 +671,15 @@ fn nanoseconds(time: Timestamp) -> i64 {
 }
 
 impl Reading {
-    /// Whether the last line came later than lines come here, so that more may have been written by then.
+    /// How much later than lines come here one came that was written at a time.
+    fn lag(&self, written: i64, came: i64) -> i64 {
+        came.saturating_sub(written).saturating_sub(self.least_lag)
+    }
+
+    /// Whether the last line came late, so that more may have been written by then.
     fn lags(&self) -> bool {
-        let lag = |last: Anchor| {
-            let took = self.arrived.saturating_sub(last.time);
-            took.saturating_sub(self.least_lag)
-        };
-        self.counter.last().is_some_and(|last| lag(last) >= LAG)
+        let last = self.counter.last();
+        last.is_some_and(|last| self.lag(last.time, self.arrived) >= LAG)
     }
 }
 
@@ -692,9 +694,7 @@ fn skip(reading: &Reading, pieces: &[Piece], now: i64) -> Option<usize> {
     pieces.iter().position(|piece| {
         let before = std::mem::replace(&mut last, piece.time);
         let came = std::mem::replace(&mut arrived, now);
-        let lag = came
-            .saturating_sub(before)
-            .saturating_sub(reading.least_lag);
+        let lag = reading.lag(before, came);
         piece.time.saturating_sub(before) >= ROTATION && lag >= ROTATION
     })
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::{Executor, Handle};
@@ -98,7 +98,7 @@ impl Attempt {
         path: PathBuf,
         room: Room,
     ) -> Self {
-        let mut state = State {
+        let state = State {
             stage: Stage::New,
             file: None,
             start: Start::at(None),
@@ -111,7 +111,6 @@ impl Attempt {
             round: 0,
             anew: None,
         };
-        state.begin(None);
         Self {
             executor,
             handle,
@@ -296,22 +295,14 @@ impl Attempt {
 
     /// The log from there, followed to its end.
     pub(super) fn read(self: Arc<Self>, from: Option<LogCursor>) -> Chunks {
-        let opened = async move {
-            let reader = match self.open(from).await {
-                Ok(reader) => reader,
-                Err(error) => return stream::once(async { Err(error) }).boxed(),
-            };
-            let next = |reader: Option<Reader>| async {
-                let mut reader = reader?;
-                match reader.next().await {
-                    Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
-                    Ok(None) => None,
-                    Err(error) => Some((Err(error), None)),
-                }
-            };
-            stream::unfold(Some(reader), next).boxed()
+        let next = |mut reader: Reader| async {
+            let chunk = reader.next().await?;
+            Ok(chunk.map(|chunk| (chunk, reader)))
         };
-        stream::once(opened).flatten().boxed()
+        self.open(from)
+            .map_ok(move |reader| stream::try_unfold(reader, next))
+            .try_flatten_stream()
+            .boxed()
     }
 
     async fn open(self: Arc<Self>, from: Option<LogCursor>) -> Result<Reader> {

@@ -130,6 +130,19 @@ fn text(chunk: &LogChunk) -> Bytes {
     }
 }
 
+/// A world with a life in it, and a run of that.
+async fn begun(world: World) -> (World, Spooled, Handle, Control) {
+    let life = world.life();
+    let (run, control) = world.begin(&life).await;
+    (world, life, run, control)
+}
+
+/// The first chunk from there.
+async fn first(life: &Spooled, run: &Handle, from: Option<LogCursor>) -> LogChunk {
+    let mut chunks = life.logs(run, from);
+    within(chunks.next()).await.unwrap().unwrap()
+}
+
 /// All that is left from there, and the last cursor.
 async fn rest(life: &Spooled, run: &Handle, from: Option<LogCursor>) -> Result<String> {
     let mut chunks = life.logs(run, from);
@@ -142,14 +155,10 @@ async fn rest(life: &Spooled, run: &Handle, from: Option<LogCursor>) -> Result<S
 
 #[tokio::test]
 async fn what_was_written_while_nobody_read_is_there_though_the_backend_dropped_it() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("first\n");
-    let mut chunks = life.logs(&run, None);
-    let first = within(chunks.next()).await.unwrap().unwrap();
+    let first = first(&life, &run, None).await;
     assert_eq!(text(&first), "first\n");
-    drop(chunks);
     control.emit("second\n");
     world.copied(&run, "second").await;
     control.rotate(0);
@@ -170,9 +179,7 @@ async fn what_was_written_while_nobody_read_is_there_though_the_backend_dropped_
 
 #[tokio::test(start_paused = true)]
 async fn a_log_that_nobody_asks_for_is_copied_from_its_beginning() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("alone\n");
     world.copied(&run, "alone").await;
     drop(life);
@@ -186,9 +193,7 @@ async fn a_log_that_nobody_asks_for_is_copied_from_its_beginning() {
 
 #[tokio::test]
 async fn a_life_without_a_disk_goes_on_where_the_control_plane_is() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("one\n");
     let mut chunks = life.logs(&run, None);
     let first = within(chunks.next()).await.unwrap().unwrap();
@@ -210,13 +215,9 @@ async fn a_life_without_a_disk_goes_on_where_the_control_plane_is() {
 
 #[tokio::test]
 async fn a_place_that_is_not_in_the_copy_is_asked_for_at_the_backend() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("one\n");
-    let mut chunks = life.logs(&run, None);
-    let first = within(chunks.next()).await.unwrap().unwrap();
-    drop(chunks);
+    let first = first(&life, &run, None).await;
     control.emit("two\n");
     world.copied(&run, "two").await;
     drop(life);
@@ -250,8 +251,7 @@ async fn a_place_that_is_not_in_the_copy_is_asked_for_at_the_backend() {
 async fn what_finds_no_room_goes_past_the_disk_and_waits_for_whoever_reads() {
     let mut world = World::new();
     world.room = Room::new(1 << 30, 6000);
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(world).await;
     let mut wanted = String::new();
     for number in 0..100 {
         let words = format!("{number} {}\n", "x".repeat(1000));
@@ -270,10 +270,8 @@ async fn without_a_disk_that_can_be_written_logs_flow_all_the_same() {
     let life = world.life();
     let (run, control) = world.begin(&life).await;
     control.emit("one\n");
-    let mut chunks = life.logs(&run, None);
-    let first = within(chunks.next()).await.unwrap().unwrap();
+    let first = first(&life, &run, None).await;
     assert_eq!(text(&first), "one\n");
-    drop(chunks);
     control.emit("two\n");
     control.finish(Outcome::Succeeded);
     let left = rest(&life, &run, Some(first.next)).await.unwrap();
@@ -316,9 +314,7 @@ async fn a_small_disk_is_not_filled_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn what_was_read_is_given_back_and_a_megabyte_of_it_is_kept() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     let block = "x".repeat(64 << 10);
     for _ in 0..64 {
         control.emit(&block);
@@ -340,9 +336,7 @@ async fn what_was_read_is_given_back_and_a_megabyte_of_it_is_kept() {
 
 #[tokio::test]
 async fn a_damaged_copy_is_copied_anew() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("one\n");
     world.copied(&run, "one").await;
     let copy = fs::read(world.file(&run)).unwrap();
@@ -358,9 +352,7 @@ async fn a_damaged_copy_is_copied_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_backend_is_told_and_the_log_asked_for_again() {
-    let world = World::new();
-    let life = world.life();
-    let (run, control) = world.begin(&life).await;
+    let (world, life, run, control) = begun(World::new()).await;
     control.emit("one\n");
     world.copied(&run, "one").await;
     world.backend.set_reachable(false);

@@ -57,15 +57,11 @@ pub(super) fn read(
         from,
         open: None,
     };
-    let next = |reader: Option<Reader>| async {
-        let mut reader = reader?;
-        match reader.next().await {
-            Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
-        }
+    let next = |mut reader: Reader| async {
+        let chunk = reader.next().await?;
+        Ok(chunk.map(|chunk| (chunk, reader)))
     };
-    stream::unfold(Some(reader), next).boxed()
+    stream::try_unfold(reader, next).boxed()
 }
 
 impl Reader {

@@ -62,6 +62,8 @@ const LATE: i64 = 5_000_000_000;
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// A last line that came so much later than it was written may not have been the last.
 const LAG: i64 = 250_000_000;
+/// The clock of a node is no further behind ours: what comes later than this after it was written is late, also where all does.
+const CLOCKS: i64 = 10_000_000_000;
 /// What is sought among much that comes is not there after this.
 const LONG_SEARCH: Duration = Duration::from_secs(20);
 /// Before a log that broke off is asked for again.
@@ -116,6 +118,7 @@ pub(crate) fn follow(
         failures: 0,
         has_gap: false,
         last: Last::Somehow,
+        least_lag: CLOCKS,
         is_done: false,
     };
     stream::try_unfold(follower, |mut follower| async move {
@@ -155,6 +158,8 @@ struct Follower {
     /// Whether the last chunk is a gap.
     has_gap: bool,
     last: Last,
+    /// How long after it was written the quickest line came, in nanoseconds: clocks differ.
+    least_lag: i64,
     is_done: bool,
 }
 
@@ -195,8 +200,9 @@ struct Reading {
     began: Option<i64>,
     /// So many bytes came.
     size: usize,
-    /// When the last line came, and how long after it was written the quickest did: clocks differ.
+    /// When the last line came.
     arrived: i64,
+    /// As the follower knows it.
     least_lag: i64,
 }
 
@@ -317,7 +323,7 @@ impl Follower {
                     began: pod.began().map(nanoseconds),
                     size: 0,
                     arrived: 0,
-                    least_lag: i64::MAX,
+                    least_lag: self.least_lag,
                 }));
                 Ok(())
             }
@@ -433,7 +439,8 @@ impl Follower {
                 self.deliver(&mut reading, pieces);
                 if let Some(newest) = newest {
                     reading.arrived = now;
-                    reading.least_lag = reading.least_lag.min(now.saturating_sub(newest));
+                    self.least_lag = self.least_lag.min(now.saturating_sub(newest));
+                    reading.least_lag = self.least_lag;
                 }
                 self.reading = Some(reading);
             }
@@ -685,17 +692,20 @@ impl Reading {
 
 /// Where a file may have been passed over: the kubelet goes on in the newest one when it is at the end of another, and that may be
 /// the next but one if whoever reads is slow. Then the last line came so much later than it was written that there was time for two
-/// rotations, and the next one was written so much later, too.
+/// rotations, and the next one was written so much later, too. What was written before the pass began is in the file it began with.
 fn skip(reading: &Reading, pieces: &[Piece], now: i64) -> Option<usize> {
     if !reading.follows || reading.seeking != Seeking::Found || reading.size < BURST {
         return None;
     }
+    let passed = i64::try_from(reading.opened.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let began = now.saturating_sub(passed).saturating_sub(reading.least_lag);
     let (mut last, mut arrived) = (reading.counter.last()?.time, reading.arrived);
     pieces.iter().position(|piece| {
         let before = std::mem::replace(&mut last, piece.time);
         let came = std::mem::replace(&mut arrived, now);
         let lag = reading.lag(before, came);
-        piece.time.saturating_sub(before) >= ROTATION && lag >= ROTATION
+        let is_behind = lag >= ROTATION && piece.time >= began;
+        is_behind && piece.time.saturating_sub(before) >= ROTATION
     })
 }
 
@@ -752,7 +762,7 @@ mod tests {
             is_last: false,
             is_whole: false,
             ends_by: None,
-            opened: Instant::now(),
+            opened: Instant::now() - Duration::from_secs(20),
             began: None,
             size: BURST,
             arrived: came * SECOND,
@@ -777,6 +787,15 @@ mod tests {
             ..reading(100, 109)
         };
         assert_eq!(skip(&small, &pieces, 112 * SECOND), None);
+        let just_begun = Reading {
+            opened: Instant::now(),
+            ..reading(100, 109)
+        };
+        assert_eq!(
+            skip(&just_begun, &pieces, 112 * SECOND),
+            None,
+            "in the file that it began with"
+        );
         assert!(late.lags() && !in_time.lags());
         let of_another_clock = Reading {
             least_lag: 9 * SECOND,

@@ -84,20 +84,29 @@ async fn a_log_that_is_rotated_while_it_is_followed_goes_on_to_its_end(over: Ove
     let run = bench.begin(&script).await;
     let (log, status) = read_and_watch(&*bench.executor, &run).await;
     assert_eq!(status.outcome(), Some(&Outcome::Succeeded));
-    let mut lines = log.text();
-    assert!(lines.ends_with('\n'), "it ends in the middle of a line");
-    lines.pop();
+    let (text, gaps) = (log.text(), log.gaps());
+    // Who reads far too slowly may lose the last file, too.
+    let is_cut = gaps.last() == Some(&text.len());
+    assert!(
+        text.ends_with('\n') || is_cut,
+        "it ends in the middle of a line"
+    );
     let whole = |line: &str| {
         let (number, rest) = line.split_once(' ')?;
-        (rest == tail).then(|| number.parse::<u64>().ok())?
+        let is_whole = number.len() == 6 && rest == tail;
+        is_whole.then(|| number.parse::<u64>().ok())?
     };
-    let numbers: Vec<u64> = lines.split('\n').filter_map(whole).collect();
-    let torn = lines.split('\n').count() - numbers.len();
-    assert!(torn <= 2 * log.gaps().len(), "{torn} lines are torn");
-    assert_eq!(numbers.last(), Some(&499_999));
+    let numbers: Vec<u64> = text.lines().filter_map(whole).collect();
+    let torn = text.lines().count() - numbers.len();
+    assert!(torn <= 2 * gaps.len(), "{torn} lines are torn");
+    assert!(
+        numbers.last() == Some(&499_999) || is_cut,
+        "it ends behind {:?}",
+        numbers.last()
+    );
     let jumps = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
     let missing: Vec<_> = jumps.collect();
-    assert!(missing.len() <= log.gaps().len(), "{missing:?}");
+    assert!(missing.len() <= gaps.len(), "{missing:?}");
     assert!(numbers.is_sorted(), "something came twice");
     bench.remove(&run).await;
 }

@@ -1,7 +1,7 @@
 //! What the doctor finds about a cluster.
 
-use hybrid_runner_core::Finding;
 use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::{Finding, Health};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
@@ -65,6 +65,12 @@ impl Shared {
             Ok(lacking) => rights::finding(connected, &lacking),
             Err(error) => Finding::of_error(&error),
         });
+        if findings
+            .iter()
+            .all(|finding| finding.health != Health::Failed)
+        {
+            findings.extend(self.trial(connected).await);
+        }
         if let Ok(lacking) = missing(connected, USEFUL).await
             && !lacking.is_empty()
         {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::access::Access;
-use super::names::{PREFIX, is_dns_label, is_label_value, is_qualified_name};
+use super::names::{PREFIX, is_dns_label, is_label_value, is_object_name, is_qualified_name};
 use super::pod::PodSettings;
 use super::template;
 use crate::settings;
@@ -153,6 +153,17 @@ impl Settings {
             let what = "is no name of a namespace: at most 63 lower-case letters, digits and `-`";
             return Err(wrong("namespace", format!("`{namespace}` {what}")));
         }
+        for (key, names) in [
+            ("service_account", config.service_account.as_slice()),
+            ("pull_secrets", &config.pull_secrets),
+            ("priority_class", config.priority_class.as_slice()),
+        ] {
+            if let Some(name) = names.iter().find(|name| !is_object_name(name)) {
+                let what =
+                    "is no name of an object: at most 253 lower-case letters, digits, `-` and `.`";
+                return Err(wrong(key, format!("`{name}` {what}")));
+            }
+        }
         let ttl = config.ttl.map_or(TTL, Period::get);
         if ttl < LEAST_TTL {
             return Err(wrong(
@@ -160,15 +171,20 @@ impl Settings {
                 "it is less than 7 days: how a run ended must be known until the runner has told it".to_owned(),
             ));
         }
-        if [config.user, config.group]
-            .into_iter()
-            .flatten()
-            .any(|id| id < 0)
-        {
-            return Err(wrong(
-                "user",
-                "the number of a user or group is negative".to_owned(),
-            ));
+        for (key, id) in [("user", config.user), ("group", config.group)] {
+            if id.is_some_and(|id| i32::try_from(id).is_err() || id < 0) {
+                let why = format!("it is no number from 0 to {}", i32::MAX);
+                return Err(wrong(key, why));
+            }
+        }
+        for key in ["metadata", "spec"] {
+            let member = config.template.get(key);
+            if member.is_some_and(|member| !member.is_object() && !member.is_null()) {
+                return Err(wrong(
+                    &format!("template.{key}"),
+                    "it is no table".to_owned(),
+                ));
+            }
         }
         let env = config.env.iter();
         let env = env.filter_map(|name| Some((name.clone(), variable(name)?)));

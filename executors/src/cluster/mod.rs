@@ -10,7 +10,7 @@
 //! | `runs` | the executor contract, by the other files |
 //! | `object` | what a module says of its kind of object; what we want to know of one; the marks that we leave on it |
 //! | `access`, `client`, `lean`, `proxy` | keys of a section that say which cluster; the connection; one for each watch and each followed log; the way there |
-//! | `error`, `rights`, `check` | answers of the API server in words of the contract; what we may do there; what the doctor finds |
+//! | `error`, `rights`, `check`, `trial` | answers of the API server in words of the contract; what we may do there; what the doctor finds; what the API server would say of an object |
 //! | `names` | names, labels and annotations of our objects |
 //! | `template`, `pod`, `plan`, `start` | a partial object merged into another; the pod, and the object, that a run becomes; the steps of its start |
 //! | `delivery` | the Secret by which values reach the workload, and from which they are masked |
@@ -49,6 +49,7 @@ mod start;
 mod status;
 mod stop;
 pub(crate) mod template;
+mod trial;
 mod watch;
 
 pub(crate) use blame::deleted;

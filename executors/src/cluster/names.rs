@@ -104,24 +104,27 @@ pub(crate) fn is_label_name(name: &str) -> bool {
 
 /// Whether this can be a part of a DNS name, and so the name of a namespace.
 pub(crate) fn is_dns_label(text: &str) -> bool {
+    text.len() <= LONGEST && is_dns_part(text)
+}
+
+fn is_dns_part(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let fits = |c: char| is_plain(c) || c == '-';
-    text.len() <= LONGEST
-        && text.starts_with(is_plain)
-        && text.ends_with(is_plain)
-        && text.chars().all(fits)
+    text.starts_with(is_plain) && text.ends_with(is_plain) && text.chars().all(fits)
 }
 
 /// Whether this can be the name of a label or an annotation: `example.com/team`, or without what stands before the `/`.
 pub(crate) fn is_qualified_name(name: &str) -> bool {
-    const LONGEST_PREFIX: usize = 253;
     match name.split_once('/') {
         None => is_label_name(name),
-        Some((prefix, name)) => {
-            let is_prefix = prefix.len() <= LONGEST_PREFIX && prefix.split('.').all(is_dns_label);
-            is_prefix && is_label_name(name)
-        }
+        Some((prefix, name)) => is_object_name(prefix) && is_label_name(name),
     }
+}
+
+/// Whether this can be the name of an object: most are DNS names.
+pub(crate) fn is_object_name(name: &str) -> bool {
+    const LONGEST: usize = 253;
+    name.len() <= LONGEST && name.split('.').all(is_dns_part)
 }
 
 /// Whether this can be the value of a label.

@@ -13,6 +13,9 @@ use super::pod;
 use super::runs::Shared;
 use super::template::merge;
 
+/// The variable, or the label, that says which of OpenMetadata's types of pipelines a run is of.
+pub(super) const TYPE: &str = "pipelineType";
+
 /// What a run becomes.
 pub(super) struct Plan {
     /// As it is sent.
@@ -66,8 +69,7 @@ impl Plan {
 
 /// Which of OpenMetadata's types of pipelines a run is of: as its own images are told it, or as a label.
 fn type_of(spec: &RunSpec) -> Option<&str> {
-    const NAME: &str = "pipelineType";
-    let name = spec.env.get(NAME).or_else(|| spec.labels.get(NAME));
+    let name = spec.env.get(TYPE).or_else(|| spec.labels.get(TYPE));
     name.map(String::as_str)
 }
 

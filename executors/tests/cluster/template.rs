@@ -20,6 +20,7 @@ over_both!(
     a_variable_of_the_template_takes_the_place_of_a_value,
     a_misspelt_key_is_named,
     a_namespace_that_is_not_there_is_found_out,
+    what_the_api_server_would_not_make_is_found_out,
 );
 
 async fn tries_and_haste_of_a_template_are_left_out(over: Over) {
@@ -199,4 +200,35 @@ async fn volumes_of_a_workflow_are_mounted_by_the_work_and_by_what_is_beside_it(
     assert_eq!(bench.end(&run).await, Outcome::Succeeded);
     assert_eq!(bench.log(&run, None).await.text(), "hello\n");
     bench.remove(&run).await;
+}
+
+async fn what_the_api_server_would_not_make_is_found_out(over: Over) {
+    let label = json!({ "template": { "metadata": { "labels": { "a b": "c" } } } });
+    let Some(bench) = Bench::with(over, label).await else {
+        return;
+    };
+    finds(&*bench.executor, Health::Failed, "metadata.labels").await;
+    if over == Over::Workflows {
+        // The pod in it is read by Argo alone.
+        return;
+    }
+    let resources = json!({ "requests": { "cpu": "2" }, "limits": { "cpu": "1" } });
+    let pod = json!({ "containers": [{ "name": "main", "resources": resources }] });
+    let types = json!({ "automation": pod });
+    for (section, health, words) in [
+        (json!({ "pod": pod }), Health::Failed, "the Job of a run: "),
+        (
+            json!({ "types": types }),
+            Health::Failed,
+            "the Job of a run of type `automation`: ",
+        ),
+        (
+            json!({ "template": { "spec": { "paralelism": 1 } } }),
+            Health::Warning,
+            "\"spec.paralelism\"",
+        ),
+    ] {
+        let bench = Bench::with(over, section).await.unwrap();
+        finds(&*bench.executor, health, words).await;
+    }
 }

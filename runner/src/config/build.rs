@@ -170,15 +170,16 @@ fn build_all<T: ?Sized>(
     let mut built = BTreeMap::new();
     for (name, section) in sections {
         let key = format!("{table}.{name}");
-        let problem = |key: String, message: String| Problem {
+        let problem = |key: String, of: &str, message: String| Problem {
             key,
             message,
-            source: section.source.clone(),
+            source: section.source(of).cloned(),
         };
         let kind = match kind::find(kinds, what, &section.kind, known) {
             Ok(kind) => kind,
             Err(error) => {
-                problems.push(problem(format!("{key}.kind"), error.message().to_owned()));
+                let message = error.message().to_owned();
+                problems.push(problem(format!("{key}.kind"), "kind", message));
                 continue;
             }
         };
@@ -190,7 +191,11 @@ fn build_all<T: ?Sized>(
             Ok(backend) => {
                 built.insert(name.clone(), backend);
             }
-            Err(error) => problems.push(problem(key, cause(&error))),
+            Err(error) => {
+                let cause = cause(&error);
+                let of = key_in(&cause).unwrap_or("kind").to_owned();
+                problems.push(problem(key, &of, cause));
+            }
         }
     }
     built
@@ -206,6 +211,14 @@ fn cause(error: &hybrid_runner_core::Error) -> String {
         || report.clone(),
         |(_, cause)| cause.trim_start_matches([':', ',', ' ']).to_owned(),
     )
+}
+
+/// The key that a cause begins with.
+fn key_in(cause: &str) -> Option<&str> {
+    let begins = ["key `", "unknown field `"];
+    let rest = begins.iter().find_map(|begin| cause.strip_prefix(begin))?;
+    let (key, _) = rest.split_once('`')?;
+    Some(key)
 }
 
 /// Text out of a variable becomes the number or the truth value that the kind's schema asks for.

@@ -251,8 +251,8 @@ pub struct Section {
     pub kind: String,
     /// The rest, read by the kind.
     pub settings: Map<String, Value>,
-    /// Where the kind was written.
-    pub source: Option<String>,
+    /// Where the kind, and each of the settings, was written: by their keys, as `resources.limits.cpu`.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Section {
@@ -261,8 +261,20 @@ impl Section {
         Self {
             kind: kind.to_owned(),
             settings: Map::new(),
-            source: None,
+            sources: BTreeMap::new(),
         }
+    }
+
+    /// Where a key was written, or the first below it; else the kind.
+    pub(crate) fn source(&self, key: &str) -> Option<&String> {
+        let key = key.split('[').next()?;
+        let is_of = |one: &str| {
+            one.strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let found = self.sources.iter().find(|(one, _)| is_of(one));
+        let found = found.map(|(_, source)| source);
+        found.or_else(|| self.sources.get("kind"))
     }
 
     /// Adds a setting.
@@ -593,13 +605,22 @@ impl Check<'_> {
                 (Err(error), _) => self.wrong(&key, error.message()),
                 (_, None) => self.wrong(&key, "`kind` is missing: what implements it"),
                 (Ok(name), Some(Value::String(kind))) => {
-                    let source = origin(&self.layers.figment, &format!("{key}.kind"));
+                    let mut keys = vec!["kind".to_owned()];
+                    for (name, value) in &settings {
+                        leaves(name, value, &mut keys);
+                    }
+                    let figment = &self.layers.figment;
+                    let source = |one: &str| origin(figment, &format!("{key}.{one}"));
+                    let sources = keys
+                        .into_iter()
+                        .filter_map(|one| Some((one.clone(), source(&one)?)))
+                        .collect();
                     sections.insert(
                         name,
                         Section {
                             kind,
                             settings,
-                            source,
+                            sources,
                         },
                     );
                 }
@@ -675,6 +696,18 @@ impl Check<'_> {
             }
         }
         workload
+    }
+}
+
+/// The keys of all values that have no keys themselves.
+fn leaves(key: &str, value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                leaves(&format!("{key}.{name}"), member, into);
+            }
+        }
+        _ => into.push(key.to_owned()),
     }
 }
 

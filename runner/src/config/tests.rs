@@ -291,9 +291,24 @@ fn numbers_out_of_variables_reach_a_backends_own_settings() {
     );
     let error = machine.error();
     assert!(
-        error.contains("[executors.here]") && error.contains("no_such_key"),
+        error.starts_with("`HYBRID_RUNNER__EXECUTORS__HERE__NO_SUCH_KEY`: [executors.here]"),
         "{error}"
     );
+}
+
+#[test]
+#[cfg(feature = "argo")]
+fn a_variable_of_the_chart_is_blamed_for_its_own_value() {
+    for (name, value, key) in [
+        ("INGESTION_CPU_LIMIT", "lots", "resources.limits.cpu"),
+        ("INGESTION_NAMESPACE", "Bad_NS", "namespace"),
+    ] {
+        let mut variables = SEED.to_vec();
+        variables.push((name, value));
+        let error = Machine::new("", &variables).error();
+        let begins = format!("`{name}`: [executors.argo]: key `{key}`: ");
+        assert!(error.starts_with(&begins), "{error}");
+    }
 }
 
 #[test]

@@ -203,7 +203,7 @@ const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: doe
 const LIMIT_RANGE: &str = "a LimitRange of the namespace forbids the pod; see `resources`";
 
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 16] = [
+const CAUSES: [(&str, FailureClass, &str); 18] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -212,12 +212,22 @@ const CAUSES: [(&str, FailureClass, &str); 16] = [
     (
         "failed to look-up entrypoint/cmd",
         FailureClass::Spec,
-        "Argo could not ask the registry what the image runs; give `command` in the workflow",
+        "Argo could not ask the registry what an image runs; give `command` in the workflow, or in `pod` for a container beside it",
+    ),
+    (
+        "not found in workflow spec",
+        FailureClass::Spec,
+        "a volume that is mounted is not there; see `pod`",
     ),
     (
         "exceeded quota",
         FailureClass::Quota,
         "a quota of the namespace is used up",
+    ),
+    (
+        "for: init,wait",
+        FailureClass::Quota,
+        "a quota of the namespace asks for what Argo's own containers do not say; set `executor.resources` in its `workflow-controller-configmap`, or have a LimitRange with defaults",
     ),
     (
         "failed quota: ",

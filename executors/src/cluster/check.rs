@@ -96,10 +96,8 @@ impl Shared {
                 &error,
             )),
         });
-        if self.settings.pod.restricted && self.settings.pod.user.is_none() {
-            findings.push(Finding::warning(
-                "no `user` is set: images that run as root, or that name their user by a word, are refused by the node",
-            ));
+        if self.settings.pod.restricted {
+            findings.extend(of_user(self.settings.pod.user).map(Finding::warning));
         }
         findings
     }
@@ -150,6 +148,19 @@ impl Shared {
     ) -> Result<Vec<(&'static str, &'static str, Vec<&'static str>)>> {
         let wanted = [self.kind.needed(), NEEDED].concat();
         missing(connected, &wanted).await
+    }
+}
+
+/// What the node may say of the user of a restricted pod.
+fn of_user(user: Option<i64>) -> Option<&'static str> {
+    match user {
+        None => Some(
+            "no `user` is set: images that run as root, or that name their user by a word, are refused by the node",
+        ),
+        Some(0) => {
+            Some("`user = 0` is root, which the node refuses: set another, or `restricted = false`")
+        }
+        Some(_) => None,
     }
 }
 

@@ -160,8 +160,8 @@ pub(crate) struct Object {
 #[serde(default)]
 pub(crate) struct ObjectSpec {
     pub(crate) suspend: Option<bool>,
-    /// Of a Job.
-    pub(crate) parallelism: Option<i32>,
+    /// Of a Job; a template may give a Workflow anything here.
+    pub(crate) parallelism: Value,
     /// Of a Workflow.
     pub(crate) shutdown: Option<String>,
 }

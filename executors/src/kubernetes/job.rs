@@ -115,7 +115,7 @@ impl Kind for Job {
 
     fn standing(&self, job: &Object) -> Standing {
         let is_suspended = job.spec.suspend == Some(true);
-        let is_closed = job.spec.parallelism == Some(0);
+        let is_closed = job.spec.parallelism == 0;
         Standing {
             is_suspended,
             is_held: is_suspended || is_closed,

@@ -122,6 +122,16 @@ fn what_argo_says_of_an_end_is_put_into_words() {
         ),
         (
             json!({}),
+            "pods \"a\" is forbidden: failed quota: b: must specify limits.memory for: init,wait",
+            FailureClass::Quota,
+        ),
+        (
+            json!({}),
+            "volume 'a' not found in workflow spec",
+            FailureClass::Spec,
+        ),
+        (
+            json!({}),
             "pods \"a\" is forbidden: maximum memory usage per Container is 64Mi, but limit is 1Gi",
             FailureClass::Policy,
         ),

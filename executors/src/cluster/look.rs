@@ -9,6 +9,7 @@ use http::header::CONTENT_TYPE;
 use hybrid_runner_core::RunId;
 use hybrid_runner_core::error::{Error, Result};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use super::board::{Ear, Seen, list};
 use super::error::{failed, found, is_status};
+use super::names::run_of;
 use super::object::{Object, ObjectSeen};
 use super::runs::Shared;
 use super::seen::PodSeen;
@@ -84,6 +86,20 @@ impl Shared {
         let object =
             found(object).map_err(|error| failed(connected, &self.on_object("look at"), &error))?;
         Ok(object.map(|object| ObjectSeen::read(self.kind, &object)))
+    }
+
+    /// Pods that belong to no object any more: the runs that they are of, and their names.
+    pub(super) async fn orphans(&self, selector: &str) -> Result<Vec<(RunId, String)>> {
+        let connected = self.cluster.connected().await?;
+        let pods = list::<Pod>(&connected.api(), selector).await;
+        let (pods, _) =
+            pods.map_err(|error| failed(connected, "look at the pods of runs", &error))?;
+        let orphans = pods.into_iter().map(|pod| pod.metadata).filter(|pod| {
+            pod.deletion_timestamp.is_none()
+                && pod.owner_references.as_ref().is_none_or(Vec::is_empty)
+        });
+        let named = |pod: ObjectMeta| Some((run_of(pod.labels.as_ref())?, pod.name?));
+        Ok(orphans.filter_map(named).collect())
     }
 
     /// The object of a run, for what it owns.

@@ -239,6 +239,8 @@ pub(crate) struct ObjectSeen {
     pub(super) uid: String,
     pub(super) version: String,
     pub(super) created: Option<Timestamp>,
+    /// Whether somebody deleted it, and it stays until its pods are gone.
+    pub(super) is_going: bool,
     pub(super) is_stopped: bool,
     /// When that was asked for.
     pub(super) stopped: Option<Timestamp>,
@@ -317,6 +319,7 @@ impl ObjectSeen {
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
             created: time(metadata.creation_timestamp.as_ref()),
+            is_going: metadata.deletion_timestamp.is_some(),
             is_stopped: annotation(STOPPED).is_some(),
             stopped: annotation(STOPPED).and_then(|text| text.parse().ok()),
             failed: annotation(FAILED).and_then(|text| serde_json::from_str(text).ok()),

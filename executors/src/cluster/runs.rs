@@ -1,5 +1,6 @@
 //! The executor contract over a kind of object.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,17 +131,27 @@ fn capabilities() -> Capabilities {
 }
 
 impl Shared {
-    /// All runs that have an object.
+    /// All runs that have an object, or a pod that lost it.
     pub(super) async fn list(&self) -> Result<Vec<Handle>> {
         let connected = self.cluster.connected().await?;
         let objects = list(&connected.objects(self.kind), &self.names.selector()).await;
         let (objects, _) = objects
             .map_err(|error| failed(connected, "list what the cluster has of ours", &error))?;
-        Ok(objects
+        let runs = objects
             .iter()
-            .filter_map(|object| names::run_of(object.metadata.labels.as_ref()))
-            .map(|run| self.handle(run))
-            .collect())
+            .filter_map(|object| names::run_of(object.metadata.labels.as_ref()));
+        let mut runs: BTreeSet<RunId> = runs.collect();
+        match self.orphans(&self.names.selector()).await {
+            Ok(orphans) => runs.extend(orphans.into_iter().map(|(run, _)| run)),
+            // Whose pods cannot be seen has more to tell of.
+            Err(error) => {
+                tracing::debug!(
+                    error = error.report(),
+                    "pods without an object are not found"
+                );
+            }
+        }
+        Ok(runs.into_iter().map(|run| self.handle(run)).collect())
     }
 
     pub(super) fn handle(&self, run: RunId) -> Handle {

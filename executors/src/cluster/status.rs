@@ -101,6 +101,10 @@ fn end_of(kind: &dyn Kind, object: &ObjectSeen, pod: &PodSeen) -> Outcome {
     if is_killed && let Some(failure) = late(kind, object) {
         return Outcome::Failed(failure);
     }
+    if is_killed && object.is_going {
+        let what = format!("somebody else deleted the {} of the run", kind.names().kind);
+        return Outcome::Failed(Failure::new(FailureClass::Killed, what));
+    }
     if !object.standing.is_shut {
         return outcome;
     }

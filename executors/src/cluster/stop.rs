@@ -184,6 +184,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
         seen = shared.look(run).await?;
     }
     let Some(object) = &seen.object else {
+        remove_orphans(shared, run).await?;
         shared.board.forget(run);
         return Ok(());
     };
@@ -200,6 +201,26 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
     delete_object(shared, run, is_it).await?;
     fault::step("cluster.remove.removed");
     shared.board.forget(run);
+    Ok(())
+}
+
+/// What stays of a run whose object was deleted without what belongs to it: nobody else would remove it.
+async fn remove_orphans(shared: &Shared, run: RunId) -> Result<()> {
+    let connected = shared.cluster.connected().await?;
+    match delivery::remove(connected, &shared.names.object(run)).await {
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            let error = error.report();
+            tracing::warn!(%run, error, "if there is still a Secret of the run, it stays");
+        }
+        removed => removed?,
+    }
+    for (_, pod) in shared.orphans(&shared.names.selector_of(run)).await? {
+        let deleted = connected
+            .api::<Pod>()
+            .delete(&pod, &DeleteParams::default())
+            .await;
+        found(deleted).map_err(|error| failed(connected, "delete the pod of the run", &error))?;
+    }
     Ok(())
 }
 

@@ -45,6 +45,7 @@ over_both!(
     a_pod_that_takes_its_time_after_somebody_deleted_it_is_not_made_again,
     a_pod_that_was_deleted_without_grace_was_killed_and_another_does_not_live,
     a_pod_that_was_evicted_may_be_tried_again,
+    an_object_that_somebody_deleted_after_its_pod_is_named,
     an_object_that_somebody_deleted_is_lost,
     a_time_limit_counts_from_the_beginning_of_the_work,
     a_pod_that_the_api_server_refuses_is_refused,
@@ -502,6 +503,24 @@ async fn an_object_that_somebody_deleted_is_lost(over: Over) {
         matches!(&outcome, Outcome::Lost { why } if why.contains("deleted")),
         "{outcome}"
     );
+}
+
+async fn an_object_that_somebody_deleted_after_its_pod_is_named(over: Over) {
+    let Some(bench) = bench(over).await else {
+        return;
+    };
+    let run = bench.begin("trap 'exit 3' TERM; sleep 600 & wait").await;
+    bench.running(&run).await;
+    let objects = bench.place.objects().await;
+    objects
+        .delete(&bench.place.object(run.run), &DeleteParams::foreground())
+        .await
+        .unwrap();
+    let what = match over {
+        Over::Jobs => "deleted the Job",
+        Over::Workflows => "deleted the Workflow",
+    };
+    says(&bench.failure(&run).await, FailureClass::Killed, what);
 }
 
 async fn a_time_limit_counts_from_the_beginning_of_the_work(over: Over) {

@@ -18,6 +18,7 @@ over_both!(
     who_comes_back_masks_by_the_secret,
     without_its_secret_a_log_is_held_back,
     a_secret_goes_with_its_object_whoever_removes_that,
+    what_an_object_left_behind_is_found_and_removed,
     a_start_after_a_stop_hands_nothing_over,
     what_would_be_made_is_shown_without_a_value,
     what_the_runner_was_given_for_each_workload_is_in_no_log,
@@ -154,6 +155,38 @@ async fn a_secret_goes_with_its_object_whoever_removes_that(over: Over) {
         secrets_of_ours(&bench).await == 0
     })
     .await;
+}
+
+async fn what_an_object_left_behind_is_found_and_removed(over: Over) {
+    let Some(bench) = Bench::new(over).await else {
+        return;
+    };
+    let run = bench
+        .try_start(&spec(&bench, "sleep 600"), &given())
+        .await
+        .unwrap();
+    bench.running(&run).await;
+    let objects = bench.place.objects().await;
+    let orphan = kube::api::DeleteParams {
+        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        ..kube::api::DeleteParams::default()
+    };
+    let name = bench.place.object(run.run);
+    objects.delete(&name, &orphan).await.unwrap();
+    let outcome = bench.end(&run).await;
+    assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome}");
+    assert_eq!(secrets_of_ours(&bench).await, 1);
+    // Whoever has lost its disk finds it, too.
+    let listed = bench.executor.list().await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|handle| handle.run).collect();
+    assert_eq!(listed, [run.run]);
+    bench.remove(&run).await;
+    assert_eq!(secrets_of_ours(&bench).await, 0);
+    until("the end of the pod", async || {
+        bench.place.pods().await.is_empty()
+    })
+    .await;
+    assert!(bench.executor.list().await.unwrap().is_empty());
 }
 
 async fn a_start_after_a_stop_hands_nothing_over(over: Over) {

@@ -1,7 +1,7 @@
 //! What the private files of a run are called wherever they lie, and which values cannot be hidden.
 
 use hybrid_runner_core::run::RunSpec;
-use hybrid_runner_core::secret::Secrets;
+use hybrid_runner_core::secret::{SecretValue, Secrets};
 use hybrid_runner_helper::mask;
 
 /// Some programs go by the ending: a value is written as JSON, a string as it is, which a YAML reader takes too.
@@ -24,14 +24,25 @@ pub(crate) fn file_name(variable: &str, at: usize) -> String {
 
 /// Values that would be seen in the log; an empty one hides nothing.
 pub(crate) fn short_values(secrets: &Secrets) -> impl Iterator<Item = String> {
-    // Looked at for their length alone.
-    let short = secrets.iter().filter(|(_, value)| {
-        mask::too_short(value.expose()) && !value.expose().trim_ascii().is_empty()
-    });
-    short.map(|(reference, _)| {
-        format!(
-            "the value of secret `{reference}` is too short to be masked (under {} characters)",
-            mask::MIN_NEEDLE
-        )
-    })
+    let short = secrets.iter().filter(|(_, value)| is_short(value));
+    short.map(|(reference, _)| too_short(&format!("secret `{reference}`")))
+}
+
+/// The same of variables that each workload is given.
+#[cfg(feature = "_cluster")]
+pub(crate) fn short_variables(variables: &[(String, SecretValue)]) -> impl Iterator<Item = String> {
+    let short = variables.iter().filter(|(_, value)| is_short(value));
+    short.map(|(name, _)| too_short(&format!("the runner's variable `{name}`")))
+}
+
+/// Looked at for its length alone.
+fn is_short(value: &SecretValue) -> bool {
+    mask::too_short(value.expose()) && !value.expose().trim_ascii().is_empty()
+}
+
+fn too_short(what: &str) -> String {
+    format!(
+        "the value of {what} is too short to be masked (under {} characters)",
+        mask::MIN_NEEDLE
+    )
 }

@@ -203,7 +203,7 @@ const UNTAKEN: &str = "no controller of Argo has looked at the Workflow yet: doe
 const LIMIT_RANGE: &str = "a LimitRange of the namespace forbids the pod; see `resources`";
 
 /// What Argo says of a Workflow whose pod it could not make: a part of its words, and what we say.
-const CAUSES: [(&str, FailureClass, &str); 18] = [
+const CAUSES: [(&str, FailureClass, &str); 19] = [
     (
         "error looking up service account",
         FailureClass::Spec,
@@ -213,6 +213,11 @@ const CAUSES: [(&str, FailureClass, &str); 18] = [
         "failed to look-up entrypoint/cmd",
         FailureClass::Spec,
         "Argo could not ask the registry what an image runs; give `command` in the workflow, or in `pod` for a container beside it",
+    ),
+    (
+        "cannot unmarshall spec",
+        FailureClass::Spec,
+        "Argo cannot read the Workflow; see `template`, or the file of `ARGO_INGESTION_WORKFLOW_SPEC_FILE_PATH`",
     ),
     (
         "not found in workflow spec",

@@ -50,6 +50,7 @@ impl Shared {
             Err(error) => return vec![Finding::of_error(&error)],
         }];
         findings.extend(no_namespace(connected).await);
+        findings.extend(self.settings.refused().map(Finding::failed));
         findings.extend(self.settings.unread().map(Finding::warning));
         if let Some(bringer) = self.kind.bringer() {
             match self.brought(connected, bringer).await {

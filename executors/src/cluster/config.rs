@@ -253,12 +253,26 @@ fn check_names(config: &ClusterConfig, wrong: &dyn Fn(&str, String) -> Error) ->
 }
 
 impl Settings {
-    /// What of `pod` and `types` is none of a pod's: the API server says nothing of it in a Workflow.
-    pub(super) fn unread(&self) -> impl Iterator<Item = String> {
+    /// Partial pods, and where they stand.
+    fn pods(&self) -> impl Iterator<Item = (String, &Value)> {
         let types = self.types.iter();
         let types = types.map(|(name, pod)| (format!("types.{name}"), pod));
-        let all = std::iter::once(("pod".to_owned(), &self.pod_template)).chain(types);
-        all.filter_map(|(key, pod)| {
+        std::iter::once(("pod".to_owned(), &self.pod_template)).chain(types)
+    }
+
+    /// What of `pod` and `types` no cluster takes: the API server does not look at it in a Workflow.
+    pub(super) fn refused(&self) -> impl Iterator<Item = String> {
+        self.pods().filter_map(|(key, pod)| {
+            let path = template::wrong_amount(pod)?;
+            Some(format!(
+                "`{key}.{path}` is no quantity of Kubernetes, as `500m` or `1Gi`: runs will fail"
+            ))
+        })
+    }
+
+    /// What of `pod` and `types` is none of a pod's: the API server says nothing of it in a Workflow.
+    pub(super) fn unread(&self) -> impl Iterator<Item = String> {
+        self.pods().filter_map(|(key, pod)| {
             let path = template::unread::<PodSpec>(pod)?;
             Some(format!(
                 "`{key}.{path}` is nothing that a pod has, or has like this, as far as is known: it will be refused, or not be read"

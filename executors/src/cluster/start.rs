@@ -39,7 +39,8 @@ pub(super) async fn start(
     progress: &Progress,
 ) -> Result<Handle> {
     let _alone = shared.turns.take(spec.run).await;
-    for note in crate::private::short_values(secrets) {
+    let given = crate::private::short_variables(&shared.settings.pod.secret_env);
+    for note in crate::private::short_values(secrets).chain(given) {
         progress.report(&note);
     }
     let starting = Starting { shared, spec };

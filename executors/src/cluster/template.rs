@@ -59,6 +59,47 @@ pub(crate) fn unread<T: DeserializeOwned + Serialize>(template: &Value) -> Optio
     })
 }
 
+/// The first amount of a resource in a partial pod that is no quantity of Kubernetes: where it stands.
+pub(crate) fn wrong_amount(pod: &Value) -> Option<String> {
+    for list in ["containers", "initContainers"] {
+        let containers = pod[list].as_array().into_iter().flatten();
+        for (at, container) in containers.enumerate() {
+            let at = match container["name"].as_str() {
+                Some(name) => name.to_owned(),
+                None => at.to_string(),
+            };
+            for part in ["limits", "requests"] {
+                let amounts = container["resources"][part].as_object();
+                let mut amounts = amounts.into_iter().flatten();
+                let wrong = amounts.find(|(_, amount)| !is_quantity(amount));
+                if let Some((name, _)) = wrong {
+                    return Some(format!("{list}.{at}.resources.{part}.{name}"));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// A number, perhaps with a unit: `500m`, `1Gi`, `1e3`.
+fn is_quantity(amount: &Value) -> bool {
+    const UNITS: [&str; 15] = [
+        "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi",
+    ];
+    let Some(text) = amount.as_str() else {
+        return amount.is_number() || amount.is_null();
+    };
+    let is_of_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-');
+    let end = text.find(|c| !is_of_number(c)).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let is_number = |text: &str| text.parse::<f64>().is_ok();
+    let exponent = || {
+        unit.strip_prefix(['e', 'E'])
+            .is_some_and(|power| power.parse::<i32>().is_ok())
+    };
+    is_number(number) && (UNITS.contains(&unit) || unit == "Ei" || exponent())
+}
+
 fn lost(written: &Value, read: &Value) -> Option<String> {
     let below = |step: &str, written: &Value, read: &Value| {
         let path = lost(written, read)?;
@@ -124,6 +165,23 @@ mod tests {
                 }
             })
         );
+    }
+
+    #[test]
+    fn an_amount_that_kubernetes_does_not_read_is_found_where_it_stands() {
+        let pod = |amount: Value| {
+            let resources = json!({ "requests": { "cpu": amount } });
+            json!({ "initContainers": [{ "name": "a" }, { "resources": resources }] })
+        };
+        for amount in ["500m", "1.5", "1Gi", "1e3", "+2k", "3E"] {
+            assert_eq!(wrong_amount(&pod(json!(amount))), None, "{amount}");
+        }
+        assert_eq!(wrong_amount(&pod(json!(2))), None);
+        let at = "initContainers.1.resources.requests.cpu";
+        for amount in ["lots", "", "1x", "1 Gi", "64KiB", "1-2"] {
+            let found = wrong_amount(&pod(json!(amount)));
+            assert_eq!(found.as_deref(), Some(at), "{amount}");
+        }
     }
 
     #[test]

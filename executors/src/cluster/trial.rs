@@ -1,7 +1,7 @@
 //! What the API server would say of the object of a run: it is asked to make one without keeping it.
 
-use hybrid_runner_core::error::{Error, ErrorKind};
-use hybrid_runner_core::run::RunSpec;
+use hybrid_runner_core::error::Error;
+use hybrid_runner_core::run::{FailureClass, RunSpec};
 use hybrid_runner_core::secret::Secrets;
 use hybrid_runner_core::{Finding, RunId};
 use kube::Resource as _;
@@ -58,10 +58,7 @@ impl Shared {
             ))),
             // It has rights and webhooks of its own to tell of that, or none to tell of a trial.
             Err(error) if cannot_try(&error) => None,
-            Err(error) => {
-                let told = failed(connected, &format!("make {of}"), &error);
-                (told.kind() != ErrorKind::Unavailable).then(|| Finding::of_error(&told))
-            }
+            Err(error) => Some(refused(&failed(connected, &format!("make {of}"), &error))),
         }
     }
 
@@ -75,6 +72,17 @@ impl Shared {
             spec.labels.insert(plan::TYPE.to_owned(), name.to_owned());
         }
         Ok(Plan::of(self, &spec, &Secrets::none())?.object)
+    }
+}
+
+/// What cannot be made at all has failed; what quotas and policies ask for a workflow may say itself.
+fn refused(error: &Error) -> Finding {
+    match error.class() {
+        Some(FailureClass::Policy | FailureClass::Quota) => Finding::warning(format!(
+            "{}; that is one without limits or labels of its own: a workflow may say what is asked for",
+            error.report()
+        )),
+        _ => Finding::of_error(error),
     }
 }
 

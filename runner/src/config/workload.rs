@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hybrid_runner_core::unit::{ByteSize, Cpu};
 use serde_json::{Value, json};
 
 use super::variables::{Becomes, VARIABLES, Variable};
@@ -30,8 +31,10 @@ pub(super) fn settings(
             continue;
         }
         if let Some((part, amount)) = automation_resource(variable) {
+            let value = quantity(amount, value.trim())
+                .map_err(|why| Problem::new("", why).written_in(format!("`{name}`")))?;
             let (_, resources) = automation.get_or_insert((name, json!({})));
-            resources[part][amount] = value.trim().into();
+            resources[part][amount] = value.into();
             continue;
         }
         let setting = setting(variable, kind, value.trim());
@@ -126,6 +129,18 @@ fn automation_resource(variable: &Variable) -> Option<(&'static str, &'static st
         "MEMORY_REQUEST" => Some(("requests", "memory")),
         _ => None,
     }
+}
+
+/// As Kubernetes writes an amount of this.
+fn quantity(amount: &str, value: &str) -> Result<String, String> {
+    let written = if amount == "cpu" {
+        let cpu: Result<Cpu, _> = value.parse();
+        cpu.map(|cpu| format!("{}m", cpu.millis()))
+    } else {
+        let size: Result<ByteSize, _> = value.parse();
+        size.map(|size| size.get().to_string())
+    };
+    written.map_err(|error| error.message().to_owned())
 }
 
 fn truth(value: &str) -> Result<bool, String> {
@@ -252,7 +267,8 @@ mod tests {
             ("INGESTION_AUTOMATION_WORKFLOW_CPU_LIMIT", "500m"),
             ("ARGO_AUTOMATION_WORKFLOW_MEMORY_REQUEST", "256Mi"),
         ];
-        let resources = json!({ "limits": { "cpu": "500m" }, "requests": { "memory": "256Mi" } });
+        let resources =
+            json!({ "limits": { "cpu": "500m" }, "requests": { "memory": "268435456" } });
         let main = json!({ "name": "main", "resources": resources });
         let expected = json!({ "types": { "automation": { "containers": [main] } } });
         assert_eq!(of("argo", &all).unwrap(), [expected]);
@@ -324,6 +340,13 @@ mod tests {
                 error.contains(name) && !error.contains("hunter2"),
                 "{error}"
             );
+        }
+        for name in [
+            "INGESTION_AUTOMATION_WORKFLOW_CPU_LIMIT",
+            "ARGO_AUTOMATION_WORKFLOW_MEMORY_REQUEST",
+        ] {
+            let error = of("argo", &[(name, "lots")]).unwrap_err();
+            assert!(error.contains(name), "{error}");
         }
     }
 }

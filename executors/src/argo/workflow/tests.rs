@@ -127,6 +127,11 @@ fn what_argo_says_of_an_end_is_put_into_words() {
         ),
         (
             json!({}),
+            "Failed to load workflow: cannot unmarshall spec: cannot restore slice from int64",
+            FailureClass::Spec,
+        ),
+        (
+            json!({}),
             "volume 'a' not found in workflow spec",
             FailureClass::Spec,
         ),

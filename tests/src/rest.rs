@@ -170,6 +170,18 @@ impl Client {
         found
     }
 
+    /// Waits until the run is at this attempt, be it that it waits for it.
+    pub async fn reached(&self, run: &str, attempt: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.get(&format!("/runs/{run}")).await["attempt"] != attempt {
+            assert!(
+                Instant::now() < deadline,
+                "run {run} did not come to attempt {attempt} in {PATIENCE:?}"
+            );
+            sleep(AGAIN).await;
+        }
+    }
+
     /// Waits until a server that did not know the run knows it.
     pub async fn adopted(&self, run: &str) {
         let deadline = Instant::now() + PATIENCE;

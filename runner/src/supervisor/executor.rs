@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
 use hybrid_runner_core::error::{Error, Result};
 use hybrid_runner_core::log::{LogChunk, LogCursor};
 use hybrid_runner_core::run::{Outcome, RunSpec, State, Status};
@@ -47,11 +47,20 @@ impl Executor for Runner {
 
     fn watch(&self, run: &Handle) -> BoxStream<'static, Result<Status>> {
         let run = run.run;
-        if let Some(entry) = self.shared.registry.find(run) {
-            return levels::watch(entry.view);
+        let Some(entry) = self.shared.registry.find(run) else {
+            let this = self.clone();
+            return stream::once(async move { this.level_of_unknown(run).await }).boxed();
+        };
+        let levels = levels::watch(entry.view.clone());
+        if entry.view.borrow().has_spec {
+            return levels;
         }
-        let this = self.clone();
-        stream::once(async move { this.level_of_unknown(run).await }).boxed()
+        let told = async move {
+            // One that has ended has nothing to wait for.
+            drop(entry.commands.send(Command::Followed).await);
+            levels
+        };
+        told.flatten_stream().boxed()
     }
 
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {

@@ -1,6 +1,6 @@
 //! The log of a run: those of its attempts, one after the other.
 //!
-//! A cursor is `<attempt>:<the executor's cursor>`, or `<attempt>:gone` behind a log that went with its run.
+//! A cursor is `<attempt>:<the executor's cursor>`, or `<attempt>:gone` behind a log that went before it was read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::registry::View;
 use super::shared::{Shared, shut_down};
 
-/// Behind the log of an attempt that is lost with it. No executor is asked for what is behind this.
+/// Behind the log of an attempt that went before it was read. No executor is asked for what is behind this.
 const GONE: &str = "gone";
 /// A backend that knows nothing of an attempt has told so by then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,12 +68,13 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<LogChunk>> {
         loop {
             let Some(open) = &mut self.open else {
-                if self.is_behind_gone() {
+                let is_told = self.is_behind_gone();
+                if is_told {
                     self.from = None;
                     self.attempt += 1;
                 }
                 let Some(handle) = self.next_attempt().await? else {
-                    if self.attempt == 1 && self.view.borrow().is_lost() {
+                    if !is_told && self.view.borrow().is_lost_without_a_trace() {
                         // It may have run in an earlier life, of which nothing is left.
                         return self.gone().map(Some);
                     }
@@ -85,12 +86,14 @@ impl Reader {
             match open.next().await {
                 Some(Ok(chunk)) => return self.outer(chunk).map(Some),
                 Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
-                    if self.is_lost().await {
+                    let is_over = self.is_over().await;
+                    let has_begun = self.from.is_some();
+                    if is_over && (has_begun || !self.was_stopped()) {
                         self.open = None;
                         return self.gone().map(Some);
                     }
                     // An attempt that was stopped before the backend made anything has no log.
-                    if self.from.is_some() {
+                    if has_begun {
                         return Err(error);
                     }
                 }
@@ -130,14 +133,23 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether the run, of which the backend knows nothing any more, ended so.
-    async fn is_lost(&mut self) -> bool {
-        let ended = self.view.wait_for(View::is_finished);
-        let Ok(Ok(view)) = timeout(PATIENCE, ended).await else {
-            return false;
+    /// Whether the attempt, of which the backend knows nothing any more, has ended.
+    async fn is_over(&mut self) -> bool {
+        let attempt = self.attempt;
+        let is_over = |view: &View| {
+            let present = view.level.as_ref().map_or(0, |level| level.attempt);
+            view.is_finished() || present > attempt
         };
-        let last = view.attempts.last();
-        view.is_lost() && last.is_some_and(|last| last.run.attempt_number() == self.attempt)
+        let ended = self.view.wait_for(is_over);
+        matches!(timeout(PATIENCE, ended).await, Ok(Ok(_)))
+    }
+
+    /// Whether the run ended by a stop in this attempt.
+    fn was_stopped(&self) -> bool {
+        let view = self.view.borrow();
+        let stopped = |level: &&Status| matches!(level.outcome(), Some(Outcome::Stopped { .. }));
+        let level = view.level.as_ref().filter(stopped);
+        level.is_some_and(|level| level.attempt == self.attempt)
     }
 
     /// The gap in the place of what was not read.
@@ -172,9 +184,10 @@ impl Reader {
 }
 
 impl View {
-    fn is_lost(&self) -> bool {
+    /// Whether it is lost, and nothing here has seen any of it.
+    fn is_lost_without_a_trace(&self) -> bool {
         let outcome = self.level.as_ref().and_then(Status::outcome);
-        matches!(outcome, Some(Outcome::Lost { .. }))
+        matches!(outcome, Some(Outcome::Lost { .. })) && self.attempts.is_empty()
     }
 
     fn first_attempt_from(&self, first: u32) -> Option<&Handle> {
@@ -198,7 +211,7 @@ fn place(run: RunId, view: &View, cursor: &LogCursor) -> Result<(u32, LogCursor)
         // A journal that was put back takes the later attempts up again: their logs are waited for.
         view.attempts.iter().any(taken) || (!view.is_finished() && *attempt > highest)
     };
-    let is_gone = |place: &LogCursor| place.as_str() == GONE;
+    let is_gone = |place: &LogCursor| place.as_str() == GONE || view.is_lost_without_a_trace();
     let is_known = |(attempt, place): &(u32, LogCursor)| known(attempt) || is_gone(place);
     place.filter(is_known).ok_or_else(|| {
         Error::invalid(format!(

@@ -22,6 +22,8 @@ pub(super) enum Command {
     Stop(Stop, Answer),
     /// The spec of an adopted run, now that somebody knows it.
     Spec(Box<RunSpec>, Answer),
+    /// Somebody follows an adopted run: whoever knows more of it has told that before.
+    Followed,
 }
 
 pub(super) type Answer = oneshot::Sender<Result<()>>;

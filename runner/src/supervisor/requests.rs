@@ -71,8 +71,12 @@ impl Run {
                     self.publish();
                 }
                 drop(answer.send(saved));
-                !known && self.complete_half_done()
+                if !known {
+                    self.complete_half_done();
+                }
+                !known
             }
+            Command::Followed => !std::mem::replace(&mut self.is_followed, true),
         }
     }
 
@@ -93,12 +97,12 @@ impl Run {
     }
 
     /// An adopted attempt that has not begun may be a half-done start: with its spec it can be completed.
-    fn complete_half_done(&mut self) -> bool {
+    fn complete_half_done(&mut self) {
         let Phase::Started { attempt, since } = self.record.phase else {
-            return false;
+            return;
         };
         if self.record.stop.is_some() || self.record.status.state.rank() >= State::Running.rank() {
-            return false;
+            return;
         }
         self.unclear = true;
         self.record.phase = Phase::Starting {
@@ -106,6 +110,14 @@ impl Run {
             since,
             boot: self.shared.boot(),
         };
-        true
+    }
+
+    /// Waits until it is known of an adopted run whether it is to be tried again: who sent it says so as soon as it can.
+    pub(super) async fn hear(&mut self) -> Step {
+        while self.spec.is_none() && !self.is_followed && self.record.stop.is_none() {
+            let told = self.race(std::future::pending::<()>(), None);
+            told.await?;
+        }
+        Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Run {
     pub(super) commands: mpsc::Receiver<Command>,
     /// What an earlier life told the backend is not known: it is asked before anything is begun.
     pub(super) unclear: bool,
+    /// Whether somebody follows it who has told what is known of it.
+    pub(super) is_followed: bool,
     /// When the present attempt was begun, on the clock that tests can pause.
     pub(super) begun: Instant,
     /// Why the present attempt, which is to end, is not being stopped.
@@ -73,6 +75,7 @@ impl Run {
             view: Arc::new(view),
             commands,
             unclear: true,
+            is_followed: false,
             begun: Instant::now()
                 .checked_sub(spent)
                 .unwrap_or_else(Instant::now),
@@ -208,6 +211,9 @@ impl Run {
 
     /// An attempt has ended: the run goes on with the next one, or ends.
     pub(super) async fn attempt_ended(&mut self, attempt: u32, outcome: Outcome) -> Step {
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.hear().await?;
+        }
         let outcome = match (self.record.stop.as_ref().map(|stop| &stop.why), outcome) {
             (Some(Why::Asked { by }), Outcome::Stopped { .. }) => {
                 Outcome::Stopped { by: by.clone() }

@@ -150,6 +150,10 @@ impl Worker {
             let place = self.context.seat.slot();
             self.begin(run, Begin::Follow, place);
         }
+        for (run, spec) in plan.tell {
+            let place = self.context.seat.slot();
+            self.begin(run, Begin::Start(Box::new(spec)), place);
+        }
         for (run, spec) in plan.deliver {
             if run.stop.is_some() {
                 self.begin(run, Begin::Start(Box::new(spec)), None);

@@ -16,6 +16,8 @@ use super::{queries, time, to_json};
 pub(crate) struct Plan {
     /// The runner knows them: their status and logs go on.
     pub(crate) follow: Vec<Run>,
+    /// The runner knows them by what its backend shows alone: it is told what they are.
+    pub(crate) tell: Vec<(Run, RunSpec)>,
     /// Sent to the runner once, but it does not list them: to be delivered again.
     pub(crate) deliver: Vec<(Run, RunSpec)>,
     /// They have their outcome here, and the runner does not know that yet.
@@ -37,13 +39,17 @@ pub(crate) fn plan(
     let mut listed: HashMap<RunId, &Handle> =
         listed.iter().map(|handle| (handle.run, handle)).collect();
     for run in queries::open_of(tx, agent)? {
-        let is_listed = listed.remove(&run.id).is_some();
-        match (run.finished.is_some(), is_listed) {
-            (true, true) => plan.settle.push(run),
+        let handle = listed.remove(&run.id);
+        match (run.finished.is_some(), handle) {
+            (true, Some(_)) => plan.settle.push(run),
             // Removed there, or never taken: the outcome needs no more acknowledging.
-            (true, false) => runs::set_removed(tx, run.seq)?,
-            (false, true) => plan.follow.push(run),
-            (false, false) => {
+            (true, None) => runs::set_removed(tx, run.seq)?,
+            (false, Some(handle)) if handle.state["adopted"] == true => {
+                let spec = runs::spec(tx, run.seq)?;
+                plan.tell.push((run, spec));
+            }
+            (false, Some(_)) => plan.follow.push(run),
+            (false, None) => {
                 let spec = runs::spec(tx, run.seq)?;
                 plan.deliver.push((run, spec));
             }

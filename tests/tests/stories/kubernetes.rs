@@ -8,6 +8,7 @@ use hybrid_runner_tests::workflow::{numbered, numbered_lines};
 use hybrid_runner_tests::{
     Binary, Client, Cluster, Runner, Server, Story, Workflow, files, skipped,
 };
+use serde_json::json;
 
 /// A namespace, if there are a cluster and a build for it.
 async fn cluster() -> Option<Cluster> {
@@ -85,6 +86,37 @@ async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
                 jobs.is_some_and(|(_, jobs)| jobs["items"].as_array().is_some_and(Vec::is_empty))
             })
             .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "scripts/test runs it once the cluster is up"]
+async fn without_a_disk_a_run_is_tried_again_all_the_same() {
+    let Some(cluster) = cluster().await else {
+        return;
+    };
+    Story::told(240, async |story| {
+        let server = Server::started(&story).await;
+        let client = server.client();
+        let mut runner = runner(&story, &server, &cluster).await;
+        let retries = json!({ "limit": 2, "delay": "5s", "on": ["exit"] });
+        let script = "echo attempt $WORKFLOW_ATTEMPT; sleep 3; test $WORKFLOW_ATTEMPT = 3";
+        let workflow = Workflow::sh("retried", script).with("retries", retries);
+        let run = client.submit(&workflow, "runner-1").await;
+        client.running(&run).await;
+        // While the first attempt runs.
+        lose(&mut runner).await;
+        runner.start().await;
+        client.reached(&run, 2).await;
+        // In the pause before the second.
+        lose(&mut runner).await;
+        runner.start().await;
+        let end = client.finished(&run).await;
+        end.expect("succeeded");
+        assert_eq!(end.attempt(), 3);
+        let text = client.text(&run).await;
+        assert_eq!(text, "attempt 1\nattempt 2\nattempt 3\n");
     })
     .await;
 }

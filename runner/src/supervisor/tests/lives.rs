@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use hybrid_runner_core::log::LogItem;
-use hybrid_runner_core::run::{Outcome, State};
+use hybrid_runner_core::run::{Failure, Outcome, Retries, State};
 use hybrid_runner_core::testing::Script;
-use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, Secrets};
+use hybrid_runner_core::unit::Period;
+use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, RunSpec, Secrets};
 
-use super::{World, held, start, within};
+use super::{Life, World, held, start, within};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_outlives_its_runner_and_its_log_goes_on_where_it_was() {
@@ -62,6 +63,41 @@ async fn the_log_that_goes_with_a_lost_run_is_a_gap() {
         assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
         let behind = life.log(spec.run, Some(gap.next.clone())).await;
         assert_eq!(behind.0, "");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_an_attempt_is_read_although_that_of_the_one_before_is_gone() {
+    for has_read in [false, true] {
+        let world = World::new();
+        let life = world.open().await;
+        let spec = once_more(held());
+        life.start(&spec).await.unwrap();
+        life.running(spec.run).await;
+        let first = world.first(spec.run);
+        first.emit("one\n");
+        let handle = Handle::of(spec.run);
+        let mut from = None;
+        if has_read {
+            let mut chunks = life.runner.logs(&handle, None);
+            from = within(chunks.next()).await.map(|chunk| chunk.unwrap().next);
+        }
+        first.finish(Outcome::Failed(Failure::exit(3)));
+        let second = world.backend.control(spec.run.attempt(2));
+        within(second.begun()).await;
+        first.vanish();
+        second.emit("two\n");
+        second.finish(Outcome::Succeeded);
+        assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+        let chunks: Vec<_> = within(life.runner.logs(&handle, from).collect()).await;
+        let [Ok(gap), Ok(line), ..] = chunks.as_slice() else {
+            panic!("{chunks:?}")
+        };
+        assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
+        assert!(
+            matches!(&line.item, LogItem::Data { bytes, .. } if *bytes == "two\n"),
+            "{line:?}"
+        );
     }
 }
 
@@ -232,11 +268,7 @@ async fn a_damaged_journal_is_set_aside_and_what_lives_is_adopted() {
     life.start(&spec).await.unwrap();
     life.running(spec.run).await;
     life.drain().await;
-    std::fs::write(
-        world.disk.path().join("state.db"),
-        "not a database, but long enough to be looked at",
-    )
-    .unwrap();
+    world.damage();
     let life = world.open().await;
     let set_aside = |entry: std::io::Result<std::fs::DirEntry>| {
         entry
@@ -350,4 +382,47 @@ async fn opening_does_not_wait_for_a_backend_that_hangs() {
     assert!(began.elapsed() < Duration::from_secs(5));
     world.backend.set_latency(Duration::ZERO);
     life.running(spec.run).await;
+}
+
+fn once_more(mut spec: RunSpec) -> RunSpec {
+    spec.retries = Some(Retries {
+        limit: 1,
+        delay: Period::ZERO,
+        on: Vec::new(),
+    });
+    spec
+}
+
+/// A run that is tried again, its first attempt in the backend, and a runner that has lost its journal.
+async fn forgotten() -> (World, Life, RunSpec) {
+    let world = World::new();
+    let life = world.open().await;
+    let spec = once_more(held());
+    life.start(&spec).await.unwrap();
+    life.running(spec.run).await;
+    life.drain().await;
+    world.damage();
+    let life = world.open().await;
+    let failed = Outcome::Failed(Failure::exit(3));
+    world.first(spec.run).finish(failed);
+    (world, life, spec)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_lost_journal_forgot_is_tried_again_once_its_spec_is_told() {
+    let (world, life, spec) = forgotten().await;
+    // As long as nobody has told what it is.
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    life.start(&spec).await.unwrap();
+    let second = world.backend.control(spec.run.attempt(2));
+    within(second.begun()).await;
+    second.finish(Outcome::Succeeded);
+    assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
+    world.assert_nothing_began_twice();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_which_nobody_knows_the_spec_ends_with_its_attempt() {
+    let (_world, life, spec) = forgotten().await;
+    assert_eq!(life.failure(spec.run).await.exit_code, Some(3));
 }

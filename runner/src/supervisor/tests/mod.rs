@@ -113,6 +113,12 @@ impl World {
     }
 
     /// The control of the first attempt.
+    /// Leaves nothing to be read of the journal.
+    fn damage(&self) {
+        let text = "not a database, but long enough to be looked at";
+        std::fs::write(self.disk.path().join("state.db"), text).unwrap();
+    }
+
     fn first(&self, run: RunId) -> Control {
         self.backend.control(run.attempt(1))
     }

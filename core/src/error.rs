@@ -171,6 +171,29 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
     words.join(": ")
 }
 
+/// The same of a file that holds secrets: parsers show lines of it behind their first words, and `serde` the value of a wrong type.
+pub fn causes_unquoted(error: &(dyn StdError + 'static)) -> String {
+    let words = causes(error);
+    let first = words.lines().next().unwrap_or_default();
+    let at = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|begin| first.find(begin));
+    let (place, what) = first.split_at(at.unwrap_or(first.len()));
+    format!("{place}{}", without_value(what))
+}
+
+/// The words of `serde` for a value of a wrong type, without the value: `invalid type: string, expected a table`.
+pub(crate) fn without_value(words: &str) -> String {
+    let short = ["invalid type: ", "invalid value: "]
+        .into_iter()
+        .find_map(|begin| {
+            let (found, expected) = words.strip_prefix(begin)?.rsplit_once(", expected ")?;
+            let found = found.split([' ', '"', '`']).next()?;
+            Some(format!("{begin}{found}, expected {expected}"))
+        });
+    short.unwrap_or_else(|| words.to_owned())
+}
+
 /// Each cause once, joined by `: `.
 fn chain(mut text: String, mut next: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(cause) = next {

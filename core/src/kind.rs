@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::id::{Owner, SectionName};
 use crate::secret::{References, SecretValue};
 
@@ -107,7 +107,7 @@ impl Context {
             let inner = error.into_inner();
             // What stands in the wrong place may be what nobody is to see.
             if table == "secrets" {
-                wrong.with_source(without_value(&inner.to_string()))
+                wrong.with_source(error::without_value(&inner.to_string()))
             } else {
                 wrong.with_source(inner)
             }
@@ -122,18 +122,6 @@ impl Context {
     fn section(&self, table: &str) -> String {
         format!("section [{table}.{}]", self.name)
     }
-}
-
-/// The words of `serde` for a value of a wrong type, without the value: `invalid type: string, expected a table`.
-fn without_value(words: &str) -> String {
-    let short = ["invalid type: ", "invalid value: "]
-        .into_iter()
-        .find_map(|begin| {
-            let (found, expected) = words.strip_prefix(begin)?.rsplit_once(", expected ")?;
-            let found = found.split([' ', '"', '`']).next()?;
-            Some(format!("{begin}{found}, expected {expected}"))
-        });
-    short.unwrap_or_else(|| words.to_owned())
 }
 
 /// One implementation of a contract: what `kind = "…"` names.

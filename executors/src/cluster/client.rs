@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Uri};
-use hybrid_runner_core::error::{Error, Result};
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use hybrid_runner_core::error::{Error, Result, causes_unquoted};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -234,9 +234,9 @@ impl Cluster {
         if access.kubeconfig.is_some() || access.context.is_some() {
             let of = access.kubeconfig.as_ref();
             let of = of.map_or_else(String::new, |path| format!(" `{}`", path.display()));
-            let wrong = |error| {
+            let wrong = |error: KubeconfigError| {
                 let message = format!("the kubeconfig{of} cannot be used");
-                Error::invalid(message).with_source(error)
+                Error::invalid(message).with_source(causes_unquoted(&error))
             };
             let file = match &access.kubeconfig {
                 Some(path) => Kubeconfig::read_from(path),
@@ -264,7 +264,7 @@ impl Cluster {
             Error::invalid(
                 "there is neither a kubeconfig nor the account of a pod; set `kubeconfig`",
             )
-            .with_source(error)
+            .with_source(causes_unquoted(&error))
         })?;
         if let Some(name) = &access.token_env {
             let token = std::env::var(name).map(|token| token.trim().to_owned());
@@ -355,6 +355,22 @@ mod tests {
         assert_eq!(of("http://api:80/x").unwrap(), "http://api:80/x");
         let error = of("/x").unwrap_err().to_string();
         assert!(error.contains("`https://host:port`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_kubeconfig_is_told_without_its_lines() {
+        for text in [
+            "users:\n- name: a\n  user: {token: hunter2\nclusters: []\n",
+            "users:\n- name: a\n  user: hunter2\n",
+            "users: hunter2\n",
+        ] {
+            let error = Kubeconfig::from_yaml(text).unwrap_err();
+            let told = causes_unquoted(&error);
+            assert!(
+                told.contains("line ") && !told.contains("hunter2"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

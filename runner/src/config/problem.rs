@@ -188,7 +188,13 @@ fn message(error: &figment::Error) -> String {
                 other if other.starts_with("struct ") || other == "a map" => "a table",
                 other => other,
             };
-            format!("expected {expected}, found {actual}{hint}")
+            match actual {
+                // Which of its keys it was meant for is not known.
+                Actual::Str(_) if expected == "a table" => {
+                    format!("expected {expected}, found a string")
+                }
+                _ => format!("expected {expected}, found {actual}{hint}"),
+            }
         }
         Kind::MissingField(name) => format!("`{name}` is missing"),
         _ if secret => "is not valid here".to_owned(),

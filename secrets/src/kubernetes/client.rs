@@ -1,9 +1,9 @@
 //! Identity and client.
 
-use hybrid_runner_core::error::{Error, Result};
+use hybrid_runner_core::error::{Error, Result, causes_unquoted};
 use kube::Config;
 use kube::client::{ClientBuilder, ConfigExt as _};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tower::util::option_layer;
 
 use super::config::Settings;
@@ -86,9 +86,9 @@ async fn load(settings: &Settings) -> Result<(Config, String)> {
         .as_ref()
         .map_or_else(String::new, |name| format!(", context `{name}`"));
     if let Some(path) = &settings.kubeconfig {
-        let wrong = |error| {
+        let wrong = |error: KubeconfigError| {
             let message = format!("the kubeconfig `{}` cannot be used", path.display());
-            Error::invalid(message).with_source(error)
+            Error::invalid(message).with_source(causes_unquoted(&error))
         };
         let file = Kubeconfig::read_from(path).map_err(wrong)?;
         let config = Config::from_custom_kubeconfig(file, &options)
@@ -98,13 +98,14 @@ async fn load(settings: &Settings) -> Result<(Config, String)> {
     }
     if settings.context.is_some() {
         let config = Config::from_kubeconfig(&options).await;
-        let config = config
-            .map_err(|error| Error::invalid("the kubeconfig cannot be used").with_source(error))?;
+        let config = config.map_err(|error| {
+            Error::invalid("the kubeconfig cannot be used").with_source(causes_unquoted(&error))
+        })?;
         return Ok((config, format!("the user of the kubeconfig{named}")));
     }
     let config = Config::infer().await.map_err(|error| {
         Error::invalid("there is neither a kubeconfig nor the account of a pod; set `kubeconfig`")
-            .with_source(error)
+            .with_source(causes_unquoted(&error))
     })?;
     Ok((
         config,

@@ -90,13 +90,13 @@ async fn the_log_of_an_attempt_is_read_although_that_of_the_one_before_is_gone()
         second.finish(Outcome::Succeeded);
         assert_eq!(life.outcome(spec.run).await, Outcome::Succeeded);
         let chunks: Vec<_> = within(life.runner.logs(&handle, from).collect()).await;
-        let [Ok(gap), Ok(line), ..] = chunks.as_slice() else {
+        let [Ok(gap), Ok(second_log), ..] = chunks.as_slice() else {
             panic!("{chunks:?}")
         };
         assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
         assert!(
-            matches!(&line.item, LogItem::Data { bytes, .. } if *bytes == "two\n"),
-            "{line:?}"
+            matches!(&second_log.item, LogItem::Data { bytes, .. } if *bytes == "two\n"),
+            "{second_log:?}"
         );
     }
 }

@@ -207,13 +207,12 @@ pub(super) async fn remove(shared: &Arc<Shared>, run: RunId) -> Result<()> {
 /// What stays of a run whose object was deleted without what belongs to it: nobody else would remove it.
 async fn remove_orphans(shared: &Shared, run: RunId) -> Result<()> {
     let connected = shared.cluster.connected().await?;
-    match delivery::remove(connected, &shared.names.object(run)).await {
-        Err(error) if error.kind() == ErrorKind::Denied => {
-            let error = error.report();
-            tracing::warn!(%run, error, "if there is still a Secret of the run, it stays");
-        }
-        removed => removed?,
-    }
+    let removed = delivery::remove(connected, &shared.names.object(run)).await;
+    unless_denied(
+        run,
+        removed,
+        "if there is still a Secret of the run, it stays",
+    )?;
     for (_, pod) in shared.orphans(&shared.names.selector_of(run)).await? {
         let deleted = connected
             .api::<Pod>()
@@ -230,15 +229,22 @@ async fn remove_secret(shared: &Shared, run: RunId, object: &ObjectSeen) -> Resu
         return Ok(());
     }
     let connected = shared.cluster.connected().await?;
-    match delivery::remove(connected, &shared.names.object(run)).await {
-        Err(error) if error.kind() == ErrorKind::Denied => {
-            let error = error.report();
-            tracing::warn!(%run, error, "the Secret of the run is left to the cluster, which removes it with its owner");
-        }
-        removed => removed?,
-    }
+    let removed = delivery::remove(connected, &shared.names.object(run)).await;
+    let instead = "the Secret of the run is left to the cluster, which removes it with its owner";
+    unless_denied(run, removed, instead)?;
     fault::step("cluster.remove.cleared");
     Ok(())
+}
+
+/// Who may not remove a Secret says what becomes of it instead.
+fn unless_denied(run: RunId, removed: Result<()>, instead: &str) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            tracing::warn!(%run, error = error.report(), "{instead}");
+            Ok(())
+        }
+        removed => removed,
+    }
 }
 
 /// Of one that is gone it is no matter.

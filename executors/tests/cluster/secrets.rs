@@ -136,15 +136,19 @@ async fn without_its_secret_a_log_is_held_back(over: Over) {
     assert!(behind.is_none(), "{behind:?}");
 }
 
+/// A run that has its values.
+async fn running(over: Over) -> Option<(Bench, Handle)> {
+    let bench = Bench::new(over).await?;
+    let started = bench.try_start(&spec(&bench, "sleep 600"), &given()).await;
+    let run = started.unwrap();
+    bench.running(&run).await;
+    Some((bench, run))
+}
+
 async fn a_secret_goes_with_its_object_whoever_removes_that(over: Over) {
-    let Some(bench) = Bench::new(over).await else {
+    let Some((bench, run)) = running(over).await else {
         return;
     };
-    let run = bench
-        .try_start(&spec(&bench, "sleep 600"), &given())
-        .await
-        .unwrap();
-    bench.running(&run).await;
     let objects = bench.place.objects().await;
     let background = kube::api::DeleteParams::background();
     objects
@@ -158,14 +162,9 @@ async fn a_secret_goes_with_its_object_whoever_removes_that(over: Over) {
 }
 
 async fn what_an_object_left_behind_is_found_and_removed(over: Over) {
-    let Some(bench) = Bench::new(over).await else {
+    let Some((bench, run)) = running(over).await else {
         return;
     };
-    let run = bench
-        .try_start(&spec(&bench, "sleep 600"), &given())
-        .await
-        .unwrap();
-    bench.running(&run).await;
     let objects = bench.place.objects().await;
     let orphan = kube::api::DeleteParams {
         propagation_policy: Some(kube::api::PropagationPolicy::Orphan),

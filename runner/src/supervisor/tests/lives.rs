@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use hybrid_runner_core::log::LogItem;
+use hybrid_runner_core::log::{LogCursor, LogItem};
 use hybrid_runner_core::run::{Failure, Outcome, Retries, State};
-use hybrid_runner_core::testing::Script;
+use hybrid_runner_core::testing::{Control, Script};
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, RunSpec, Secrets};
 
@@ -36,6 +36,17 @@ async fn a_run_outlives_its_runner_and_its_log_goes_on_where_it_was() {
     assert_eq!(world.first(spec.run).starts(), 1);
 }
 
+/// Has a line written, and perhaps reads it: the place behind it.
+async fn first_line(life: &Life, first: &Control, run: &Handle, reads: bool) -> Option<LogCursor> {
+    first.emit("one\n");
+    if !reads {
+        return None;
+    }
+    let mut chunks = life.runner.logs(run, None);
+    let chunk = within(chunks.next()).await?;
+    Some(chunk.unwrap().next)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_log_that_goes_with_a_lost_run_is_a_gap() {
     for has_read in [false, true] {
@@ -44,15 +55,11 @@ async fn the_log_that_goes_with_a_lost_run_is_a_gap() {
         let spec = held();
         life.start(&spec).await.unwrap();
         life.running(spec.run).await;
-        world.first(spec.run).emit("one\n");
         let handle = Handle::of(spec.run);
-        let mut from = None;
-        if has_read {
-            let mut chunks = life.runner.logs(&handle, None);
-            from = within(chunks.next()).await.map(|chunk| chunk.unwrap().next);
-        }
+        let first = world.first(spec.run);
+        let from = first_line(&life, &first, &handle, has_read).await;
         life.kill().await;
-        world.first(spec.run).vanish();
+        first.vanish();
         let life = world.open().await;
         let outcome = life.outcome(spec.run).await;
         assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome}");
@@ -74,14 +81,9 @@ async fn the_log_of_an_attempt_is_read_although_that_of_the_one_before_is_gone()
         let spec = once_more(held());
         life.start(&spec).await.unwrap();
         life.running(spec.run).await;
-        let first = world.first(spec.run);
-        first.emit("one\n");
         let handle = Handle::of(spec.run);
-        let mut from = None;
-        if has_read {
-            let mut chunks = life.runner.logs(&handle, None);
-            from = within(chunks.next()).await.map(|chunk| chunk.unwrap().next);
-        }
+        let first = world.first(spec.run);
+        let from = first_line(&life, &first, &handle, has_read).await;
         first.finish(Outcome::Failed(Failure::exit(3)));
         let second = world.backend.control(spec.run.attempt(2));
         within(second.begun()).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join;
 use futures::stream::BoxStream;
 use hybrid_runner_core::error::Result;
 use hybrid_runner_core::executor::{Capabilities, Executor, Handle, LogKeeping, Progress};
@@ -134,14 +135,15 @@ impl Shared {
     /// All runs that have an object, or a pod that lost it.
     pub(super) async fn list(&self) -> Result<Vec<Handle>> {
         let connected = self.cluster.connected().await?;
-        let objects = list(&connected.objects(self.kind), &self.names.selector()).await;
+        let (api, selector) = (connected.objects(self.kind), self.names.selector());
+        let (objects, orphans) = join(list(&api, &selector), self.orphans(&selector)).await;
         let (objects, _) = objects
             .map_err(|error| failed(connected, "list what the cluster has of ours", &error))?;
         let runs = objects
             .iter()
             .filter_map(|object| names::run_of(object.metadata.labels.as_ref()));
         let mut runs: BTreeSet<RunId> = runs.collect();
-        match self.orphans(&self.names.selector()).await {
+        match orphans {
             Ok(orphans) => runs.extend(orphans.into_iter().map(|(run, _)| run)),
             // Whose pods cannot be seen has more to tell of.
             Err(error) => {

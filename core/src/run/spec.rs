@@ -71,6 +71,10 @@ pub struct RunSpec {
     /// The life of the runner under which its server first sent it; repeated with each delivery. Never in the spec of an attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_sent: Option<Incarnation>,
+    /// The highest attempt that was under way, as far as the server knows: a runner that has lost its journal and finds less than that
+    /// does not start it again. Never in the spec of an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<u32>,
 }
 
 /// The name of an environment variable.
@@ -102,6 +106,7 @@ impl RunSpec {
             labels: BTreeMap::new(),
             scheduled_at: None,
             first_sent: None,
+            reached: None,
         }
     }
 
@@ -112,6 +117,7 @@ impl RunSpec {
             run: self.run.attempt(n),
             retries: None,
             first_sent: None,
+            reached: None,
             ..self.clone()
         }
     }

@@ -8,6 +8,7 @@ use http::{HeaderValue, Uri};
 use hybrid_runner_core::error::{Error, Result, causes_unquoted};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -169,6 +170,11 @@ impl Cluster {
             config.root_cert_file = Some(path.clone());
             config.root_cert = None;
         }
+        if !config.auth_info.token.as_ref().is_none_or(is_token) {
+            return Err(Error::invalid(format!(
+                "{identity} has a token with signs that no token has, as a line break"
+            )));
+        }
         let namespace = self.access.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let program = config.auth_info.exec.as_ref();
@@ -303,6 +309,11 @@ struct Loaded {
     proxy: Option<String>,
 }
 
+/// Whether it can be shown: the client panics over another.
+fn is_token(token: &SecretString) -> bool {
+    HeaderValue::from_str(token.expose_secret()).is_ok()
+}
+
 /// The address of a server that has none of the schemes: what is shown to it is not for everybody.
 fn with_scheme(server: Uri) -> Result<Uri> {
     if server.scheme().is_some() {
@@ -355,6 +366,11 @@ mod tests {
         assert_eq!(of("http://api:80/x").unwrap(), "http://api:80/x");
         let error = of("/x").unwrap_err().to_string();
         assert!(error.contains("`https://host:port`"), "{error}");
+    }
+
+    #[test]
+    fn a_token_of_two_lines_is_none() {
+        assert!(is_token(&"a.b-c".into()) && !is_token(&"a\nb".into()));
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Shared {
 fn refused(error: &Error) -> Finding {
     match error.class() {
         Some(FailureClass::Policy | FailureClass::Quota) => Finding::warning(format!(
-            "{}; that is one without limits or labels of its own: a workflow may say what is asked for",
+            "{}; it was asked for one as the section alone makes it: that of a workflow which says more may be taken",
             error.report()
         )),
         _ => Finding::of_error(error),

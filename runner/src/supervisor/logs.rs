@@ -74,7 +74,7 @@ impl Reader {
                     self.attempt += 1;
                 }
                 let Some(handle) = self.next_attempt().await? else {
-                    if !is_told && self.view.borrow().is_lost_without_a_trace() {
+                    if !is_told && self.view.borrow().is_lost_from(self.attempt) {
                         // It may have run in an earlier life, of which nothing is left.
                         return self.gone().map(Some);
                     }
@@ -184,10 +184,12 @@ impl Reader {
 }
 
 impl View {
-    /// Whether it is lost, and nothing here has seen any of it.
-    fn is_lost_without_a_trace(&self) -> bool {
-        let outcome = self.level.as_ref().and_then(Status::outcome);
-        matches!(outcome, Some(Outcome::Lost { .. })) && self.attempts.is_empty()
+    /// Whether it is lost, and may have come to this attempt, of which nothing here has seen anything.
+    fn is_lost_from(&self, attempt: u32) -> bool {
+        let lost = |level: &&Status| matches!(level.outcome(), Some(Outcome::Lost { .. }));
+        let came_to = |level: &Status| self.attempts.is_empty() || level.attempt >= attempt;
+        let level = self.level.as_ref().filter(lost);
+        level.is_some_and(came_to) && self.first_attempt_from(attempt).is_none()
     }
 
     fn first_attempt_from(&self, first: u32) -> Option<&Handle> {
@@ -211,8 +213,9 @@ fn place(run: RunId, view: &View, cursor: &LogCursor) -> Result<(u32, LogCursor)
         // A journal that was put back takes the later attempts up again: their logs are waited for.
         view.attempts.iter().any(taken) || (!view.is_finished() && *attempt > highest)
     };
-    let is_gone = |place: &LogCursor| place.as_str() == GONE || view.is_lost_without_a_trace();
-    let is_known = |(attempt, place): &(u32, LogCursor)| known(attempt) || is_gone(place);
+    let is_known = |(attempt, place): &(u32, LogCursor)| {
+        known(attempt) || place.as_str() == GONE || view.is_lost_from(*attempt)
+    };
     place.filter(is_known).ok_or_else(|| {
         Error::invalid(format!(
             "the log cursor is not one of the run `{run}`; read from the beginning"

@@ -213,6 +213,13 @@ impl Run {
     pub(super) async fn attempt_ended(&mut self, attempt: u32, outcome: Outcome) -> Step {
         if matches!(outcome, Outcome::Failed(_)) {
             self.hear().await?;
+            if let Some(later) = self.forgotten(attempt) {
+                let why = format!(
+                    "attempt {later} was under way, and the backend shows nothing of it any more; whether it has ended is not known, so it is not started again"
+                );
+                self.record.status.attempt = later;
+                return self.finish(Outcome::lost(why)).await;
+            }
         }
         let outcome = match (self.record.stop.as_ref().map(|stop| &stop.why), outcome) {
             (Some(Why::Asked { by }), Outcome::Stopped { .. }) => {
@@ -231,6 +238,12 @@ impl Run {
             return self.finish(stopped).await;
         }
         self.retry(attempt, &failure).await
+    }
+
+    /// A later attempt than this, of which the server knows and the backend does not.
+    fn forgotten(&self, attempt: u32) -> Option<u32> {
+        let reached = self.spec.as_ref()?.reached?;
+        (reached > attempt.max(self.record.reached)).then_some(reached)
     }
 
     fn wants_another(&self, attempt: u32, outcome: &Outcome) -> Option<Failure> {

@@ -4,6 +4,7 @@ use hybrid_runner_core::error::{Error, Result, causes_unquoted};
 use kube::Config;
 use kube::client::{ClientBuilder, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use secrecy::ExposeSecret as _;
 use tower::util::option_layer;
 
 use super::config::Settings;
@@ -24,6 +25,13 @@ pub(crate) struct Client {
 pub(super) async fn connect(settings: &Settings) -> Result<Client> {
     let (mut config, identity) = load(settings).await?;
     let server = config.cluster_url.to_string();
+    // The client panics over one that cannot be shown.
+    let token = config.auth_info.token.as_ref();
+    if token.is_some_and(|token| http::HeaderValue::from_str(token.expose_secret()).is_err()) {
+        return Err(Error::invalid(format!(
+            "{identity} has a token with signs that no token has, as a line break"
+        )));
+    }
     // By our own rule: what the loader makes of NO_PROXY depends on where the configuration comes from.
     config.proxy_url = proxy(settings, &server)?;
     config.connect_timeout = Some(settings.access.timeout.get());

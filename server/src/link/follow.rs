@@ -207,11 +207,17 @@ impl<'a> Follower<'a> {
         }
         if goes_back {
             // What it says of an attempt that is over is not taken, and nothing else will follow.
-            let why = format!(
-                "attempt {} was under way, and the runner ended the run with attempt {}: its journal was put back to an older copy",
-                known.attempt, status.attempt
-            );
-            status.state = State::Finished(Outcome::lost(why));
+            let is_prevented = known.state == State::Queued && self.stop.borrow().is_some();
+            let outcome = if is_prevented {
+                Outcome::Stopped { by: None }
+            } else {
+                Outcome::lost(format!(
+                    "attempt {} was under way, and the runner ended the run with attempt {}: it has lost its journal, or that was put back to an older copy",
+                    known.attempt, status.attempt
+                ))
+            };
+            status.attempt = known.attempt;
+            status.state = State::Finished(outcome);
         }
         if status.is_finished() {
             // Its place is free before its log is stored.

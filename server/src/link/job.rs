@@ -8,7 +8,7 @@ use hybrid_runner_core::run::{Failure, State};
 use hybrid_runner_core::session::RemoteExecutor;
 use hybrid_runner_core::unit::Period;
 use hybrid_runner_core::{
-    Error, ErrorKind, Executor as _, Handle, Outcome, Progress, RunSpec, Secrets, fault,
+    Error, ErrorKind, Executor as _, Handle, Outcome, Progress, RunSpec, Secrets, Status, fault,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
@@ -59,6 +59,13 @@ pub(super) enum Begin {
     Follow,
 }
 
+/// The highest attempt that was under way.
+fn reached(status: &Status) -> Option<u32> {
+    let is_waited_for = u32::from(status.state == State::Queued);
+    let reached = status.attempt.saturating_sub(is_waited_for);
+    (reached > 0).then_some(reached)
+}
+
 /// What a start came to.
 enum Started {
     Yes,
@@ -99,6 +106,7 @@ impl Job {
     /// Hands the run to the runner, until it takes it or says why it never will.
     async fn start(&mut self, context: &Context, mut spec: RunSpec) -> Started {
         spec.first_sent.clone_from(&self.run.first_sent);
+        spec.reached = reached(&self.run.status);
         let (no_secrets, nobody) = (Secrets::none(), Progress::none());
         let mut backoff = Backoff::new();
         loop {

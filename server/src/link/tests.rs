@@ -248,8 +248,9 @@ impl Executor for Odd {
         let But::Says(levels) = &self.1 else {
             return self.0.watch(run);
         };
-        let level = levels.lock().unwrap().pop().unwrap();
-        futures::stream::iter([Ok(level), Err(Error::unavailable("gone"))]).boxed()
+        let level = levels.lock().unwrap().pop();
+        let gone = Err(Error::unavailable("gone"));
+        futures::stream::iter(level.map(Ok).into_iter().chain([gone])).boxed()
     }
     fn logs(&self, run: &Handle, from: Option<LogCursor>) -> BoxStream<'static, Result<LogChunk>> {
         let error = match &self.1 {
@@ -378,6 +379,44 @@ async fn a_runner_that_forgot_the_last_attempt_leaves_no_run_without_an_end() {
         let (_, ended) = ask(&router, &client, "GET", &path, None).await;
         assert!(ended.contains(r#""state":"lost","attempt":3"#), "{ended}");
         assert!(ended.contains("older copy"), "{ended}");
+    };
+    Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_that_came_between_two_attempts_is_one_although_the_runner_forgot_the_next() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tasks = JoinSet::new();
+        let levels = vec![Status::new(2, State::Queued)];
+        let says = But::Says(Mutex::new(levels));
+        let says = Arc::new(Odd(FakeBackend::new().executor(), says));
+        let runner = Arc::clone(&says) as _;
+        let (app, client, _session) = connected(dir.path(), runner, &mut tasks).await;
+        let router = crate::api::router(&app);
+        let run = RunId::generate();
+        let path = format!("/api/v1/runs/{run}");
+        submit(&router, &client, run).await;
+        while !ask(&router, &client, "GET", &path, None)
+            .await
+            .1
+            .contains(r#""attempt":2"#)
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let asked = ask(&router, &client, "POST", &format!("{path}/stop"), None).await;
+        assert_eq!(asked.0, 202, "{}", asked.1);
+        let failed = State::Finished(Outcome::Failed(Failure::exit(3)));
+        if let But::Says(levels) = &says.1 {
+            levels.lock().unwrap().push(Status::new(1, failed));
+        }
+        let (_, ended) = ask(&router, &client, "GET", &format!("{path}?wait=20s"), None).await;
+        assert!(
+            ended.contains(r#""state":"stopped","attempt":2"#),
+            "{ended}"
+        );
     };
     Box::pin(tokio::time::timeout(Duration::from_secs(30), work))
         .await

@@ -7,7 +7,7 @@ use hybrid_runner_core::log::{LogCursor, LogItem};
 use hybrid_runner_core::run::{Failure, Outcome, Retries, State};
 use hybrid_runner_core::testing::{Control, Script};
 use hybrid_runner_core::unit::Period;
-use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, RunSpec, Secrets};
+use hybrid_runner_core::{Executor as _, Handle, Progress, RunId, RunSpec, Secrets, Status};
 
 use super::{Life, World, held, start, within};
 
@@ -427,4 +427,29 @@ async fn a_run_that_a_lost_journal_forgot_is_tried_again_once_its_spec_is_told()
 async fn a_run_of_which_nobody_knows_the_spec_ends_with_its_attempt() {
     let (_world, life, spec) = forgotten().await;
     assert_eq!(life.failure(spec.run).await.exit_code, Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_only_the_server_knows_of_is_not_started_again() {
+    let (world, life, mut spec) = forgotten().await;
+    spec.reached = Some(2);
+    life.start(&spec).await.unwrap();
+    let end = life.level(spec.run, Status::is_finished).await;
+    assert!(
+        matches!(end.outcome(), Some(Outcome::Lost { .. })),
+        "{end:?}"
+    );
+    assert_eq!(end.attempt, 2);
+    assert_eq!(world.backend.starts().len(), 1);
+    // What it wrote is not known.
+    for from in [None, Some("2:somewhere".parse().unwrap())] {
+        let chunks = life.runner.logs(&Handle::of(spec.run), from);
+        let chunks: Vec<_> = within(chunks.collect()).await;
+        let [.., Ok(gap)] = chunks.as_slice() else {
+            panic!("{chunks:?}")
+        };
+        assert!(matches!(gap.item, LogItem::Gap { .. }), "{gap:?}");
+        let behind = life.log(spec.run, Some(gap.next.clone())).await;
+        assert_eq!(behind.0, "");
+    }
 }

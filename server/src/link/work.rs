@@ -33,11 +33,15 @@ const COMPARE_SOON: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60
 const COMPARE_AGAIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 600 });
 
 /// Works for one connected runner until it leaves or is asked to. No task of it is left when this returns.
-pub(super) async fn work(app: &Arc<App>, seat: &Arc<Seat>, orders: mpsc::UnboundedReceiver<Order>) {
+pub(super) async fn work(
+    app: &Arc<App>,
+    seat: &Arc<Seat>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
     let mut worker = Worker::new(app, seat);
     let mut revoked = app.access.revocations();
     tokio::select! {
-        () = worker.run(orders) => {}
+        () = worker.run(&mut orders) => {}
         () = seat.session.closed() => {}
         () = seat.leave.cancelled() => {}
         () = app.shutdown.cancelled() => {}
@@ -49,6 +53,7 @@ pub(super) async fn work(app: &Arc<App>, seat: &Arc<Seat>, orders: mpsc::Unbound
         } => info!(runner = %seat.agent, "its token was revoked"),
     }
     worker.jobs.shutdown().await;
+    worker.give_back(&mut orders).await;
 }
 
 type Claimed = (Vec<(Run, RunSpec)>, Vec<OwnedSemaphorePermit>);
@@ -85,13 +90,15 @@ impl Worker {
         }
     }
 
-    async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
         let plan = plan(&self.context).await;
         self.carry_out(plan);
         let seat = Arc::clone(&self.context.seat);
         let mut again = interval_at(Instant::now() + COMPARE_SOON, COMPARE_AGAIN);
         loop {
-            let wants_place = self.claiming.is_none() && (self.backlog || !self.waiting.is_empty());
+            // The places of runs that nobody can follow any more are not free.
+            let is_open = self.claiming.is_none() && !seat.session.is_closed();
+            let wants_place = is_open && (self.backlog || !self.waiting.is_empty());
             tokio::select! {
                 Some(order) = orders.recv() => self.obey(order),
                 Some(done) = self.jobs.join_next() => match done {
@@ -124,6 +131,33 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Unmarks what is marked as sent and was not: a runner that comes back with another journal would take it for lost.
+    async fn give_back(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        let mut unsent = Vec::new();
+        if let Some(claiming) = self.claiming.take()
+            && let Ok((runs, _)) = claiming.await
+        {
+            unsent.extend(runs.into_iter().map(|(run, _)| run.seq));
+        }
+        orders.close();
+        while let Ok(order) = orders.try_recv() {
+            if let Order::Run(sent, _) = order {
+                unsent.push(sent.0.seq);
+            }
+        }
+        if unsent.is_empty() {
+            return;
+        }
+        let (app, now) = (&self.context.app, self.context.seat.incarnation.clone());
+        let unmarked = app
+            .db
+            .write(move |tx| runs::unmark(tx, &unsent, &now))
+            .await;
+        if let Err(error) = unmarked {
+            warn!(runner = %self.context.seat.agent, %error, "runs that were not sent stay marked as sent");
         }
     }
 

@@ -162,6 +162,20 @@ pub(crate) fn claim(
     Ok(claimed)
 }
 
+/// Takes back that these runs were sent under `incarnation`: they were not.
+pub(crate) fn unmark(
+    tx: &Connection,
+    seqs: &[i64],
+    incarnation: &Incarnation,
+) -> rusqlite::Result<()> {
+    let mark = to_json(incarnation);
+    for seq in seqs {
+        tx.prepare_cached("UPDATE runs SET first_sent = NULL WHERE seq = ?1 AND first_sent = ?2")?
+            .execute(params![seq, mark])?;
+    }
+    Ok(())
+}
+
 /// The run with that number.
 pub(crate) fn by_seq(tx: &Connection, seq: i64) -> rusqlite::Result<Run> {
     let sql =

@@ -237,6 +237,40 @@ async fn a_run_that_was_sent_and_is_not_listed_is_delivered_again_with_the_same_
 }
 
 #[tokio::test]
+async fn what_waits_for_a_place_is_not_sent_to_a_runner_that_has_left() {
+    within(async {
+        // Which comes first, the end of the session or that of its runs, is chance.
+        for _ in 0..8 {
+            let plane = Plane::start().await;
+            let token = plane.runner_token("a").await;
+            let lost = FakeBackend::new();
+            let mut life = boot("a");
+            life.max_runs = Some(1);
+            let first = Runner::connect(&plane, &token, &life, lost.executor()).await;
+            let running = plane.submit("a", &["hold"]).await;
+            lost.control(id(&running)).begun().await;
+            let waiting = plane.submit("a", &["hold"]).await;
+            drop(first);
+            let mut other = boot("a");
+            other.max_runs = Some(2);
+            let backend = FakeBackend::new();
+            let recorder = support_recorder::Recorder::new(backend.executor());
+            let second = Runner::connect(&plane, &token, &other, Arc::clone(&recorder) as _).await;
+            for run in [&running, &waiting] {
+                backend.control(id(run)).begun().await;
+            }
+            let marks = recorder.marks();
+            for life in [&life, &other] {
+                let mark = Some(life.incarnation.clone());
+                assert!(marks.contains(&mark), "{marks:?} without {mark:?}");
+            }
+            drop(second);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn after_a_rollback_no_mark_is_remembered() {
     within(async {
         let plane = Plane::start().await;

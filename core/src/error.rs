@@ -174,12 +174,7 @@ pub fn causes(error: &(dyn StdError + 'static)) -> String {
 /// The same of a file that holds secrets: parsers show lines of it behind their first words, and `serde` the value of a wrong type.
 pub fn causes_unquoted(error: &(dyn StdError + 'static)) -> String {
     let words = causes(error);
-    let first = words.lines().next().unwrap_or_default();
-    let at = ["invalid type: ", "invalid value: "]
-        .iter()
-        .find_map(|begin| first.find(begin));
-    let (place, what) = first.split_at(at.unwrap_or(first.len()));
-    format!("{place}{}", without_value(what))
+    without_value(words.lines().next().unwrap_or_default())
 }
 
 /// The words of `serde` for a value of a wrong type, without the value: `invalid type: string, expected a table`.
@@ -187,9 +182,10 @@ pub(crate) fn without_value(words: &str) -> String {
     let short = ["invalid type: ", "invalid value: "]
         .into_iter()
         .find_map(|begin| {
-            let (found, expected) = words.strip_prefix(begin)?.rsplit_once(", expected ")?;
+            let (place, what) = words.split_once(begin)?;
+            let (found, expected) = what.rsplit_once(", expected ")?;
             let found = found.split([' ', '"', '`']).next()?;
-            Some(format!("{begin}{found}, expected {expected}"))
+            Some(format!("{place}{begin}{found}, expected {expected}"))
         });
     short.unwrap_or_else(|| words.to_owned())
 }

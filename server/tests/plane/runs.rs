@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{Plane, Runner, boot, within};
+use super::support::{Life, Plane, Runner, boot, within};
 use hybrid_runner_core::testing::{FakeBackend, Script};
 use hybrid_runner_core::{ErrorKind, Executor as _, Handle, Outcome, Progress, RunId, Secrets};
 use serde_json::json;
@@ -56,17 +56,23 @@ async fn a_run_for_a_runner_that_is_away_waits_for_it() {
     .await;
 }
 
+/// A runner with one place, and the run that has it.
+async fn full(plane: &Plane, token: &str, backend: &FakeBackend) -> (Life, Runner, String) {
+    let mut life = boot("a");
+    life.max_runs = Some(1);
+    let runner = Runner::connect(plane, token, &life, backend.executor()).await;
+    let run = plane.submit("a", &["hold"]).await;
+    backend.control(id(&run)).begun().await;
+    (life, runner, run)
+}
+
 #[tokio::test]
 async fn no_more_runs_are_sent_than_the_runner_takes() {
     within(async {
         let plane = Plane::start().await;
         let token = plane.runner_token("a").await;
         let backend = FakeBackend::new();
-        let mut life = boot("a");
-        life.max_runs = Some(1);
-        let _runner = Runner::connect(&plane, &token, &life, backend.executor()).await;
-        let first = plane.submit("a", &["hold"]).await;
-        backend.control(id(&first)).begun().await;
+        let (_life, _runner, first) = full(&plane, &token, &backend).await;
         let second = plane.submit("a", &["true"]).await;
         assert_eq!(
             plane.get(&format!("/api/v1/runs/{second}")).await["state"],
@@ -244,11 +250,7 @@ async fn what_waits_for_a_place_is_not_sent_to_a_runner_that_has_left() {
             let plane = Plane::start().await;
             let token = plane.runner_token("a").await;
             let lost = FakeBackend::new();
-            let mut life = boot("a");
-            life.max_runs = Some(1);
-            let first = Runner::connect(&plane, &token, &life, lost.executor()).await;
-            let running = plane.submit("a", &["hold"]).await;
-            lost.control(id(&running)).begun().await;
+            let (life, first, running) = full(&plane, &token, &lost).await;
             let waiting = plane.submit("a", &["hold"]).await;
             drop(first);
             let mut other = boot("a");

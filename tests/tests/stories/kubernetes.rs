@@ -27,6 +27,14 @@ async fn runner(story: &Story, server: &Server, cluster: &Cluster) -> Runner {
     runner
 }
 
+/// A control plane, its client, and a runner.
+async fn begun(story: &Story, cluster: &Cluster) -> (Server, Client, Runner) {
+    let server = Server::started(story).await;
+    let runner = runner(story, &server, cluster).await;
+    let client = server.client();
+    (server, client, runner)
+}
+
 /// `kill -9`, and nothing is left of what it had written down.
 async fn lose(runner: &mut Runner) {
     runner.kill().await;
@@ -48,9 +56,7 @@ async fn without_a_disk_each_restart_finds_its_runs_in_the_cluster() {
         return;
     };
     Story::told(240, async |story| {
-        let server = Server::started(&story).await;
-        let client = server.client();
-        let mut runner = runner(&story, &server, &cluster).await;
+        let (_server, client, mut runner) = begun(&story, &cluster).await;
         let long = Workflow::sh("long", &numbered(200, 100, "exit 3"));
         let long = client.submit(&long, "runner-1").await;
         let short = Workflow::sh("short", &numbered(40, 100, "exit 0"));
@@ -97,9 +103,7 @@ async fn without_a_disk_a_run_is_tried_again_all_the_same() {
         return;
     };
     Story::told(240, async |story| {
-        let server = Server::started(&story).await;
-        let client = server.client();
-        let mut runner = runner(&story, &server, &cluster).await;
+        let (_server, client, mut runner) = begun(&story, &cluster).await;
         let retries = json!({ "limit": 2, "delay": "5s", "on": ["exit"] });
         let script = "echo attempt $WORKFLOW_ATTEMPT; sleep 3; test $WORKFLOW_ATTEMPT = 3";
         let workflow = Workflow::sh("retried", script).with("retries", retries);
@@ -128,9 +132,7 @@ async fn what_was_written_while_the_control_plane_was_away_is_there_though_the_p
         return;
     };
     Story::told(240, async |story| {
-        let mut server = Server::started(&story).await;
-        let client = server.client();
-        let mut runner = runner(&story, &server, &cluster).await;
+        let (mut server, client, mut runner) = begun(&story, &cluster).await;
         let long = Workflow::sh("long", &numbered(50, 100, "exit 0"));
         let deleted = client.submit(&long, "runner-1").await;
         client.running(&deleted).await;

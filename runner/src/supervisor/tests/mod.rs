@@ -112,13 +112,13 @@ impl World {
         Life { runner, tasks }
     }
 
-    /// The control of the first attempt.
     /// Leaves nothing to be read of the journal.
     fn damage(&self) {
         let text = "not a database, but long enough to be looked at";
         std::fs::write(self.disk.path().join("state.db"), text).unwrap();
     }
 
+    /// The control of the first attempt.
     fn first(&self, run: RunId) -> Control {
         self.backend.control(run.attempt(1))
     }

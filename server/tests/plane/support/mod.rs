@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use runner::{Runner, boot, open, try_connect};
+pub(crate) use runner::{Life, Runner, boot, open, try_connect};
 
 /// No test takes longer.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
